@@ -1,0 +1,6 @@
+"""`python -m pvc` is `pvc`."""
+
+from pvc.cli.main import run
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,136 @@
+"""A checkpoint directory as files: its configuration, its tensors' names and shapes, its media settings.
+
+Reads JSON and safetensors headers only, so it needs neither torch nor transformers; a directory that cannot work
+is refused here, before anything heavy is imported. Loading is `loading.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pvc.errors import CheckpointError
+
+BUNDLED = Path(__file__).resolve().parent.parent / "nano"
+
+_MAX_HEADER = 100 * 2**20  # the safetensors format's own limit
+_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+
+
+@dataclass(frozen=True)
+class MediaSettings:
+    """What has to be known to decode media for a checkpoint.
+
+    Attributes:
+        image_size: side of a frame or tile in pixels.
+        num_frames: frames taken from a video when nothing else is asked for.
+    """
+
+    image_size: int
+    num_frames: int
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Name, dtype and shape of a stored tensor."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        count = 1
+        for side in self.shape:
+            count *= side
+        return count
+
+    @property
+    def nbytes(self) -> int:
+        return self.count * _BYTES.get(self.dtype, 1)
+
+
+class CheckpointFiles:
+    """A model directory that has what a model needs.
+
+    Raises:
+        CheckpointError: the directory, its configuration or its weights are missing, unreadable or not PVC's.
+    """
+
+    def __init__(self, directory: str | Path | None = None) -> None:
+        self.directory = BUNDLED if directory is None else Path(directory)
+        if not self.directory.is_dir():
+            raise CheckpointError(f"no model directory at {self.directory}")
+        self.config = self._json("config.json")
+        kind = self.config.get("model_type")
+        if kind != "pvc":
+            raise CheckpointError(f"{self.directory} holds a model of type {kind!r}, not 'pvc'")
+        self.shards = self._shards()
+
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self.directory / name
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{self.directory} has no {name}") from error
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"cannot read {path}: {error}") from error
+        if not isinstance(data, dict):
+            raise CheckpointError(f"{path} does not hold a JSON object")
+        return data
+
+    def _shards(self) -> list[Path]:
+        index = self.directory / "model.safetensors.index.json"
+        if index.exists():
+            names = sorted(set(self._json(index.name).get("weight_map", {}).values()))
+        else:
+            names = ["model.safetensors"]
+        for name in names:
+            if Path(name).name != name:
+                raise CheckpointError(f"{index} names a file outside the directory: {name!r}")
+        missing = [name for name in names if not (self.directory / name).is_file()]
+        if missing or not names:
+            raise CheckpointError(f"{self.directory} has no weights: {', '.join(missing) or 'empty index'} is missing")
+        return [self.directory / name for name in names]
+
+    def tensors(self) -> list[Tensor]:
+        """Every stored tensor, from the shards' headers."""
+        return [tensor for shard in self.shards for tensor in _read_header(shard)]
+
+    def optional_json(self, name: str) -> dict[str, Any]:
+        """A JSON object, or an empty one when the file is not there."""
+        return self._json(name) if (self.directory / name).exists() else {}
+
+    @property
+    def media_settings(self) -> MediaSettings:
+        """Frame size and default number of frames, from the processor's configuration."""
+        processor = self._json("processor_config.json")
+        video = processor.get("video_processor") or {}
+        size = (video.get("size") or {}).get("height")
+        frames = video.get("num_frames")
+        if not isinstance(size, int) or not isinstance(frames, int) or size < 1 or frames < 1:
+            raise CheckpointError(f"{self.directory}/processor_config.json has no video_processor size and num_frames")
+        return MediaSettings(image_size=size, num_frames=frames)
+
+
+def _read_header(path: Path) -> list[Tensor]:
+    """Tensors of one safetensors file: 8 bytes of header length, then a JSON header."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            size = path.stat().st_size
+            if not 0 < length <= min(_MAX_HEADER, size - 8):
+                raise CheckpointError(f"{path} is not a safetensors file, or is cut short")
+            header = json.loads(file.read(length))
+        entries = [(name, entry) for name, entry in header.items() if name != "__metadata__"]
+        end = max((entry["data_offsets"][1] for _, entry in entries), default=0)
+        if 8 + length + end != size:
+            raise CheckpointError(f"{path} is cut short: {size} bytes, but its header needs {8 + length + end}")
+        return [Tensor(name, entry["dtype"], tuple(entry["shape"])) for name, entry in entries]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"cannot read the header of {path}: {error}") from error
+
+
+__all__ = ["BUNDLED", "CheckpointFiles", "MediaSettings", "Tensor"]

@@ -1,0 +1,119 @@
+"""Loads a checkpoint: every tensor in its place and of its shape, model and processor fitting together, or an error.
+
+transformers would fill a missing tensor with random numbers and go on; here nothing is half-loaded. Leaves out
+conversion from other formats.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoProcessor
+from transformers.utils import logging as transformers_logging
+
+import pvc.auto  # noqa: F401  # registers the classes
+from pvc.checkpoint.files import CheckpointFiles
+from pvc.errors import CheckpointError, PVCError
+from pvc.model.config import PVCConfig
+from pvc.model.modeling import PVCForConditionalGeneration
+from pvc.processing.processor import PVCProcessor
+
+
+def load_checkpoint(
+    directory: str | Path | None = None,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+) -> tuple[PVCForConditionalGeneration, PVCProcessor]:
+    """Model (in eval mode) and processor of a checkpoint directory; the bundled one by default.
+
+    Args:
+        device: by default the GPU if there is one, else the CPU.
+        dtype: by default bfloat16 on a GPU and float32 on a CPU.
+
+    Raises:
+        CheckpointError: something is missing, left over, misshapen or does not fit together.
+    """
+    files = CheckpointFiles(directory)
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if dtype is None:
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    if isinstance(dtype, str):
+        dtype = getattr(torch, dtype, None)
+        if not isinstance(dtype, torch.dtype):
+            raise CheckpointError("dtype must be one of float32, bfloat16, float16")
+    config = _load_config(files)
+    processor = _load_processor(files)
+    check_fit(config, processor)
+    return _load_model(files, config, dtype).to(device).eval(), processor
+
+
+def _load_config(files: CheckpointFiles) -> PVCConfig:
+    try:
+        return PVCConfig.from_dict(dict(files.config))
+    except (PVCError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{files.directory}/config.json: {_one_line(error)}") from error
+
+
+def _load_processor(files: CheckpointFiles) -> PVCProcessor:
+    try:
+        return AutoProcessor.from_pretrained(files.directory, local_files_only=True)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"cannot load the processor of {files.directory}: {_one_line(error)}") from error
+
+
+def _load_model(files: CheckpointFiles, config: PVCConfig, dtype: torch.dtype) -> PVCForConditionalGeneration:
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(logging.CRITICAL)  # its report of missing tensors becomes our error below
+    transformers_logging.disable_progress_bar()
+    try:
+        model, info = PVCForConditionalGeneration.from_pretrained(
+            files.directory,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported in `info`, and refused below
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"cannot load the weights of {files.directory}: {_one_line(error)}") from error
+    finally:
+        transformers_logging.set_verbosity(level)
+        transformers_logging.enable_progress_bar()
+    for key, what in (("missing_keys", "missing"), ("unexpected_keys", "unknown"), ("mismatched_keys", "misshapen")):
+        names = sorted(str(entry[0] if isinstance(entry, tuple) else entry) for entry in info.get(key, ()))
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise CheckpointError(f"{files.directory}: {what} tensors: {', '.join(names[:3])}{more}")
+    return model
+
+
+def check_fit(config: PVCConfig, processor: PVCProcessor) -> None:
+    """Raise CheckpointError unless the processor makes what the model takes; the message names both values."""
+    video_size = dict(processor.video_processor.size)["height"]
+    image_size = dict(processor.image_processor.size)["height"]
+    pairs: list[tuple[str, Any, Any]] = [
+        ("tokens per frame", processor.tokens_per_frame, config.tokens_per_frame),
+        ("picture size", image_size, config.vision_config.image_size[0]),
+        ("video frame size", video_size, config.vision_config.image_size[0]),
+        ("image placeholder id", processor.image_token_id, config.image_token_id),
+        ("video placeholder id", processor.video_token_id, config.video_token_id),
+    ]
+    for what, ours, models in pairs:
+        if ours != models:
+            raise CheckpointError(f"the processor's {what} is {ours}, but the model's is {models}")
+    if len(processor.tokenizer) > config.text_config.vocab_size:
+        raise CheckpointError(
+            f"the tokenizer has {len(processor.tokenizer)} tokens, but the model {config.text_config.vocab_size}"
+        )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+__all__ = ["check_fit", "load_checkpoint"]

@@ -1,0 +1,152 @@
+"""`pvc ask MEDIA... "question"`: an answer on stdout as it is generated, or a conversation.
+
+Media are opened before torch is imported: a file that is refused costs no model.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pvc import media as pvc_media
+from pvc.checkpoint.files import CheckpointFiles
+from pvc.errors import ForbiddenError, MediaError, UsageError
+
+if TYPE_CHECKING:
+    from pvc.engine.engine import Engine, MediaOptions
+
+_MEDIA_SUFFIXES = frozenset(
+    ".png .jpg .jpeg .webp .gif .bmp .tif .tiff .ico .jp2 .svg .heic .mp4 .m4v .m4a .mov .mkv .webm .avi .ts .mts "
+    ".m2ts .mpg .mpeg .m3u8 .h264 .flv .wmv .pvc".split()
+)
+
+
+def sort_arguments(arguments: list[str]) -> tuple[list[str], str | None]:
+    """Existing files are media, in order; the one argument left over is the question (None: no question).
+
+    Raises:
+        UsageError: two questions, or an empty one.
+        MediaError: something that looks like a media file but is not there.
+        ForbiddenError: an address on the network.
+    """
+    media: list[str] = []
+    questions: list[str] = []
+    for argument in arguments:
+        if not argument.strip():
+            raise UsageError("the question is empty")
+        if "://" in argument.split(" ")[0]:
+            raise ForbiddenError(f"{argument}: addresses are not fetched; download the file and give its path")
+        if _exists(argument):
+            media.append(argument)
+        elif _looks_like_media(argument):
+            raise MediaError(f"{argument}: no such file", code="not_found")
+        else:
+            questions.append(argument)
+    if len(questions) > 1:
+        listed = ", ".join(repr(question) for question in questions)
+        raise UsageError(f"one question, please: {listed} are not files (quote the whole question)")
+    return media, questions[0] if questions else None
+
+
+def _exists(argument: str) -> bool:
+    try:
+        return Path(argument).exists()
+    except (OSError, ValueError):  # too long for a name, or a null character in it: then it is text
+        return False
+
+
+def _looks_like_media(argument: str) -> bool:
+    if any(character.isspace() for character in argument):
+        # A path with spaces still ends in a media suffix; a question ends in words.
+        return Path(argument).suffix.lower() in _MEDIA_SUFFIXES and not argument.rstrip().endswith("?")
+    return Path(argument).suffix.lower() in _MEDIA_SUFFIXES or argument.startswith(("/", "./", "../", "~/"))
+
+
+def ask(
+    arguments: Annotated[
+        list[str], typer.Argument(metavar="MEDIA... [QUESTION]", help="Pictures and videos, then the question.")
+    ],
+    model: Annotated[Path | None, typer.Option(help="Model directory; the bundled model by default.")] = None,
+    frames: Annotated[int, typer.Option(min=1, help="Frames taken from a video, evenly in time.")] = 16,
+    fps: Annotated[float | None, typer.Option(help="Take so many frames a second instead.")] = None,
+    times: Annotated[str | None, typer.Option(help="Take the frames shown at these seconds, e.g. 0.5,2,10.")] = None,
+    image_steps: Annotated[int | None, typer.Option(min=1, help="Steps of a picture; more see more detail.")] = None,
+    max_tiles: Annotated[int | None, typer.Option(min=1, help="Most tiles a large picture is cut into.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")] = None,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is deterministic.")] = 0.0,
+    seed: Annotated[int | None, typer.Option(help="Makes sampling (temperature > 0) repeatable.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default the best there is.")] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+) -> None:
+    """Ask about pictures and videos. Without a question, hold a conversation."""
+    paths, question = sort_arguments(arguments)
+    if json_output and question is None:
+        raise UsageError("--json needs a question")
+    files = CheckpointFiles(model)
+    options = _options(frames, fps, times, image_steps, max_tiles)
+    opened, decode_s = _open(paths, options, files.media_settings.image_size)
+
+    from pvc.engine.engine import Engine, MediaOptions
+
+    engine = Engine.load(model, device=device)
+    media_options = MediaOptions(image_steps=image_steps, max_tiles=max_tiles)
+    said = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+    if question is None:
+        from pvc.cli.conversation import converse
+
+        converse(engine, opened, media_options, options, said)
+        return
+    _answer_once(engine, opened, question, media_options, said, json_output, decode_s)
+
+
+def _answer_once(
+    engine: Engine,
+    opened: list[Any],
+    question: str,
+    media_options: MediaOptions,
+    said: dict[str, Any],
+    json_output: bool,
+    decode_s: float,
+) -> None:
+    chat = engine.chat()
+    for item in opened:
+        for warning in item.warnings:
+            print(f"pvc: warning: {item.name}: {warning}", file=sys.stderr)
+    pieces = chat.stream(question, opened, media_options=media_options, **said)
+    for piece in pieces:
+        if not json_output:
+            print(piece, end="", flush=True)
+    if not json_output:
+        print()
+        return
+    assert chat.last is not None
+    described = chat.last.describe(engine.name)
+    described["timing"]["decode_s"] = round(described["timing"]["decode_s"] + decode_s, 4)
+    print(json.dumps(described, ensure_ascii=False))
+
+
+def _options(
+    frames: int, fps: float | None, times: str | None, image_steps: int | None, max_tiles: int | None
+) -> pvc_media.Sampling:
+    if fps is not None and times is not None:
+        raise UsageError("--fps and --times exclude each other")
+    if times is not None:
+        try:
+            return pvc_media.Sampling(times=tuple(float(time) for time in times.split(",")))
+        except ValueError as error:
+            raise UsageError(f"--times must be seconds separated by commas, not {times!r}") from error
+    return pvc_media.Sampling(fps=fps) if fps is not None else pvc_media.Sampling(frames=frames)
+
+
+def _open(paths: list[str], sampling: pvc_media.Sampling, side: int) -> tuple[list[Any], float]:
+    started = time.perf_counter()
+    opened = [pvc_media.load(path, sampling=sampling, size=(side, side)) for path in paths]
+    return opened, time.perf_counter() - started
+
+
+__all__ = ["ask", "sort_arguments"]

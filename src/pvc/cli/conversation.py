@@ -1,0 +1,91 @@
+"""The interactive conversation of `pvc ask` without a question.
+
+`/add FILE` shows another medium, `/reset` forgets everything, `/help`, `/quit`; Ctrl-C stops an answer, not the
+program. Lines from a pipe are questions, too. Called by `ask.py`.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from pvc import media as pvc_media
+from pvc.errors import PVCError
+
+if TYPE_CHECKING:
+    from pvc.engine.chat import Chat
+    from pvc.engine.engine import Engine, MediaOptions
+
+HELP = "/add FILE shows a picture or video, /reset forgets everything, /quit ends; Ctrl-C stops an answer"
+
+
+def converse(
+    engine: Engine,
+    opened: list[Any],
+    media_options: MediaOptions,
+    sampling: pvc_media.Sampling,
+    said: dict[str, Any],
+) -> None:
+    """Read questions until the end of the input; `said` are the options of `Chat.stream`."""
+    chat = engine.chat()
+    interactive = sys.stdin.isatty()
+    if interactive:
+        import readline  # noqa: F401  # gives `input` line editing and a history
+
+        print(f"pvc: {engine.name}. {HELP}.", file=sys.stderr)
+    if opened:
+        _show(chat, opened, media_options)
+    while True:
+        try:
+            line = input("> " if interactive else "").strip()
+        except EOFError:
+            if interactive:
+                print()
+            return
+        except KeyboardInterrupt:
+            print("\n(/quit or Ctrl-D ends)", file=sys.stderr)
+            continue
+        if line in ("/quit", "/exit"):
+            return
+        if not line:
+            continue
+        try:
+            if line.startswith("/"):
+                _command(chat, line, engine, media_options, sampling)
+            else:
+                _answer(chat, line, said)
+        except PVCError as error:
+            print(f"pvc: {error}", file=sys.stderr)
+
+
+def _command(chat: Chat, line: str, engine: Engine, options: MediaOptions, sampling: pvc_media.Sampling) -> None:
+    name, _, rest = line.partition(" ")
+    if name == "/add" and rest.strip():
+        side = int(dict(engine.processor.video_processor.size)["height"])
+        _show(chat, [pvc_media.load(rest.strip(), sampling=sampling, size=(side, side))], options)
+    elif name == "/reset":
+        chat.reset()
+        print("(forgotten)", file=sys.stderr)
+    else:
+        print(HELP, file=sys.stderr)
+
+
+def _show(chat: Chat, opened: list[Any], options: MediaOptions) -> None:
+    for item in chat.add(opened, options):
+        what = f"{len(item.timestamps)} frames" if item.kind == "video" else f"{item.tiles} tiles, {item.steps} steps"
+        print(f"({item.kind} {item.name}: {what}, {len(item.tokens)} visual tokens)", file=sys.stderr)
+        for warning in item.warnings:
+            print(f"pvc: warning: {item.name}: {warning}", file=sys.stderr)
+
+
+def _answer(chat: Chat, question: str, said: dict[str, Any]) -> None:
+    pieces = chat.stream(question, **said)
+    try:
+        for piece in pieces:
+            print(piece, end="", flush=True)
+    except KeyboardInterrupt:
+        print(" (stopped)", end="", file=sys.stderr)
+    print(flush=True)
+
+
+__all__ = ["converse"]

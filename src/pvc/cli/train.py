@@ -1,0 +1,34 @@
+"""`pvc train RECIPE.yaml`: train a model as a recipe says, with checkpoints; calling it again goes on."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(help="Recipe file, for example recipes/nano.yaml.")],
+    out: Annotated[Path | None, typer.Option(help="Directory of the run; by default runs/NAME.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU cores to use.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe and stop.")] = False,
+) -> None:
+    """Train a model from a recipe. A run that was interrupted goes on where its last checkpoint is."""
+    from pvc.train.recipe import load_recipe
+
+    loaded = load_recipe(recipe)
+    if dry_run:
+        print(f"{recipe}: ok, {len(loaded.stages)} stages: {', '.join(stage.name for stage in loaded.stages)}")
+        return
+
+    from pvc.train.run import run_recipe
+
+    model = run_recipe(
+        loaded, out or Path("runs") / loaded.name, report=lambda line: print(line, file=sys.stderr), threads=threads
+    )
+    print(model)
+
+
+__all__ = ["train"]

@@ -1,0 +1,119 @@
+"""Media to visual tokens: processed and encoded once, in chunks of bounded size, and kept with their bookkeeping.
+
+Leaves out prompts and answers (`chat.py`). Called by the engine.
+
+K tokens per frame and step, L language width.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from pvc.media import Picture, Video
+from pvc.model.cache import TemporalCache
+from pvc.model.modeling import PVCForConditionalGeneration
+from pvc.processing.processor import PVCProcessor
+
+FRAMES_PER_CHUNK = 32
+TILES_PER_CHUNK = 16
+
+_serial = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class EncodedMedia:
+    """One image or video as the language model sees it.
+
+    Attributes:
+        kind: "image" or "video".
+        name: where it came from.
+        tokens: `(frames * K, L)` for a video, `(steps * tiles * K, L)` for an image (step-major).
+        timestamps: seconds of every frame; empty for an image.
+        tiles, steps: of an image; 1 and the number of frames for a video.
+        warnings: what the reader had to say.
+        serial: a number no other encoded media of this process has; two media with equal placeholders are told
+            apart by it.
+    """
+
+    kind: str
+    name: str
+    tokens: torch.Tensor
+    timestamps: tuple[float, ...] = ()
+    tiles: int = 1
+    steps: int = 1
+    warnings: tuple[str, ...] = ()
+    serial: int = field(default_factory=lambda: next(_serial))
+
+    def describe(self) -> dict[str, Any]:
+        """What `pvc ask --json` says of it."""
+        return {
+            "path": self.name,
+            "kind": self.kind,
+            "frames": len(self.timestamps) if self.kind == "video" else 1,
+            "timestamps": [round(time, 3) for time in self.timestamps],
+            "tiles": self.tiles,
+            "steps": self.steps,
+            "tokens": len(self.tokens),
+            "warnings": list(self.warnings),
+        }
+
+
+@torch.inference_mode()
+def encode_picture(
+    model: PVCForConditionalGeneration, processor: PVCProcessor, picture: Picture, options: dict[str, Any]
+) -> EncodedMedia:
+    """Visual tokens of one picture; `options` are the image processor's (`image_steps`, `max_patches`)."""
+    batch = processor.image_processor([picture.image], return_tensors="pt", **options)
+    pixels, steps = batch["pixel_values"], int(batch["image_steps"][0])
+    tiles = []
+    for start in range(0, len(pixels), TILES_PER_CHUNK):
+        chunk = pixels[start : start + TILES_PER_CHUNK].to(model.device)
+        clips, _ = model.model.encode_clips(chunk, steps=[steps] * len(chunk))
+        tiles += clips
+    tokens = torch.stack(tiles, dim=1).flatten(0, 2)  # (steps, tiles, K, L), step-major
+    return EncodedMedia(
+        "image", picture.name, tokens, tiles=len(pixels), steps=steps, warnings=tuple(picture.warnings)
+    )
+
+
+@torch.inference_mode()
+def encode_video(model: PVCForConditionalGeneration, processor: PVCProcessor, video: Video) -> EncodedMedia:
+    """Visual tokens of one video whose frames were sampled before; long ones go through in chunks, with a cache."""
+    batch = processor.video_processor([video], do_sample_frames=False, return_tensors="pt")
+    pixels = batch["pixel_values_videos"]
+    total = len(pixels)
+    pieces: list[torch.Tensor] = []
+    if total <= FRAMES_PER_CHUNK:
+        clips, _ = model.model.encode_clips(pixels.to(model.device), frames=[total])
+        pieces.append(clips[0])
+    else:
+        cache: TemporalCache | None = None
+        for start in range(0, total, FRAMES_PER_CHUNK):
+            chunk = pixels[start : start + FRAMES_PER_CHUNK].to(model.device)
+            tokens, cache = model.model.encode_frames(chunk, cache, total_steps=total)
+            pieces.append(tokens)
+    return EncodedMedia(
+        "video",
+        video.name,
+        torch.cat(pieces).flatten(0, 1),
+        timestamps=tuple(video.timestamps),
+        steps=total,
+        warnings=tuple(video.warnings),
+    )
+
+
+def placeholders(media: list[EncodedMedia]) -> dict[str, Any]:
+    """What the processor needs to write the placeholders of encoded media: grids, steps and timestamps."""
+    images = [item for item in media if item.kind == "image"]
+    return {
+        "image_grid_thw": [[item.tiles, 1, 1] for item in images],
+        "image_steps": [item.steps for item in images for _ in range(item.tiles)],
+        "timestamps": [list(item.timestamps) for item in media if item.kind == "video"],
+    }
+
+
+__all__ = ["EncodedMedia", "encode_picture", "encode_video", "placeholders"]

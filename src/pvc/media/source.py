@@ -1,0 +1,128 @@
+"""Opens what a caller names as a picture or a video: a path or bytes.
+
+Never an address, a directory, a device or a pipe, and never more than the byte limit. Leaves the
+contents to the others. Called by the loaders and `probe`; the texts of all their errors start with
+the name made here, which is one line whatever the caller passed.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO, TypeAlias
+
+from pvc.errors import ForbiddenError, MediaError, UsageError
+
+from .limits import Limits
+from .sniff import HEAD_BYTES, READABLE, Format, sniff
+
+FileSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview"
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(?:data|file):", re.IGNORECASE)
+_LONGEST_NAME = 300
+
+_KINDS = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISSOCK, "a socket"),
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """An open file or bytes in memory: `file` is seekable, `size` is in bytes, `name` is for people."""
+
+    file: BinaryIO
+    name: str
+    size: int
+
+    def format(self) -> Format:
+        """The format from the first bytes. Raises MediaError `unsupported_format`."""
+        self.file.seek(0)
+        found = sniff(self.file.read(HEAD_BYTES))
+        self.file.seek(0)
+        if found is None:
+            raise MediaError(f"{self.name}: unknown format; {READABLE}", code="unsupported_format")
+        return found
+
+
+def readable_name(text: str) -> str:
+    """`text` as one printable line of at most 300 characters: controls and lone surrogates are escaped."""
+    if len(text) > _LONGEST_NAME:
+        half = _LONGEST_NAME // 2
+        text = f"{text[: half - 3]}...{text[-half:]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def is_file_source(source: object) -> bool:
+    """Whether `open_source` takes it: a path or bytes, as against pictures and arrays in memory."""
+    return isinstance(source, (str, bytes, bytearray, memoryview, os.PathLike))
+
+
+@contextmanager
+def open_source(source: FileSource, limits: Limits) -> Iterator[Source]:
+    """Open a path (str or PathLike) or bytes for reading.
+
+    Raises ForbiddenError for addresses and for what is not a regular file, MediaError `not_found`,
+    `empty_media`, `too_many_bytes`, and `corrupt_media` when the disk fails while the file is in use;
+    UsageError for any other type.
+    """
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        data = bytes(source)
+        opened = Source(io.BytesIO(data), f"<{len(data)} bytes>", len(data))
+    elif isinstance(source, (str, os.PathLike)):
+        if isinstance(source, str) and _ADDRESS.match(source):
+            raise ForbiddenError(f"{readable_name(source)}: URLs are not fetched; download the file first")
+        opened = _open_path(os.fsdecode(source))
+    else:
+        raise UsageError(f"cannot read media from a {type(source).__name__}: give a path or bytes")
+    with opened.file:
+        if opened.size == 0:
+            raise MediaError(f"{opened.name}: the file is empty", code="empty_media")
+        if opened.size > limits.max_bytes:
+            raise MediaError(
+                f"{opened.name}: {opened.size} bytes; the limit is {limits.max_bytes}", code="too_many_bytes"
+            )
+        try:
+            yield opened
+        except OSError as error:
+            raise MediaError(f"{opened.name}: reading failed: {error.strerror or error}") from error
+
+
+def _open_path(path: str) -> Source:
+    name = readable_name(path)
+    try:
+        # Looked at before opening, because opening alone can have an effect on a device.
+        _require_regular(os.stat(path).st_mode, name)
+        flags = os.O_RDONLY
+        for extra in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"):
+            flags |= getattr(os, extra, 0)
+        # Non-blocking, since a pipe may have taken the file's place by now and would wait for a writer.
+        descriptor = os.open(path, flags)
+    except PermissionError as error:
+        raise ForbiddenError(f"{name}: permission denied") from error
+    except OSError as error:
+        raise MediaError(f"{name}: {error.strerror or error}", code="not_found") from error
+    except ValueError as error:  # a NUL, or characters that no file name can have here
+        raise MediaError(f"{name}: no such file", code="not_found") from error
+    try:
+        status = os.fstat(descriptor)
+        _require_regular(status.st_mode, name)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return Source(os.fdopen(descriptor, "rb"), name, status.st_size)
+
+
+def _require_regular(mode: int, name: str) -> None:
+    if stat.S_ISREG(mode):
+        return
+    kind = next((text for test, text in _KINDS if test(mode)), "not a regular file")
+    raise ForbiddenError(f"{name}: this is {kind}, not a file")

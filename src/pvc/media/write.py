@@ -1,0 +1,100 @@
+"""Writes pictures and H.264 videos, for synthetic data, examples and tests.
+
+A file appears under its name only when it is complete. Leaves out sound, streaming and every choice of
+codec. Called by pvc.synthetic, pvc.testing and the examples.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from pvc.errors import PVCError, UsageError
+
+from .sampling import is_number
+from .source import readable_name
+from .types import Picture, Video, as_rgb, stack_frames
+
+_IMAGE_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+    ".png": ("PNG", {}),
+    ".jpg": ("JPEG", {"quality": 95}),
+    ".jpeg": ("JPEG", {"quality": 95}),
+    ".webp": ("WEBP", {"lossless": True}),
+    ".bmp": ("BMP", {}),
+}
+
+
+def write_image(path: str | os.PathLike[str], image: Any) -> None:
+    """Write a Picture, PIL picture or array (H, W[, 1, 3 or 4]) as PNG, JPEG, WebP (lossless) or BMP, by the suffix.
+
+    Raises UsageError for other suffixes, for what is no picture, and when the file cannot be written.
+    """
+    target = Path(path)
+    if target.suffix.lower() not in _IMAGE_FORMATS:
+        raise UsageError(f"{target.name}: the name must end in one of {', '.join(_IMAGE_FORMATS)}")
+    form, options = _IMAGE_FORMATS[target.suffix.lower()]
+    picture = image.image if isinstance(image, Picture) else as_rgb(image)
+    with _replacing(target) as file:
+        picture.save(file, form, **options)
+
+
+def write_video(
+    path: str | os.PathLike[str], frames: Video | np.ndarray[Any, Any] | Sequence[Any], fps: float, crf: int = 18
+) -> None:
+    """Write frames as an MP4 (H.264, yuv420p, no sound), `fps` frames a second.
+
+    `frames`: a Video (its timestamps are not used), uint8 or float (F, H, W, 3), or a list of pictures. `crf`: 0
+    (lossless but for the colours) to 51. H.264 in this form needs even sides: odd ones are padded by repeating
+    the last row or column. One thread, so that a machine's number of cores does not change the bytes.
+    Raises UsageError, also when the file cannot be written, and MismatchError for frames of different sizes.
+    """
+    if not is_number(fps) or fps <= 0:
+        raise UsageError(f"fps must be a positive number, not {fps!r}")
+    if type(crf) is not int or not 0 <= crf <= 51:
+        raise UsageError(f"crf must be a whole number from 0 to 51, not {crf!r}")
+    array = frames.frames if isinstance(frames, Video) else stack_frames(frames)
+    rate = Fraction(fps).limit_denominator(1001)
+    if not Fraction(1, 1000) <= rate <= 1000:
+        raise UsageError(f"fps must lie between 0.001 and 1000, not {fps!r}")
+    with _replacing(Path(path)) as file:
+        _encode(file, array, rate, crf)
+
+
+def _encode(file: BinaryIO, array: np.ndarray[Any, np.dtype[np.uint8]], rate: Fraction, crf: int) -> None:
+    import av
+
+    height, width = array.shape[1] + array.shape[1] % 2, array.shape[2] + array.shape[2] % 2
+    padding = ((0, height - array.shape[1]), (0, width - array.shape[2]), (0, 0))
+    try:
+        with av.open(file, "w", format="mp4") as container:
+            stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "threads": "1"})
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            for picture in array:
+                frame = av.VideoFrame.from_ndarray(np.pad(picture, padding, mode="edge"), format="rgb24")
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+    except av.FFmpegError as error:
+        raise UsageError(f"a video of {width}x{height} at {rate} frames a second cannot be encoded: {error}") from error
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[BinaryIO]:
+    """A file beside `target` that takes its place at the end, or disappears when anything goes wrong."""
+    scratch = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(scratch, "xb") as file:
+            yield file
+        os.replace(scratch, target)
+    except PVCError:
+        raise
+    except (OSError, ValueError) as error:  # the disk, or a size that the format does not allow
+        raise UsageError(f"{readable_name(str(target))}: cannot be written: {error}") from error
+    finally:
+        scratch.unlink(missing_ok=True)

@@ -1,0 +1,172 @@
+"""Configuration of the network: PVCVisionConfig (the tower) and PVCConfig (tower, compressor, language model).
+
+Values are checked when a config is made, so that nothing half-right is ever built or loaded; unknown keys are
+errors. Leaves out how media are prepared: that is the processors' configuration.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.models.internvl.configuration_internvl import InternVLVisionConfig
+
+from pvc.errors import ConfigError
+
+# Keys that transformers itself hands to a config besides its fields; everything else that is unknown is a typo.
+_FRAMEWORK_KEYS = frozenset({"attn_implementation", "experts_implementation", "output_attentions", "name_or_path"})
+_FRAMEWORK_KEYS |= frozenset({"auto_map", "torch_dtype", "dtype", "transformers_version", "model_type", "use_cache"})
+
+TIMESTEP_SCALES = {"index": 100.0, "relative": 1000.0}
+DOWNSAMPLE_RATIOS = (0.5, 0.25, 0.125)
+
+
+def _reject_unknown(kind: str, kwargs: dict[str, Any]) -> None:
+    unknown = sorted(key for key in kwargs if key not in _FRAMEWORK_KEYS and not key.startswith("_"))
+    if unknown:
+        raise ConfigError(f"unknown key{'s' if len(unknown) > 1 else ''} in {kind}: {', '.join(unknown)}")
+
+
+@strict
+class PVCVisionConfig(InternVLVisionConfig):
+    """InternVL's vision configuration and the temporal blocks.
+
+    Args beyond InternVL's:
+        num_temporal_layers: how many of the last layers have a temporal block; None means a third of them.
+        temporal_window: a step attends to itself and to the `temporal_window - 1` steps before it; None: to all.
+        timestep: "index" (the step's number) or "relative" (number / total steps), what AdaLN is conditioned on.
+        timestep_scale: factor before the sinusoid; None means 100 for "index" and 1000 for "relative".
+        timestep_limit: with "index", larger step numbers are treated as this one; None: no limit.
+
+    Raises:
+        ConfigError: a value out of range or an unknown key.
+    """
+
+    model_type = "pvc_vision"
+    base_config_key = "vision_config"
+
+    num_temporal_layers: int | None = None
+    temporal_window: int | None = None
+    timestep: str = "index"
+    timestep_scale: float | int | None = None
+    timestep_limit: int | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        _reject_unknown("vision_config", kwargs)
+        super().__post_init__(**kwargs)
+        if self.num_temporal_layers is None:
+            self.num_temporal_layers = self.num_hidden_layers // 3
+        if not 0 <= self.num_temporal_layers <= self.num_hidden_layers:
+            raise ConfigError(
+                f"num_temporal_layers is {self.num_temporal_layers}, but there are {self.num_hidden_layers} layers"
+            )
+        if self.timestep not in TIMESTEP_SCALES:
+            raise ConfigError(f"timestep is {self.timestep!r}; it must be one of {', '.join(TIMESTEP_SCALES)}")
+        if self.timestep_scale is None:
+            self.timestep_scale = TIMESTEP_SCALES[self.timestep]
+        if not self.timestep_scale > 0:
+            raise ConfigError(f"timestep_scale is {self.timestep_scale}; it must be greater than 0")
+        for name in ("temporal_window", "timestep_limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}; it must be at least 1, or null for none")
+        self._check_grid()
+
+    def _check_grid(self) -> None:
+        if len(set(self.image_size)) != 1 or len(set(self.patch_size)) != 1:
+            raise ConfigError(f"frames and patches must be square: image_size {self.image_size}, patch_size {self.patch_size}")
+        if self.image_size[0] % self.patch_size[0]:
+            raise ConfigError(f"image_size {self.image_size[0]} is not a multiple of patch_size {self.patch_size[0]}")
+        if self.hidden_size % self.num_attention_heads:
+            raise ConfigError(f"hidden_size {self.hidden_size} does not divide into {self.num_attention_heads} heads")
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side of a frame."""
+        return self.image_size[0] // self.patch_size[0]
+
+    @property
+    def first_temporal_layer(self) -> int:
+        """Index of the first layer with a temporal block (`num_hidden_layers` when there is none)."""
+        return self.num_hidden_layers - self.num_temporal_layers
+
+
+@strict
+class PVCConfig(PreTrainedConfig):
+    """A PVC model: vision tower, adaptive compressor and a causal language model.
+
+    Args:
+        vision_config: PVCVisionConfig or its dictionary.
+        text_config: configuration (or its dictionary) of any transformers causal language model.
+        downsample_ratio: 1/2, 1/4 or 1/8; a frame of `grid x grid` patches becomes `(grid * ratio)^2` tokens.
+        image_steps: steps of a still image when a call does not say otherwise.
+        image_token_id, video_token_id: placeholder ids that visual tokens replace.
+        projector_hidden_act: activation between the compressor's two linear layers.
+        tie_word_embeddings: whether the output layer shares the input embedding's weights.
+
+    Raises:
+        ConfigError: a value out of range, values that do not fit together, or an unknown key.
+    """
+
+    model_type = "pvc"
+    sub_configs: ClassVar = {"text_config": AutoConfig, "vision_config": PVCVisionConfig}
+
+    vision_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+    image_token_id: int = 151667
+    video_token_id: int = 151674
+    downsample_ratio: float = 0.25
+    image_steps: int = 4
+    projector_hidden_act: str = "gelu"
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        _reject_unknown("config", kwargs)
+        if self.vision_config is None:
+            self.vision_config = PVCVisionConfig()
+        elif isinstance(self.vision_config, dict):
+            self.vision_config = PVCVisionConfig(**self.vision_config)
+        if self.text_config is None:
+            self.text_config = {"model_type": "qwen2"}
+        if isinstance(self.text_config, dict):
+            text = dict(self.text_config)
+            self.text_config = AutoConfig.for_model(text.pop("model_type", "qwen2"), **text)
+        super().__post_init__(**kwargs)
+        self._check()
+
+    def _check(self) -> None:
+        vision = self.vision_config
+        if self.downsample_ratio not in DOWNSAMPLE_RATIOS:
+            raise ConfigError(f"downsample_ratio is {self.downsample_ratio}; it must be one of 0.5, 0.25, 0.125")
+        if vision.grid % self.downsample_factor:
+            raise ConfigError(
+                f"downsample_ratio 1/{self.downsample_factor} does not divide the {vision.grid} x {vision.grid} "
+                "patches of a frame"
+            )
+        if self.image_steps < 1:
+            raise ConfigError(f"image_steps is {self.image_steps}; it must be at least 1")
+        if vision.temporal_window is not None and vision.temporal_window < self.image_steps:
+            raise ConfigError(
+                f"temporal_window {vision.temporal_window} is shorter than image_steps {self.image_steps}"
+            )
+        if self.image_token_id == self.video_token_id:
+            raise ConfigError(f"image_token_id and video_token_id are both {self.image_token_id}; they must differ")
+        vocabulary = self.text_config.vocab_size
+        for name in ("image_token_id", "video_token_id"):
+            if not 0 <= getattr(self, name) < vocabulary:
+                raise ConfigError(f"{name} {getattr(self, name)} is outside the vocabulary of {vocabulary} tokens")
+
+    @property
+    def downsample_factor(self) -> int:
+        """Patches along one side of a visual token: 2, 4 or 8."""
+        return round(1 / self.downsample_ratio)
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """Visual tokens of one frame and step."""
+        return (self.vision_config.grid // self.downsample_factor) ** 2
+
+
+__all__ = ["PVCConfig", "PVCVisionConfig"]

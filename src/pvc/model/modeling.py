@@ -1,0 +1,288 @@
+"""PVCModel and PVCForConditionalGeneration: tower, compressor and language model put together.
+
+Composition only: attention is in `temporal.py` and `vision.py`, placeholder accounting in `placeholders.py`.
+
+B batch, Q sequence length, F stored frames, S frame size, T steps, K tokens per frame, L language width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.internvl.modeling_internvl import (
+    InternVLCausalLMOutputWithPast,
+    InternVLModelOutputWithPast,
+)
+from transformers.utils.generic import can_return_tuple
+
+from pvc.errors import MismatchError, UsageError
+from pvc.model.cache import TemporalCache
+from pvc.model.compressor import PVCMultiModalProjector
+from pvc.model.config import PVCConfig
+from pvc.model.placeholders import place_features
+from pvc.model.vision import PVCVisionModel, PVCVisionOutput, init_progressive_weights
+
+
+class PVCPreTrainedModel(PreTrainedModel):
+    """Initialisation and what transformers wants to know about the whole model."""
+
+    config: PVCConfig
+    config_class = PVCConfig
+    base_model_prefix = "model"
+    input_modalities = ("image", "text", "video")
+    supports_gradient_checkpointing = True
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = False  # see PVCVisionPreTrainedModel
+    _supports_attention_backend = True
+    # A converted LayerNorm weight w lives in the modulation's bias as w - 1, which bf16 would round.
+    _keep_in_fp32_modules_strict = ["modulation"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        init_progressive_weights(module)
+
+
+class PVCModel(PVCPreTrainedModel):
+    """Vision tower, compressor and language model without its output layer."""
+
+    def __init__(self, config: PVCConfig) -> None:
+        super().__init__(config)
+        self.vision_tower = PVCVisionModel._from_config(config.vision_config)
+        self.multi_modal_projector = PVCMultiModalProjector(config)
+        self.language_model = AutoModel.from_config(config.text_config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)
+
+    def encode_clips(self, pixel_values: torch.Tensor, **options: Any) -> tuple[list[torch.Tensor], PVCVisionOutput]:
+        """`(F, 3, S, S)` frames to one `(T, K, L)` tensor of visual tokens per clip, and the tower's output.
+
+        `options` are those of `PVCVisionModel.forward`: `frames`, `steps`, `cache`, `use_cache`, `total_steps`.
+        """
+        outputs = self.vision_tower(pixel_values.to(self.vision_tower.dtype), **options)
+        tokens = self.multi_modal_projector(outputs.last_hidden_state, outputs.conditioning)
+        return outputs.layout.split(tokens), outputs
+
+    def encode_frames(
+        self, pixel_values: torch.Tensor, cache: TemporalCache | None = None, total_steps: int | None = None
+    ) -> tuple[torch.Tensor, TemporalCache]:
+        """The next `(T, 3, S, S)` frames of one video to `(T, K, L)` tokens, and the cache to go on with."""
+        tokens, outputs = self.encode_clips(
+            pixel_values, frames=[len(pixel_values)], cache=cache, use_cache=True, total_steps=total_steps
+        )
+        return tokens[0], outputs.cache
+
+    def get_image_features(
+        self,
+        pixel_values: torch.Tensor,
+        image_grid_thw: torch.Tensor | None = None,
+        image_steps: torch.Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPooling:
+        """Visual tokens of images.
+
+        Args:
+            pixel_values: `(sum of tiles, 3, S, S)`.
+            image_grid_thw: `(images, 3)`, rows `[tiles, 1, 1]`; by default every tile is an image.
+            image_steps: `(sum of tiles,)` or one number; by default the config's. Equal within an image.
+
+        Returns:
+            `.pooler_output`: one `(steps * tiles * K, L)` tensor per image, step-major (all tiles at step 0, ...).
+
+        Raises:
+            MismatchError: tiles, grid and steps do not agree.
+            UsageError: fewer than one step, or more than the temporal window holds.
+        """
+        tiles = _clip_sizes(image_grid_thw, len(pixel_values), "tiles", default=[1] * len(pixel_values))
+        steps = self._steps_of_tiles(image_steps, tiles)
+        clips, outputs = self.encode_clips(pixel_values, frames=[1] * len(pixel_values), steps=steps, **kwargs)
+        images, start = [], 0
+        for count in tiles:
+            images.append(torch.stack(clips[start : start + count], dim=1).flatten(0, 2))
+            start += count
+        return BaseModelOutputWithPooling(last_hidden_state=outputs.last_hidden_state, pooler_output=images)
+
+    def get_video_features(
+        self, pixel_values_videos: torch.Tensor, video_grid_thw: torch.Tensor | None = None, **kwargs: Any
+    ) -> BaseModelOutputWithPooling:
+        """Visual tokens of videos: `(sum of frames, 3, S, S)` to one `(frames * K, L)` tensor per video.
+
+        `video_grid_thw` is `(videos, 3)` with rows `[frames, 1, 1]`; by default all frames are one video.
+        """
+        stored = len(pixel_values_videos)
+        frames = _clip_sizes(video_grid_thw, stored, "frames", default=[stored])
+        clips, outputs = self.encode_clips(pixel_values_videos, frames=frames, **kwargs)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=outputs.last_hidden_state, pooler_output=[clip.flatten(0, 1) for clip in clips]
+        )
+
+    def _steps_of_tiles(self, image_steps: torch.Tensor | int | None, tiles: Sequence[int]) -> list[int]:
+        total = sum(tiles)
+        if image_steps is None or isinstance(image_steps, int):
+            steps = [image_steps if image_steps is not None else self.config.image_steps] * total
+        else:
+            steps = [int(step) for step in image_steps.flatten().tolist()]
+        if len(steps) != total:
+            raise MismatchError(f"image_steps has {len(steps)} entries, but there are {total} tiles")
+        window = self.config.vision_config.temporal_window
+        if min(steps, default=1) < 1 or (window is not None and max(steps) > window):
+            limit = "" if window is None else f" and at most the temporal window, {window}"
+            raise UsageError(f"image_steps must be at least 1{limit}; got {min(steps)} to {max(steps)}")
+        start = 0
+        for image, count in enumerate(tiles):
+            if len(set(steps[start : start + count])) > 1:
+                raise MismatchError(f"the tiles of image {image} have different image_steps: {steps[start:start + count]}")
+            start += count
+        return steps
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        image_grid_thw: torch.Tensor | None = None,
+        image_steps: torch.Tensor | int | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        video_grid_thw: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        **kwargs: Any,
+    ) -> InternVLModelOutputWithPast:
+        """`(B, Q)` ids and pixels (or `mm_encoder_outputs`, features made before) to `(B, Q, L)` hidden states."""
+        if (input_ids is None) == (inputs_embeds is None):
+            raise UsageError("pass exactly one of input_ids and inputs_embeds")
+        encoded = dict(mm_encoder_outputs or {})
+        for kind, pixels in (("image", pixel_values), ("video", pixel_values_videos)):
+            if pixels is not None and encoded.get(kind) is not None:
+                raise UsageError(f"pass pixels or mm_encoder_outputs for {kind}s, not both")
+        if pixel_values is not None:
+            encoded["image"] = self.get_image_features(pixel_values, image_grid_thw, image_steps)
+        if pixel_values_videos is not None:
+            encoded["video"] = self.get_video_features(pixel_values_videos, video_grid_thw)
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+        for kind, token_id in (("image", self.config.image_token_id), ("video", self.config.video_token_id)):
+            output = encoded.get(kind)
+            features = None if output is None else output.pooler_output
+            inputs_embeds = place_features(inputs_embeds, input_ids, features, token_id, kind)
+        outputs = self.language_model(
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+        return InternVLModelOutputWithPast(
+            last_hidden_state=outputs.last_hidden_state,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+class PVCForConditionalGeneration(PVCPreTrainedModel, GenerationMixin):
+    """PVCModel with the language model's output layer: what is trained, saved and generates."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
+
+    def __init__(self, config: PVCConfig) -> None:
+        super().__init__(config)
+        self.model = PVCModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+        """See `PVCModel.get_image_features`."""
+        return self.model.get_image_features(pixel_values, **kwargs)
+
+    def get_video_features(self, pixel_values_videos: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+        """See `PVCModel.get_video_features`."""
+        return self.model.get_video_features(pixel_values_videos, **kwargs)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        image_grid_thw: torch.Tensor | None = None,
+        image_steps: torch.Tensor | int | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        video_grid_thw: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        labels: torch.Tensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: Any,
+    ) -> InternVLCausalLMOutputWithPast:
+        """Logits `(B, Q, vocabulary)` (of the last `logits_to_keep` positions when set), and the loss with `labels`.
+
+        The inputs are spelled out because `generate` reads them off this signature.
+        """
+        loss_kwargs = {key: kwargs.pop(key) for key in ("num_items_in_batch",) if key in kwargs}
+        outputs = self.model(
+            input_ids=input_ids,
+            pixel_values=pixel_values,
+            image_grid_thw=image_grid_thw,
+            image_steps=image_steps,
+            pixel_values_videos=pixel_values_videos,
+            video_grid_thw=video_grid_thw,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            mm_encoder_outputs=mm_encoder_outputs,
+            **kwargs,
+        )
+        hidden = outputs.last_hidden_state
+        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(hidden[:, keep])
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits, labels, vocab_size=self.config.text_config.vocab_size, **loss_kwargs)
+        return InternVLCausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+def _clip_sizes(grid: torch.Tensor | None, stored: int, what: str, default: list[int]) -> list[int]:
+    """First column of an `(items, 3)` grid, checked against the number of stored frames."""
+    if grid is None:
+        return default
+    sizes = [int(size) for size in grid[:, 0].tolist()]
+    if sum(sizes) != stored:
+        raise MismatchError(f"the grid has {sum(sizes)} {what}, but {stored} {what} were passed")
+    return sizes
+
+
+__all__ = ["PVCForConditionalGeneration", "PVCModel", "PVCPreTrainedModel"]

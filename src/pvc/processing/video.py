@@ -1,0 +1,164 @@
+"""PVCVideoProcessor: videos to frames, one square picture each, with the time each was shown.
+
+Decoding and sampling are `pvc.media`'s; nothing needs torchvision, nothing is fetched from the network.
+
+F frames, S frame size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from transformers.image_processing_backends import PilBackend
+from transformers.image_processing_utils import BatchFeature
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
+from transformers.processing_utils import VideosKwargs
+from transformers.video_processing_utils import VideoProcessorMixin
+
+from pvc import media
+from pvc.errors import MismatchError, UsageError
+
+
+class PVCVideosKwargs(VideosKwargs, total=False):
+    """`times`: seconds at which to take frames; `timestamps`: one list of seconds per video given as an array."""
+
+    times: list[float]
+    timestamps: list[list[float]]
+
+
+class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
+    """Videos (paths, bytes, arrays `(F, H, W, 3)`, lists of pictures, `pvc.media.Video`) to frames.
+
+    Output: `pixel_values_videos` `(sum of frames, 3, S, S)` float32, `video_grid_thw` `(videos, 3)` with rows
+    `[frames, 1, 1]`, and `timestamps`, one list of seconds per video.
+
+    Frames are sampled when a file is decoded, and from arrays that have more than `num_frames` (or when `fps` is
+    given); `do_sample_frames=False` takes an array as it is.
+    """
+
+    valid_kwargs = PVCVideosKwargs
+    model_input_names = ["pixel_values_videos", "video_grid_thw"]
+    size = {"height": 448, "width": 448}
+    resample = PILImageResampling.BICUBIC
+    image_mean = IMAGENET_DEFAULT_MEAN
+    image_std = IMAGENET_DEFAULT_STD
+    do_resize = True
+    do_rescale = True
+    do_normalize = True
+    do_convert_rgb = True
+    do_sample_frames = True
+    num_frames: int | None = 16
+    fps: float | None = None
+
+    def __init__(self, **kwargs: Any) -> None:
+        VideoProcessorMixin.__init__(self, **kwargs)
+        self._set_attributes(**kwargs)
+
+    def preprocess(self, videos: Any, **kwargs: Any) -> BatchFeature:
+        """See the class; keyword arguments are those of `valid_kwargs`, defaults are the processor's own."""
+        unknown = sorted(set(kwargs) - set(self.valid_kwargs.__annotations__) - {"return_tensors"})
+        if unknown:
+            raise UsageError(f"unknown video options: {', '.join(unknown)}")
+        size = kwargs.get("size") or self.size
+        height, width = (size["height"], size["width"]) if isinstance(size, dict) else (size.height, size.width)
+        loaded = self.load_videos(videos, size=(height, width), **kwargs)
+        pixels = [self._pixels(video.frames, height, width) for video in loaded]
+        data: dict[str, Any] = {
+            "pixel_values_videos": np.concatenate(pixels),
+            "video_grid_thw": [[len(video.frames), 1, 1] for video in loaded],
+        }
+        batch = BatchFeature(data, tensor_type=kwargs.get("return_tensors"))
+        batch["timestamps"] = [list(video.timestamps) for video in loaded]
+        return batch
+
+    def load_videos(self, videos: Any, size: tuple[int, int] | None = None, **kwargs: Any) -> list[media.Video]:
+        """Every video decoded and sampled; `kwargs` as for `preprocess`."""
+        items = self.listed(videos)
+        sample = kwargs.get("do_sample_frames")
+        sample = self.do_sample_frames if sample is None else sample
+        timestamps = kwargs.get("timestamps") or self._times_from_metadata(kwargs.get("video_metadata"), len(items))
+        if timestamps is not None and len(timestamps) != len(items):
+            raise MismatchError(f"timestamps are given for {len(timestamps)} videos, but there are {len(items)} videos")
+        sampling = self._sampling(kwargs)
+        loaded = []
+        for number, item in enumerate(items):
+            if isinstance(item, (str, bytes)) or hasattr(item, "__fspath__"):
+                video = media.load(item, kind="video", sampling=sampling, size=size)
+            else:
+                times = timestamps[number] if timestamps is not None else None
+                video = item if isinstance(item, media.Video) else media.Video.from_frames(item, timestamps=times)
+                if sample and not isinstance(item, media.Video):
+                    video = self._sampled(video, sampling)
+            loaded.append(video)
+        return loaded
+
+    @staticmethod
+    def listed(videos: Any) -> list[Any]:
+        """One video or several (also nested, one list per sample) as a flat list of videos."""
+
+        def is_frame(item: Any) -> bool:
+            return isinstance(item, Image.Image) or getattr(item, "ndim", 0) in (2, 3)
+
+        if not isinstance(videos, (list, tuple)):
+            return [videos] if getattr(videos, "ndim", 4) == 4 else list(videos)
+        if videos and all(is_frame(item) for item in videos):
+            return [list(videos)]
+        flat: list[Any] = []
+        for item in videos:
+            flat += PVCVideoProcessor.listed(item) if isinstance(item, (list, tuple)) else [item]
+        return flat
+
+    def _sampling(self, kwargs: dict[str, Any]) -> media.Sampling:
+        if kwargs.get("times") is not None:
+            return media.Sampling(times=tuple(kwargs["times"]))
+        fps = kwargs.get("fps")
+        if fps is not None or (kwargs.get("num_frames") is None and self.fps is not None):
+            return media.Sampling(fps=fps if fps is not None else self.fps)
+        frames = kwargs.get("num_frames")
+        return media.Sampling(frames=frames if frames is not None else self.num_frames)
+
+    @staticmethod
+    def _sampled(video: media.Video, sampling: media.Sampling) -> media.Video:
+        indices, warnings = media.choose(video.timestamps, video.duration, sampling, media.DEFAULT_LIMITS)
+        times = [video.timestamps[index] for index in indices]
+        return media.Video(
+            frames=video.frames[indices],
+            timestamps=tuple(times),
+            duration=video.duration,
+            name=video.name,
+            format=video.format,
+            warnings=(*video.warnings, *warnings),
+            source_frames=len(video.timestamps),
+        )
+
+    @staticmethod
+    def _times_from_metadata(metadata: Any, videos: int) -> list[list[float] | None] | None:
+        """Seconds of every frame, from transformers' (and vLLM's) metadata: indices of the frames and their rate."""
+        if metadata is None:
+            return None
+        entries = metadata if isinstance(metadata, (list, tuple)) else [metadata]
+        if len(entries) != videos:
+            raise MismatchError(f"video_metadata describes {len(entries)} videos, but there are {videos} videos")
+        times: list[list[float] | None] = []
+        for entry in entries:
+            read = entry.get if isinstance(entry, dict) else lambda name, entry=entry: getattr(entry, name, None)
+            fps, indices = read("fps"), read("frames_indices")
+            times.append([float(index) / fps for index in indices] if fps and indices is not None else None)
+        return times
+
+    def _pixels(self, frames: np.ndarray, height: int, width: int) -> np.ndarray:
+        """`(F, H, W, 3)` uint8 to `(F, 3, S, S)` float32, resized by PIL's bicubic filter and normalised."""
+        if frames.shape[1:3] != (height, width):
+            resized = [Image.fromarray(frame).resize((width, height), int(self.resample)) for frame in frames]
+            frames = np.stack([np.asarray(frame) for frame in resized])
+        mean = np.asarray(self.image_mean, dtype=np.float32)
+        std = np.asarray(self.image_std, dtype=np.float32)
+        scaled = frames.astype(np.float32) * np.float32(self.rescale_factor)
+        return np.ascontiguousarray(((scaled - mean) / std).transpose(0, 3, 1, 2))
+
+
+
+
+__all__ = ["PVCVideoProcessor"]

@@ -1,0 +1,23 @@
+"""A procedural world with questions and answers, from which a tiny model learns: pictures, clips, text and shapes."""
+
+from pvc.synthetic.dataset import write_dataset
+from pvc.synthetic.scene import Sample
+from pvc.synthetic.sheet import contact_sheet
+from pvc.synthetic.stream import SampleStream, stream
+from pvc.synthetic.tasks import TASKS, Task, make
+from pvc.synthetic.vocabulary import PATCH_CLASSES, character_class, class_name, shape_class
+
+__all__ = [
+    "PATCH_CLASSES",
+    "TASKS",
+    "Sample",
+    "SampleStream",
+    "Task",
+    "character_class",
+    "class_name",
+    "contact_sheet",
+    "make",
+    "shape_class",
+    "stream",
+    "write_dataset",
+]

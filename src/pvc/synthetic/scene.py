@@ -1,0 +1,153 @@
+"""What a scene is (frozen values, in units of 1/64 of the picture's side) and what a finished sample is.
+
+A scene says everything that `draw` needs, so its description is the same at every picture size, and the hash of the
+description identifies a sample. It leaves out drawing and chance. Used by the task modules, `draw` and `make`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pvc.synthetic.vocabulary import Rgb
+
+UNITS = 64.0  # side of every scene in units
+PATCH = 8  # pixels per side of a labelled patch
+Kind = Literal["image", "video"]
+Track = tuple[tuple[float, float] | None, ...]  # centre per frame in units; None where the item is not shown
+
+
+@dataclass(frozen=True)
+class Backdrop:
+    """One colour, or a soft ramp to `colour2` in direction `angle` (degrees); grain is noise of its own."""
+
+    colour: Rgb
+    colour2: Rgb | None = None
+    angle: float = 0.0
+    grain: float = 0.0
+
+
+@dataclass(frozen=True)
+class Plate:
+    """A sign behind text, or (with `rgb` None) only a frame: a box by its centre and extents."""
+
+    x: float
+    y: float
+    w: float
+    h: float
+    rgb: Rgb | None
+    border: Rgb | None = None
+    border_width: float = 0.0
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A coloured shape whose ink fills w x h."""
+
+    shape: str
+    colour: str
+    rgb: Rgb
+    w: float
+    h: float
+    angle: float
+    track: Track
+
+
+@dataclass(frozen=True)
+class Text:
+    """Characters whose ink fills w x h, h being the height of a capital."""
+
+    text: str
+    font: str
+    rgb: Rgb
+    w: float
+    h: float
+    spacing: float
+    angle: float
+    track: Track
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a camera and a file format do: contrast about mid grey, brightness, blur (0..0.25), noise (grey levels)."""
+
+    contrast: float
+    brightness: float
+    blur: float
+    noise: float
+    noise_seed: int
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything to draw, from back to front; `asked` holds the facts that the answer is taken from."""
+
+    backdrop: Backdrop
+    look: Look
+    plates: tuple[Plate, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    texts: tuple[Text, ...] = ()
+    frames: int = 1
+    timestamps: tuple[float, ...] = ()
+    asked: dict[str, Any] = field(default_factory=dict)
+
+    def description(self) -> dict[str, Any]:
+        """The scene as values that JSON holds."""
+        return {
+            "frames": self.frames,
+            "timestamps": list(self.timestamps),
+            "backdrop": _values(self.backdrop),
+            "look": _values(self.look),
+            "plates": [_values(p) for p in self.plates],
+            "figures": [_values(f) for f in self.figures],
+            "texts": [_values(t) for t in self.texts],
+            "asked": dict(self.asked),
+        }
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A scene with its question and answer, before it is drawn."""
+
+    scene: Scene
+    question: str
+    answer: str
+
+
+def _values(item: object) -> dict[str, Any]:
+    # vars() and not dataclasses.asdict, whose deep copies cost more than the drawing.
+    return {k: _listed(v) for k, v in vars(item).items()}
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(v) for v in value] if isinstance(value, tuple) else value
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A picture or a clip with its question and answer.
+
+    frames: uint8 (F, H, W, 3), F = 1 for images. timestamps: seconds, one per frame, empty for images.
+    patch_labels: int64 (F, gh, gw), a class of `vocabulary` per 8x8 patch, or None where a task has none.
+    description: what was drawn, as JSON values; `description_hash` identifies the sample.
+    """
+
+    task: str
+    kind: Kind
+    frames: NDArray[np.uint8]
+    timestamps: tuple[float, ...]
+    question: str
+    answer: str
+    patch_labels: NDArray[np.int64] | None
+    description: dict[str, Any]
+
+    @property
+    def description_hash(self) -> str:
+        """SHA-256 of the description as canonical JSON (hex)."""
+        text = json.dumps(self.description, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(text.encode("ascii")).hexdigest()

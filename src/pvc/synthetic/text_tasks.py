@@ -1,0 +1,156 @@
+"""Tasks about characters: `read` (a line in a picture) and `digits` (characters one after another in a clip).
+
+They choose what is shown and asked; looks come from `palette`. Strings belong to one split only (`seeding`).
+Used by `tasks`.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+from pvc.synthetic import fonts, palette
+from pvc.synthetic.scene import UNITS, Draft, Plate, Scene, Text, Track
+from pvc.synthetic.seeding import Dice, Split, string_split
+from pvc.synthetic.vocabulary import DIGITS, LETTERS, SAFE_LETTERS
+
+_READ = (
+    "What does it say?",
+    "Read the text.",
+    "What is written here?",
+    "What text is shown?",
+    "Which text can you see?",
+)
+_IN_ORDER = {
+    "digits": (
+        "Which digits appear, in order?",
+        "Read the digits in the order they appear.",
+        "What digits are shown one after another?",
+    ),
+    "letters": (
+        "Which letters appear, in order?",
+        "Read the letters in the order they appear.",
+        "What letters are shown one after another?",
+    ),
+}
+_LENGTHS = {1: 1.0, 2: 1.5, 3: 2.0, 4: 2.5, 5: 2.0, 6: 2.0}
+_STYLES = {"word": 0.3, "letters": 0.25, "number": 0.2, "code": 0.25}
+_VOWELS, _CONSONANTS = "AEIOUY", "BCDFGHJKLMNPQRSTVWXZ"
+# Widths of characters in heights of a capital, over all families: the scene must not depend on a font file's metrics.
+_WIDTHS = {"I": 0.45, "J": 0.6, "1": 0.7, "M": 1.15, "W": 1.3, "Q": 1.0, "L": 0.8, "E": 0.8, "F": 0.8}
+_WIDTH = 0.88
+_GAP = 0.16
+_LEAST_ADVANCE = 6.4  # units per character: less is not legible at 64 pixels
+_MARGIN = 2.0
+
+
+def _line(dice: Dice, style: str, length: int) -> str:
+    if style == "number":
+        return "".join(dice.choice(DIGITS) for _ in range(length))
+    if style == "letters":
+        return "".join(dice.choice(LETTERS) for _ in range(length))
+    if style == "code":
+        return "".join(dice.choice(SAFE_LETTERS + DIGITS) for _ in range(length))
+    start = dice.integer(0, 1)
+    return "".join(dice.choice(_VOWELS if (i + start) % 2 else _CONSONANTS) for i in range(length))
+
+
+def _is_clear(text: str, style: str) -> bool:
+    # "IO" could be 10, and a code such as B0X could be BOX: a person could not tell.
+    if style == "code":
+        return any(c in "23456789" for c in text) and any(c in LETTERS for c in text)
+    return style == "number" or any(c not in "IO" for c in text)
+
+
+def draw_string(dice: Dice, split: Split) -> tuple[str, str]:
+    """A string of this split that can be read in one way only, and its style."""
+    while True:
+        length, style = dice.weighted(_LENGTHS), dice.weighted(_STYLES)
+        text = _line(dice, style, length)
+        if _is_clear(text, style) and string_split(text) == split:
+            return text, style
+
+
+def _nominal_width(text: str, height: float) -> float:
+    return height * (sum(_WIDTHS.get(c, _WIDTH) for c in text) + _GAP * (len(text) - 1))
+
+
+def _line_extents(dice: Dice, text: str, room: float) -> tuple[float, float]:
+    """Ink width and capital height: 9 to 20 units high, as wide as fits when long."""
+    height = dice.uniform(9, 20)
+    width = _nominal_width(text, height)
+    if width > room:  # smaller, but not below 9.5; what is still too wide is squeezed
+        height = max(9.5, height * room / width)
+        width = _nominal_width(text, height)
+    width *= palette.squash(dice)
+    # A wide I is no longer one, so the floor is for the characters that need it.
+    floor = _LEAST_ADVANCE * sum(min(1.0, _WIDTHS.get(c, 1.0)) for c in text)
+    return round(min(room, max(width, floor)), 3), round(height, 3)
+
+
+def read(dice: Dice, split: Split, frames: int | None) -> Draft:
+    """A line of 1 to 6 characters on a ground, a sign or a framed picture."""
+    text, style = draw_string(dice, split)
+    ground = palette.backdrop(dice)
+    sign = dice.weighted({"none": 0.55, "plate": 0.25, "bordered": 0.12, "frame": 0.08})
+    room = UNITS - 2 * _MARGIN - (4.0 if sign != "none" else 0.0)
+    angle = dice.uniform(-7, 7) if dice.chance(0.25) and len(text) <= 4 else 0.0
+    w, h = _line_extents(dice, text, room - abs(angle))
+    # A turned line is higher by its width times the sine of the angle.
+    half_w, half_h = w / 2 + _MARGIN, h / 2 + _MARGIN + (2.0 if "Q" in text or "J" in text else 0.0)
+    half_h += abs(angle) * w * 0.0088
+    if sign != "none":
+        half_w, half_h = half_w + 1.5, half_h + 1.5
+    x = dice.uniform(half_w, UNITS - half_w) if half_w < UNITS / 2 else UNITS / 2
+    y = dice.uniform(half_h, UNITS - half_h)
+    plates: tuple[Plate, ...] = ()
+    grounds = [ground.colour] if ground.colour2 is None else [ground.colour, ground.colour2]
+    if sign in ("plate", "bordered"):
+        rgb = palette.any_rgb(dice)
+        grounds = [rgb]
+        border = palette.contrasting(dice, rgb) if sign == "bordered" else None
+        w_plate, h_plate = 2 * half_w + dice.uniform(-1, 4), 2 * half_h + dice.uniform(-1, 6)
+        plates = (Plate(x, y, round(w_plate, 3), round(h_plate, 3), rgb, border, 1.0),)
+    elif sign == "frame":
+        border = palette.contrasting(dice, *grounds)
+        plates = (Plate(UNITS / 2, UNITS / 2, UNITS - 2, UNITS - 2, None, border, dice.uniform(1, 2)),)
+    rgb = palette.contrasting(dice, *grounds)
+    spacing = dice.uniform(0, 0.12)
+    item = Text(text, dice.choice(fonts.FAMILIES), rgb, w, h, spacing, angle, ((x, y),))
+    scene = Scene(ground, palette.look(dice), plates, (), (item,), asked={"text": text, "style": style})
+    return Draft(scene, dice.choice(_READ), text)
+
+
+def _sequence(dice: Dice, split: Split, most: int) -> tuple[str, str]:
+    """Two to five digits or letters of this split, no two neighbours the same (they could not be told apart)."""
+    while True:
+        style = dice.weighted({"digits": 0.7, "letters": 0.3})
+        length = dice.integer(2, min(5, most))
+        text = "".join(dice.choice(DIGITS if style == "digits" else LETTERS) for _ in range(length))
+        if all(a != b for a, b in itertools.pairwise(text)) and string_split(text) == split:
+            return text, style
+
+
+def digits(dice: Dice, split: Split, frames: int | None) -> Draft:
+    """Large characters one after another, each alone for one or more frames, sometimes with blank frames between."""
+    length = palette.clip_length(dice, frames, 2)
+    text, style = _sequence(dice, split, length)
+    ground = palette.backdrop(dice)
+    grounds = [ground.colour] if ground.colour2 is None else [ground.colour, ground.colour2]
+    gaps = dice.chance(0.4)
+    same_font = dice.choice(fonts.FAMILIES) if dice.chance(0.6) else None
+    same_rgb = palette.contrasting(dice, *grounds) if dice.chance(0.5) else None
+    items = []
+    for character, (start, end) in zip(text, palette.spans(dice, length, len(text)), strict=True):
+        if gaps and end - start > 1:
+            start, end = start + dice.integer(0, 1), end - dice.integer(0, 1) if end - start > 2 else end
+        h = dice.uniform(24, 40)
+        w = round(min(UNITS - 4, max(7.0, _nominal_width(character, h) * palette.squash(dice))), 3)
+        tail = 0.25 * h if character in "QJ" else 0.0
+        point = (dice.uniform(w / 2 + 2, UNITS - w / 2 - 2), dice.uniform(h / 2 + 2, UNITS - h / 2 - 2 - tail))
+        track: Track = tuple(point if start <= f < end else None for f in range(length))
+        rgb = same_rgb or palette.contrasting(dice, *grounds)
+        items.append(Text(character, same_font or dice.choice(fonts.FAMILIES), rgb, w, h, 0.0, 0.0, track))
+    times = palette.timestamps(dice, length)
+    asked = {"text": text, "style": style}
+    scene = Scene(ground, palette.look(dice), (), (), tuple(items), length, times, asked)
+    return Draft(scene, dice.choice(_IN_ORDER[style]), text)

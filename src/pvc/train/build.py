@@ -1,0 +1,111 @@
+"""Builds what a recipe starts from: tokenizer, processor and model, and grows a model from stage to stage.
+
+Leaves out training itself (`run.py`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+
+from pvc.model.config import PVCConfig
+from pvc.model.modeling import PVCForConditionalGeneration
+from pvc.processing.image import PVCImageProcessor
+from pvc.processing.processor import PVCProcessor
+from pvc.processing.tokenizer import build_tokenizer
+from pvc.processing.video import PVCVideoProcessor
+from pvc.synthetic import TASKS, make
+from pvc.train.recipe import Recipe, Stage
+
+
+def corpus() -> list[str]:
+    """Questions, answers and announcements of frames that the tokenizer learns its words from."""
+    texts = ["user\n", "assistant\n", "system\n", "0.0s: ", "1.5s: ", "12.0s: "] * 50
+    for task in TASKS:
+        for seed in range(200):
+            sample = make(task, seed, frames=6 if TASKS[task].kind == "video" else None)
+            texts += [sample.question, " " + sample.answer.lower(), sample.answer]
+    return texts
+
+
+def build_processor(recipe: Recipe) -> PVCProcessor:
+    """Tokenizer and processors for a model that starts from nothing."""
+    tokenizer = build_tokenizer(corpus(), recipe.model.vocab_size)
+    side = int(recipe.model.vision["image_size"])
+    size = {"height": side, "width": side}
+    stage = recipe.stages[-1]
+    image_processor = PVCImageProcessor(size=size, max_patches=1, image_steps=stage.image_steps)
+    video_processor = PVCVideoProcessor(size=size, num_frames=recipe.model.num_frames)
+    config = build_config(recipe, stage, len(tokenizer), 0, 1)
+    return PVCProcessor(
+        image_processor,
+        tokenizer,
+        video_processor,
+        tokens_per_frame=config.tokens_per_frame,
+        chat_template=tokenizer.chat_template,
+    )
+
+
+def build_config(recipe: Recipe, stage: Stage, vocab_size: int, image_token: int, video_token: int) -> PVCConfig:
+    """Configuration of a recipe's model in one stage."""
+    return PVCConfig(
+        vision_config=dict(recipe.model.vision),
+        text_config={**recipe.model.text, "vocab_size": vocab_size},
+        image_token_id=image_token,
+        video_token_id=video_token,
+        downsample_ratio=stage.downsample_ratio,
+        image_steps=stage.image_steps,
+        tie_word_embeddings=True,
+    )
+
+
+def build_model(recipe: Recipe, stage: Stage, processor: PVCProcessor) -> PVCForConditionalGeneration:
+    """A model with random weights in the shape that `stage` asks for."""
+    torch.manual_seed(recipe.seed)
+    tokenizer = processor.tokenizer
+    config = build_config(recipe, stage, len(tokenizer), processor.image_token_id, processor.video_token_id)
+    config._attn_implementation = "sdpa"
+    model = PVCForConditionalGeneration(config)
+    model.generation_config = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=recipe.model.max_new_tokens,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        # A generated placeholder would ask for visual tokens that do not exist.
+        suppress_tokens=[processor.image_token_id, processor.video_token_id],
+    )
+    return model
+
+
+def grow(
+    recipe: Recipe, stage: Stage, processor: PVCProcessor, weights: dict[str, torch.Tensor]
+) -> tuple[PVCForConditionalGeneration, list[str]]:
+    """A model for `stage` that starts from `weights`; returns the names of tensors that start anew, too."""
+    processor.tokens_per_frame = build_config(recipe, stage, len(processor.tokenizer), 0, 1).tokens_per_frame
+    model = build_model(recipe, stage, processor)
+    state = model.state_dict()
+    taken = {key: value for key, value in weights.items() if key in state and state[key].shape == value.shape}
+    fresh = sorted(set(state) - set(taken))
+    model.load_state_dict({**state, **taken})
+    return model, fresh
+
+
+def parameters_by_part(model: Any) -> dict[str, int]:
+    """Number of parameters of the tower's spatial and temporal parts, the compressor and the language model."""
+    parts = {"vision": 0, "temporal": 0, "compressor": 0, "language": 0}
+    for name, parameter in model.named_parameters():
+        if ".temporal." in name or "timestep_embedding" in name:
+            part = "temporal"
+        elif "vision_tower" in name:
+            part = "vision"
+        elif "multi_modal_projector" in name:
+            part = "compressor"
+        else:
+            part = "language"
+        parts[part] += parameter.numel()
+    return parts
+
+
+__all__ = ["build_config", "build_model", "build_processor", "corpus", "grow", "parameters_by_part"]

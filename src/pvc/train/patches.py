@@ -1,0 +1,42 @@
+"""Stage 0: the tower learns to name what every patch shows, with a linear head that is thrown away afterwards.
+
+Without it a small model never starts to read (docs/training.md). Called by `run.py`.
+
+F frames, N = 1 + patches.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pvc.model.vision import PVCVisionModel
+
+
+class PatchReader(nn.Module):
+    """A tower and a linear head over every patch."""
+
+    def __init__(self, tower: PVCVisionModel, classes: int) -> None:
+        super().__init__()
+        self.tower = tower
+        self.head = nn.Linear(tower.config.hidden_size, classes)
+
+    def forward(
+        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any
+    ) -> dict[str, torch.Tensor]:
+        """`(F, 3, S, S)` pixels and `(F, patches)` classes to logits `(F, patches, classes)` and the loss."""
+        hidden = self.tower(pixel_values).last_hidden_state[:, 1:]
+        logits = self.head(hidden)
+        output = {"logits": logits}
+        if labels is not None:
+            # Most patches are background; without less weight for it, naming nothing is a good answer.
+            weight = torch.ones(logits.shape[-1])
+            weight[0] = 0.2
+            output["loss"] = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), weight=weight)
+        return output
+
+
+__all__ = ["PatchReader"]

@@ -1,0 +1,51 @@
+"""P10: the fast path equals the slow float64 loops written from the method's formulas."""
+
+import pytest
+import torch
+
+from pvc.testing import tiny_model
+
+from ..reference.slow import encode_clip, timestep_vector
+from .helpers import frames, limit, relative_difference
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(
+    "vision",
+    [
+        {},
+        {"timestep": "relative"},
+        {"temporal_window": 2, "timestep_limit": 2},
+        {"num_temporal_layers": 4, "timestep_scale": 30.0},
+    ],
+    ids=["index", "relative", "window-and-limit", "all-layers"],
+)
+def test_p10_video_equals_reference(dtype, vision):
+    changes = {"image_steps": 2} if "temporal_window" in vision else {}
+    model = tiny_model(vision=vision, **changes).to(dtype)
+    clip = frames(4, dtype=dtype)
+    expected = encode_clip(model.state_dict(), model.config, clip, steps=4)
+    with torch.no_grad():
+        tokens = model.model.encode_clips(clip, frames=[4])[0][0]
+    assert relative_difference(tokens, expected) <= limit(dtype)
+
+
+@pytest.mark.parametrize("ratio", [0.5, 0.25])
+def test_p10_picture_equals_reference(ratio):
+    model = tiny_model(downsample_ratio=ratio).double()
+    tiles = frames(2, dtype=torch.float64)
+    expected = [encode_clip(model.state_dict(), model.config, tile[None], steps=3) for tile in tiles]
+    with torch.no_grad():
+        features = model.get_image_features(tiles, image_grid_thw=torch.tensor([[2, 1, 1]]), image_steps=3)
+    step_major = torch.stack(expected, dim=1).flatten(0, 2)
+    assert relative_difference(features.pooler_output[0], step_major) <= 1e-10
+
+
+def test_p10_sinusoid():
+    from pvc.model.temporal import sinusoid
+    from pvc.testing import tiny_vision_config
+
+    config = tiny_vision_config()
+    ours = sinusoid(torch.tensor([0, 1, 63]), config.timestep_scale)
+    expected = torch.stack([timestep_vector(config, step, None) for step in (0, 1, 63)])
+    assert torch.allclose(ours, expected, atol=1e-9)

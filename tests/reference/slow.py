@@ -1,0 +1,148 @@
+"""The method of docs/method.md written out as slow loops in float64, from its formulas and not from the fast path.
+
+Takes a state dict and a configuration; knows nothing of pvc.model's code. One clip at a time, one step at a time,
+one position at a time. Used by test_p10_reference.py.
+"""
+
+import math
+
+import torch
+
+
+def linear(state, name, x):
+    return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
+
+
+def layer_norm(x, eps, weight=None, bias=None):
+    mean = x.mean(-1, keepdim=True)
+    variance = ((x - mean) ** 2).mean(-1, keepdim=True)
+    normed = (x - mean) / torch.sqrt(variance + eps)
+    return normed if weight is None else normed * weight + bias
+
+
+def gelu(x):
+    return x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))
+
+
+def silu(x):
+    return x / (1 + torch.exp(-x))
+
+
+def timestep_vector(config, step, total):
+    timestep = min(step, config.timestep_limit or step) if config.timestep == "index" else step / total
+    angles = [config.timestep_scale * timestep * 10000 ** (-k / 128) for k in range(128)]
+    return torch.tensor([math.cos(a) for a in angles] + [math.sin(a) for a in angles], dtype=torch.float64)
+
+
+def timestep_embedding(state, config, step, total):
+    name = "model.vision_tower.timestep_embedding"
+    return linear(state, f"{name}.linear_2", silu(linear(state, f"{name}.linear_1", timestep_vector(config, step, total))))
+
+
+def adaptive_norm(state, name, x, embedding, eps):
+    scale, shift = linear(state, f"{name}.modulation", silu(embedding)).chunk(2)
+    return layer_norm(x, eps) * (1 + scale) + shift
+
+
+def spatial_attention(state, name, x, heads):
+    positions, width = x.shape
+    size = width // heads
+    query, key, value = (linear(state, f"{name}.{p}_proj", x) for p in "qkv")
+    output = torch.zeros_like(x)
+    for head in range(heads):
+        part = slice(head * size, (head + 1) * size)
+        for i in range(positions):
+            scores = torch.stack([query[i, part] @ key[j, part] for j in range(positions)]) / math.sqrt(size)
+            weights = torch.exp(scores - scores.max())
+            weights = weights / weights.sum()
+            output[i, part] = sum(weights[j] * value[j, part] for j in range(positions))
+    return linear(state, f"{name}.projection_layer", output)
+
+
+def temporal_attention(state, name, history, heads, window):
+    """`history`: what AdaLN gave at one position for steps 0 .. t; returns the update of step t."""
+    visible = history[-window:] if window else history
+    now = history[-1]
+    size = now.shape[-1] // heads
+    query = linear(state, f"{name}.q_proj", now)
+    keys = [linear(state, f"{name}.k_proj", x) for x in visible]
+    values = [linear(state, f"{name}.v_proj", x) for x in visible]
+    output = torch.zeros_like(now)
+    for head in range(heads):
+        part = slice(head * size, (head + 1) * size)
+        scores = torch.stack([query[part] @ key[part] for key in keys]) / math.sqrt(size)
+        weights = torch.exp(scores - scores.max())
+        weights = weights / weights.sum()
+        output[part] = sum(weight * value[part] for weight, value in zip(weights, values, strict=True))
+    return linear(state, f"{name}.projection_layer", output)
+
+
+def spatial_layer(state, name, x, config):
+    eps = config.layer_norm_eps
+    before = layer_norm(x, eps, state[f"{name}.layernorm_before.weight"], state[f"{name}.layernorm_before.bias"])
+    attended = spatial_attention(state, f"{name}.attention", before, config.num_attention_heads)
+    x = x + state[f"{name}.lambda_1"] * attended
+    after = layer_norm(x, eps, state[f"{name}.layernorm_after.weight"], state[f"{name}.layernorm_after.bias"])
+    mlp = linear(state, f"{name}.mlp.fc2", gelu(linear(state, f"{name}.mlp.fc1", after)))
+    return x + state[f"{name}.lambda_2"] * mlp
+
+
+def embed(state, config, frame):
+    name = "model.vision_tower.embeddings"
+    kernel = state[f"{name}.patch_embeddings.projection.weight"]
+    bias = state[f"{name}.patch_embeddings.projection.bias"]
+    patch, grid = config.patch_size[0], config.grid
+    rows = [state[f"{name}.cls_token"][0, 0]]
+    for y in range(grid):
+        for x in range(grid):
+            cut = frame[:, y * patch : (y + 1) * patch, x * patch : (x + 1) * patch]
+            rows.append(torch.stack([(cut * kernel[channel]).sum() for channel in range(len(kernel))]) + bias)
+    return torch.stack(rows) + state[f"{name}.position_embeddings"][0]
+
+
+def compress(state, config, x, embedding):
+    """`(1 + grid^2, D)` to `(K, L)`: patches of an r x r block side by side, row by row."""
+    grid, factor = config.vision_config.grid, config.downsample_factor
+    patches = x[1:].reshape(grid, grid, -1)
+    tokens = []
+    for top in range(0, grid, factor):
+        for left in range(0, grid, factor):
+            block = [patches[top + i, left + j] for i in range(factor) for j in range(factor)]
+            tokens.append(torch.cat(block))
+    name = "model.multi_modal_projector"
+    normed = adaptive_norm(state, f"{name}.norm", torch.stack(tokens), embedding, 1e-5)
+    return linear(state, f"{name}.linear_2", gelu(linear(state, f"{name}.linear_1", normed)))
+
+
+def encode_clip(state, config, frames, steps):
+    """`(frames, 3, S, S)` to `(steps, K, L)`; a single frame is repeated from the very start."""
+    state = {key: value.double() for key, value in state.items()}
+    vision = config.vision_config
+    frames = [frames[t if len(frames) > 1 else 0].double() for t in range(steps)]
+    hidden = [embed(state, vision, frame) for frame in frames]
+    embeddings = [timestep_embedding(state, vision, t, steps) for t in range(steps)]
+    for index in range(vision.num_hidden_layers):
+        name = f"model.vision_tower.encoder.layer.{index}"
+        if index >= vision.num_hidden_layers - vision.num_temporal_layers:
+            normed = [
+                adaptive_norm(state, f"{name}.temporal.norm", hidden[t], embeddings[t], vision.layer_norm_eps)
+                for t in range(steps)
+            ]
+            hidden = [
+                torch.stack(
+                    [
+                        hidden[t][n]
+                        + temporal_attention(
+                            state,
+                            f"{name}.temporal.attention",
+                            [normed[s][n] for s in range(t + 1)],
+                            vision.num_attention_heads,
+                            vision.temporal_window,
+                        )
+                        for n in range(len(hidden[t]))
+                    ]
+                )
+                for t in range(steps)
+            ]
+        hidden = [spatial_layer(state, name, x, vision) for x in hidden]
+    return torch.stack([compress(state, config, hidden[t], embeddings[t]) for t in range(steps)])

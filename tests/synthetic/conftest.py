@@ -1,0 +1,15 @@
+"""What the tests of the synthetic world share: many descriptions made once, because most tests only read them."""
+
+from __future__ import annotations
+
+import pytest
+
+from pvc.synthetic import TASKS, Sample, make
+
+COUNT = 120
+
+
+@pytest.fixture(scope="session")
+def samples() -> dict[str, list[Sample]]:
+    """COUNT training samples of every task."""
+    return {task: [make(task, seed) for seed in range(COUNT)] for task in TASKS}
