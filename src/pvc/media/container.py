@@ -21,6 +21,7 @@ from av.video.stream import VideoStream
 from pvc.errors import MediaError
 
 from .limits import Deadline, Limits
+from .mp4 import check_index
 from .sniff import Format
 from .source import Source
 
@@ -31,6 +32,7 @@ AV_ERRORS = (
     ZeroDivisionError,  # a time base of 1/0
     MemoryError,
     RuntimeError,  # PyAV on codecs that change their mind
+    IndexError,  # PyAV 18 when a stream turns up that the header did not announce
 )
 """What PyAV raises for damaged data. OSError from the file itself is left to `open_source`."""
 
@@ -79,6 +81,8 @@ class Timeline:
 @contextmanager
 def open_container(source: Source, form: Format) -> Iterator[InputContainer]:
     """FFmpeg's view of an open file. Raises MediaError `corrupt_media`."""
+    if form.reader == "mp4":
+        check_index(source)
     source.file.seek(0)
     try:
         container = av.open(

@@ -69,7 +69,7 @@ def read_video(source: Source, sampling: Sampling, size: tuple[int, int] | None,
         if not damage:
             break
     if not len(stack):
-        raise _nothing(source, damage)
+        raise _nothing(source, damage) from damage.first
     return Video(
         stack.frames(),
         tuple(stack.timestamps),

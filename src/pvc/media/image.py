@@ -37,6 +37,7 @@ PILLOW_ERRORS = (
     struct.error,
     KeyError,
     AttributeError,
+    AssertionError,
     OverflowError,
     ZeroDivisionError,
     MemoryError,

@@ -1,13 +1,13 @@
 """PVCModel and PVCForConditionalGeneration: tower, compressor and language model put together.
 
-Composition only: attention is in `temporal.py` and `vision.py`, placeholder accounting in `placeholders.py`.
+Composition only: attention is in `temporal.py` and `vision.py`, visual tokens in `features.py`, placeholder
+accounting in `placeholders.py`.
 
-B batch, Q sequence length, F stored frames, S frame size, T steps, K tokens per frame, L language width.
+B batch, Q sequence length, L language width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,12 +20,12 @@ from transformers.models.internvl.modeling_internvl import (
 )
 from transformers.utils.generic import can_return_tuple
 
-from pvc.errors import MismatchError, UsageError
-from pvc.model.cache import TemporalCache
+from pvc.errors import UsageError
 from pvc.model.compressor import PVCMultiModalProjector
 from pvc.model.config import PVCConfig
+from pvc.model.features import VisualFeatures
 from pvc.model.placeholders import place_features
-from pvc.model.vision import PVCVisionModel, PVCVisionOutput, init_progressive_weights
+from pvc.model.vision import PVCVisionModel, init_progressive_weights
 
 
 class PVCPreTrainedModel(PreTrainedModel):
@@ -50,7 +50,7 @@ class PVCPreTrainedModel(PreTrainedModel):
         init_progressive_weights(module)
 
 
-class PVCModel(PVCPreTrainedModel):
+class PVCModel(VisualFeatures, PVCPreTrainedModel):
     """Vision tower, compressor and language model without its output layer."""
 
     def __init__(self, config: PVCConfig) -> None:
@@ -65,87 +65,6 @@ class PVCModel(PVCPreTrainedModel):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.language_model.set_input_embeddings(value)
-
-    def encode_clips(self, pixel_values: torch.Tensor, **options: Any) -> tuple[list[torch.Tensor], PVCVisionOutput]:
-        """`(F, 3, S, S)` frames to one `(T, K, L)` tensor of visual tokens per clip, and the tower's output.
-
-        `options` are those of `PVCVisionModel.forward`: `frames`, `steps`, `cache`, `use_cache`, `total_steps`.
-        """
-        outputs = self.vision_tower(pixel_values.to(self.vision_tower.dtype), **options)
-        tokens = self.multi_modal_projector(outputs.last_hidden_state, outputs.conditioning)
-        return outputs.layout.split(tokens), outputs
-
-    def encode_frames(
-        self, pixel_values: torch.Tensor, cache: TemporalCache | None = None, total_steps: int | None = None
-    ) -> tuple[torch.Tensor, TemporalCache]:
-        """The next `(T, 3, S, S)` frames of one video to `(T, K, L)` tokens, and the cache to go on with."""
-        tokens, outputs = self.encode_clips(
-            pixel_values, frames=[len(pixel_values)], cache=cache, use_cache=True, total_steps=total_steps
-        )
-        return tokens[0], outputs.cache
-
-    def get_image_features(
-        self,
-        pixel_values: torch.Tensor,
-        image_grid_thw: torch.Tensor | None = None,
-        image_steps: torch.Tensor | int | None = None,
-        **kwargs: Any,
-    ) -> BaseModelOutputWithPooling:
-        """Visual tokens of images.
-
-        Args:
-            pixel_values: `(sum of tiles, 3, S, S)`.
-            image_grid_thw: `(images, 3)`, rows `[tiles, 1, 1]`; by default every tile is an image.
-            image_steps: `(sum of tiles,)` or one number; by default the config's. Equal within an image.
-
-        Returns:
-            `.pooler_output`: one `(steps * tiles * K, L)` tensor per image, step-major (all tiles at step 0, ...).
-
-        Raises:
-            MismatchError: tiles, grid and steps do not agree.
-            UsageError: fewer than one step, or more than the temporal window holds.
-        """
-        tiles = _clip_sizes(image_grid_thw, len(pixel_values), "tiles", default=[1] * len(pixel_values))
-        steps = self._steps_of_tiles(image_steps, tiles)
-        clips, outputs = self.encode_clips(pixel_values, frames=[1] * len(pixel_values), steps=steps, **kwargs)
-        images, start = [], 0
-        for count in tiles:
-            images.append(torch.stack(clips[start : start + count], dim=1).flatten(0, 2))
-            start += count
-        return BaseModelOutputWithPooling(last_hidden_state=outputs.last_hidden_state, pooler_output=images)
-
-    def get_video_features(
-        self, pixel_values_videos: torch.Tensor, video_grid_thw: torch.Tensor | None = None, **kwargs: Any
-    ) -> BaseModelOutputWithPooling:
-        """Visual tokens of videos: `(sum of frames, 3, S, S)` to one `(frames * K, L)` tensor per video.
-
-        `video_grid_thw` is `(videos, 3)` with rows `[frames, 1, 1]`; by default all frames are one video.
-        """
-        stored = len(pixel_values_videos)
-        frames = _clip_sizes(video_grid_thw, stored, "frames", default=[stored])
-        clips, outputs = self.encode_clips(pixel_values_videos, frames=frames, **kwargs)
-        return BaseModelOutputWithPooling(
-            last_hidden_state=outputs.last_hidden_state, pooler_output=[clip.flatten(0, 1) for clip in clips]
-        )
-
-    def _steps_of_tiles(self, image_steps: torch.Tensor | int | None, tiles: Sequence[int]) -> list[int]:
-        total = sum(tiles)
-        if image_steps is None or isinstance(image_steps, int):
-            steps = [image_steps if image_steps is not None else self.config.image_steps] * total
-        else:
-            steps = [int(step) for step in image_steps.flatten().tolist()]
-        if len(steps) != total:
-            raise MismatchError(f"image_steps has {len(steps)} entries, but there are {total} tiles")
-        window = self.config.vision_config.temporal_window
-        if min(steps, default=1) < 1 or (window is not None and max(steps) > window):
-            limit = "" if window is None else f" and at most the temporal window, {window}"
-            raise UsageError(f"image_steps must be at least 1{limit}; got {min(steps)} to {max(steps)}")
-        start = 0
-        for image, count in enumerate(tiles):
-            if len(set(steps[start : start + count])) > 1:
-                raise MismatchError(f"the tiles of image {image} have different image_steps: {steps[start:start + count]}")
-            start += count
-        return steps
 
     @can_return_tuple
     def forward(
@@ -273,16 +192,6 @@ class PVCForConditionalGeneration(PVCPreTrainedModel, GenerationMixin):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
-
-
-def _clip_sizes(grid: torch.Tensor | None, stored: int, what: str, default: list[int]) -> list[int]:
-    """First column of an `(items, 3)` grid, checked against the number of stored frames."""
-    if grid is None:
-        return default
-    sizes = [int(size) for size in grid[:, 0].tolist()]
-    if sum(sizes) != stored:
-        raise MismatchError(f"the grid has {sum(sizes)} {what}, but {stored} {what} were passed")
-    return sizes
 
 
 __all__ = ["PVCForConditionalGeneration", "PVCModel", "PVCPreTrainedModel"]

@@ -29,6 +29,7 @@ class Task:
 
 _ALL = (
     Task("read", "image", "read a line of 1 to 6 capitals and digits", text_tasks.read),
+    Task("page", "image", "read one of the lines that fill a picture", text_tasks.page),
     Task("shape", "image", "name the colour of a shape, or the shape of a colour", shape_tasks.shape),
     Task("count", "image", "count the objects of a shape or a colour", shape_tasks.count),
     Task("place", "image", "say in which part of the picture a shape is", shape_tasks.place),

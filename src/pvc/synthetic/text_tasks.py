@@ -1,4 +1,4 @@
-"""Tasks about characters: `read` (a line in a picture) and `digits` (characters one after another in a clip).
+"""Tasks about characters: `read` (a line), `page` (lines that fill the picture), `digits` (one after another).
 
 They choose what is shown and asked; looks come from `palette`. Strings belong to one split only (`seeding`).
 Used by `tasks`.
@@ -118,6 +118,31 @@ def read(dice: Dice, split: Split, frames: int | None) -> Draft:
     item = Text(text, dice.choice(fonts.FAMILIES), rgb, w, h, spacing, angle, ((x, y),))
     scene = Scene(ground, palette.look(dice), plates, (), (item,), asked={"text": text, "style": style})
     return Draft(scene, dice.choice(_READ), text)
+
+
+def page(dice: Dice, split: Split, frames: int | None) -> Draft:
+    """Lines of characters that fill the picture; one of them is asked for."""
+    ground = palette.backdrop(dice)
+    grounds = [ground.colour] if ground.colour2 is None else [ground.colour, ground.colour2]
+    family, rgb = dice.choice(fonts.FAMILIES), palette.contrasting(dice, *grounds)
+    rows = dice.integer(2, 4)
+    pitch = (UNITS - 2 * _MARGIN) / rows
+    items, lines = [], []
+    for row in range(rows):
+        while True:
+            text = "".join(dice.choice(LETTERS + DIGITS) for _ in range(dice.integer(3, 7)))
+            if string_split(text) == split:
+                break
+        height = round(min(pitch * dice.uniform(0.55, 0.75), 18.0), 3)
+        room = UNITS - 2 * _MARGIN
+        width = round(min(room, max(_nominal_width(text, height), _LEAST_ADVANCE * len(text))), 3)
+        x = dice.uniform(width / 2 + _MARGIN, UNITS - width / 2 - _MARGIN) if width < room else UNITS / 2
+        point = (x, _MARGIN + pitch * (row + 0.5))
+        items.append(Text(text, family, rgb, width, height, dice.uniform(0, 0.1), 0.0, (point,)))
+        lines.append(text)
+    asked = dice.integer(0, rows - 1)
+    scene = Scene(ground, palette.look(dice), (), (), tuple(items), asked={"lines": lines, "row": asked})
+    return Draft(scene, f"What is in line {asked + 1}?", lines[asked])
 
 
 def _sequence(dice: Dice, split: Split, most: int) -> tuple[str, str]:

@@ -50,8 +50,11 @@ def build_processor(recipe: Recipe) -> PVCProcessor:
 
 def build_config(recipe: Recipe, stage: Stage, vocab_size: int, image_token: int, video_token: int) -> PVCConfig:
     """Configuration of a recipe's model in one stage."""
+    vision = dict(recipe.model.vision)
+    if stage.num_temporal_layers is not None:
+        vision["num_temporal_layers"] = stage.num_temporal_layers
     return PVCConfig(
-        vision_config=dict(recipe.model.vision),
+        vision_config=vision,
         text_config={**recipe.model.text, "vocab_size": vocab_size},
         image_token_id=image_token,
         video_token_id=video_token,
@@ -68,6 +71,9 @@ def build_model(recipe: Recipe, stage: Stage, processor: PVCProcessor) -> PVCFor
     config = build_config(recipe, stage, len(tokenizer), processor.image_token_id, processor.video_token_id)
     config._attn_implementation = "sdpa"
     model = PVCForConditionalGeneration(config)
+    # transformers leaves position embeddings at zero, which is right for a checkpoint to be loaded into, and slow
+    # to learn from.
+    torch.nn.init.normal_(model.model.vision_tower.embeddings.position_embeddings, std=0.05)
     model.generation_config = GenerationConfig(
         do_sample=False,
         max_new_tokens=recipe.model.max_new_tokens,

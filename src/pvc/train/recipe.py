@@ -33,7 +33,8 @@ class Stage(_Strict):
 
     `patches`: the tower alone learns to name what each patch shows (nothing reads without it, see the docs);
     `chat`: the whole model learns to answer. A stage starts from the weights of the one before it; tensors whose
-    shape changes with `downsample_ratio` start anew.
+    shape changes with `downsample_ratio` start anew, and so do temporal blocks that the stage before did not have.
+    `num_temporal_layers` overrides the model's (0 where every clip has one step).
     """
 
     name: str = Field(pattern=r"^[a-z0-9_-]+$")
@@ -46,6 +47,7 @@ class Stage(_Strict):
     max_grad_norm: float = Field(1.0, gt=0)
     downsample_ratio: float = 0.25
     image_steps: int = Field(4, ge=1)
+    num_temporal_layers: int | None = Field(None, ge=0)
     tasks: dict[str, float]
     video_frames: dict[int, float] = Field(default_factory=lambda: {8: 1.0})
     save_steps: int = Field(500, ge=1)
