@@ -71,7 +71,7 @@ def make_video(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def numbers() -> Callable[[np.ndarray], list[int]]:
     """Which frames of a numbered video these are."""
-    return lambda frames: [round(float(frame[8:-8, 8:-8].mean()) / LEVEL) for frame in frames]
+    return lambda frames: [round(float(frame[6:-6, 6:-6].mean()) / LEVEL) for frame in frames]
 
 
 @pytest.fixture(scope="session")

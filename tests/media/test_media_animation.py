@@ -44,6 +44,8 @@ def test_differences_are_composed_on_white(tmp_path):
     """A frame that covers only a part leaves the rest of the one before; what is clear everywhere is white."""
     first = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
     first.paste((255, 0, 0, 255), (0, 0, 8, 16))
+    first.putpixel((15, 15), (0, 0, 0, 255))  # without it Pillow writes a WebP that forgets about its clear half
+    first.putpixel((14, 14), (0, 0, 0, 128))
     second = first.copy()
     second.paste((0, 0, 255, 255), (4, 4, 8, 8))
     for name, options in (("a.gif", {"disposal": 1}), ("a.webp", {"lossless": True})):
@@ -59,19 +61,26 @@ def test_a_still_gif_is_a_video_of_one_frame(make_animation):
     assert video.kind == "video" and video.frames.shape == (1, 24, 32, 3) and video.timestamps == (0.0,)
 
 
-@pytest.mark.parametrize("name", ["a.gif", "a.webp"])
-def test_a_cut_animation_gives_what_is_there(tmp_path, name):
-    noise = [
-        Image.fromarray(np.random.default_rng(i).integers(0, 255, (40, 40, 3), np.uint8)) for i in range(6)
-    ]
-    noise[0].save(tmp_path / name, save_all=True, append_images=noise[1:], duration=100)
-    data = (tmp_path / name).read_bytes()
-    try:
-        video = load_video(data[: len(data) * 2 // 3])
-    except MediaError as error:  # libwebp refuses a file that is not whole
-        assert name == "a.webp" and error.code == "corrupt_media"
-    else:
-        assert 1 <= len(video.frames) < 6 and video.warnings[0].startswith("partial_decode: got ")
+def noise(count: int) -> list[Image.Image]:
+    return [Image.fromarray(np.random.default_rng(i).integers(0, 255, (40, 40, 3), np.uint8)) for i in range(count)]
+
+
+def test_a_cut_gif_gives_what_is_there(tmp_path):
+    frames = noise(6)
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=100)
+    data = (tmp_path / "a.gif").read_bytes()
+    video = load_video(data[: len(data) * 5 // 9])
+    assert len(video.frames) == 3
+    assert video.warnings[0].startswith("partial_decode: got 3 of 4 frames: ")
+
+
+def test_a_cut_webp_is_corrupt(tmp_path):
+    frames = noise(6)
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], duration=100)
+    data = (tmp_path / "a.webp").read_bytes()
+    with pytest.raises(MediaError) as caught:
+        load_video(data[: len(data) * 2 // 3])
+    assert caught.value.code == "corrupt_media"
 
 
 def test_walking_is_bounded(make_animation):
@@ -102,9 +111,9 @@ def test_an_animated_png_stays_a_picture(make_animation):
 
 
 def test_more_frames_than_memory_should_hold():
-    big = [Image.new("L", (5000, 5000), i) for i in range(2)]
+    small = [Image.new("L", (8, 8), i) for i in range(2)]
     file = io.BytesIO()
-    big[0].save(file, "GIF", save_all=True, append_images=big[1:] * 1, duration=100)
+    small[0].save(file, "GIF", save_all=True, append_images=small[1:], duration=100)
     with pytest.raises(MediaError, match="the limit is") as caught:
         load_video(file.getvalue(), size=(30_000, 30_000))
     assert caught.value.code == "too_many_pixels"

@@ -108,7 +108,7 @@ def test_a_time_outside_the_video_is_refused(time):
 
 def test_more_frames_than_the_limit_are_refused():
     for rule in ({"frames": 769}, {"times": tuple(float(i) for i in range(769))}):
-        with pytest.raises(MediaError, match="769.*768") as caught:
+        with pytest.raises(MediaError, match=r"769.*768") as caught:
             pick(TEN, 3.0, **rule)
         assert caught.value.code == "too_many_frames"
 

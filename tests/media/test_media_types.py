@@ -30,7 +30,7 @@ def test_limits_are_positive_numbers(wrong):
     ],
 )
 def test_sizes_outside_the_limits(size, code):
-    with pytest.raises(MediaError, match="^x.png: ") as caught:
+    with pytest.raises(MediaError, match=r"^x\.png: ") as caught:
         DEFAULT_LIMITS.check_size(*size, "x.png")
     assert caught.value.code == code
 

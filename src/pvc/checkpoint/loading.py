@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoProcessor
 from transformers.utils import logging as transformers_logging
 
 import pvc.auto  # noqa: F401  # registers the classes
 from pvc.checkpoint.files import CheckpointFiles
-from pvc.errors import CheckpointError, PVCError
+from pvc.errors import CheckpointError, PVCError, UsageError
 from pvc.model.config import PVCConfig
 from pvc.model.modeling import PVCForConditionalGeneration
 from pvc.processing.processor import PVCProcessor
@@ -36,9 +37,11 @@ def load_checkpoint(
 
     Raises:
         CheckpointError: something is missing, left over, misshapen or does not fit together.
+        UsageError: a device that does not exist here.
     """
     files = CheckpointFiles(directory)
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    files.tensors()  # headers first: a file that is cut short is named before anything is built
+    device = _device(device)
     if dtype is None:
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     if isinstance(dtype, str):
@@ -49,6 +52,15 @@ def load_checkpoint(
     processor = _load_processor(files)
     check_fit(config, processor)
     return _load_model(files, config, dtype).to(device).eval(), processor
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    try:
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(f"device {str(device)!r} cannot be used here: {_one_line(error).split('.')[0]}") from error
+    return chosen
 
 
 def _load_config(files: CheckpointFiles) -> PVCConfig:
@@ -79,7 +91,7 @@ def _load_model(files: CheckpointFiles, config: PVCConfig, dtype: torch.dtype) -
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported in `info`, and refused below
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"cannot load the weights of {files.directory}: {_one_line(error)}") from error
     finally:
         transformers_logging.set_verbosity(level)

@@ -69,8 +69,8 @@ def _looks_like_media(argument: str) -> bool:
 
 def ask(
     arguments: Annotated[
-        list[str], typer.Argument(metavar="MEDIA... [QUESTION]", help="Pictures and videos, then the question.")
-    ],
+        list[str] | None, typer.Argument(metavar="[MEDIA]... [QUESTION]", help="Pictures and videos, and the question.")
+    ] = None,
     model: Annotated[Path | None, typer.Option(help="Model directory; the bundled model by default.")] = None,
     frames: Annotated[int, typer.Option(min=1, help="Frames taken from a video, evenly in time.")] = 16,
     fps: Annotated[float | None, typer.Option(help="Take so many frames a second instead.")] = None,
@@ -84,12 +84,12 @@ def ask(
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
 ) -> None:
     """Ask about pictures and videos. Without a question, hold a conversation."""
-    paths, question = sort_arguments(arguments)
+    paths, question = sort_arguments(arguments or [])
     if json_output and question is None:
         raise UsageError("--json needs a question")
+    sampling = sampling_of(frames, fps, times)
     files = CheckpointFiles(model)
-    options = _options(frames, fps, times, image_steps, max_tiles)
-    opened, decode_s = _open(paths, options, files.media_settings.image_size)
+    opened, decode_s = _open(paths, sampling, files.media_settings.image_size)
 
     from pvc.engine.engine import Engine, MediaOptions
 
@@ -99,7 +99,7 @@ def ask(
     if question is None:
         from pvc.cli.conversation import converse
 
-        converse(engine, opened, media_options, options, said)
+        converse(engine, opened, media_options, sampling, said)
         return
     _answer_once(engine, opened, question, media_options, said, json_output, decode_s)
 
@@ -130,16 +130,16 @@ def _answer_once(
     print(json.dumps(described, ensure_ascii=False))
 
 
-def _options(
-    frames: int, fps: float | None, times: str | None, image_steps: int | None, max_tiles: int | None
-) -> pvc_media.Sampling:
+def sampling_of(frames: int, fps: float | None, times: str | None) -> pvc_media.Sampling:
+    """How videos are sampled, from the command line's options; raises UsageError for what makes no sense."""
     if fps is not None and times is not None:
         raise UsageError("--fps and --times exclude each other")
     if times is not None:
         try:
-            return pvc_media.Sampling(times=tuple(float(time) for time in times.split(",")))
+            seconds = tuple(float(text) for text in times.split(","))
         except ValueError as error:
             raise UsageError(f"--times must be seconds separated by commas, not {times!r}") from error
+        return pvc_media.Sampling(times=seconds)
     return pvc_media.Sampling(fps=fps) if fps is not None else pvc_media.Sampling(frames=frames)
 
 

@@ -54,28 +54,36 @@ def main(arguments: list[str] | None = None) -> int:
         warnings.simplefilter("ignore")
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
-        app(args=[argument for argument in arguments if argument != "--debug"], prog_name="pvc")
-    except SystemExit as stop:
-        return int(stop.code or 0)
+        code = app(
+            args=[argument for argument in arguments if argument != "--debug"], prog_name="pvc", standalone_mode=False
+        )
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
     except PVCError as error:
         if debug:
             raise
-        print(f"pvc: {_one_line(str(error))}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
+        return _fail(str(error), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
         print("pvc: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # Whoever read our output (head, less) has gone; nothing is left to say, not even by the interpreter.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:  # the last resort: a bug of ours, told in one line unless --debug
+    except Exception as error:
+        # Typer's own complaints about arguments have no public base class in all of its versions.
+        if hasattr(error, "format_message"):
+            if not error.format_message():  # no command at all: the help has been shown
+                return 2
+            return _fail(f"{error.format_message()} (see: pvc --help, pvc COMMAND --help)", 2)
         if debug:
             raise
-        text = _one_line(f"{type(error).__name__}: {error}")
-        print(f"pvc: internal error: {text} (run again with --debug and report this)", file=sys.stderr)
-        return 1
-    return 0
+        return _fail(f"internal error: {type(error).__name__}: {error} (run again with --debug and report this)", 1)
+
+
+def _fail(text: str, code: int) -> int:
+    print(f"pvc: {_one_line(text)}", file=sys.stderr)
+    return code
 
 
 def _one_line(text: str) -> str:

@@ -244,8 +244,8 @@ class Chat:
             # Visual tokens of a medium are placed all at once: never cut one in two.
             if start < same and any(-key >> 32 == item.serial for key in keys[same:]):
                 same = start
-        if same < cache.get_seq_length():
-            cache.crop(same)
+        if same < (length := cache.get_seq_length()):
+            cache.crop(same - length)  # a negative number: how many positions to drop
         if same == 0:
             self._forget_cache()
         return same

@@ -5,6 +5,7 @@ Leaves out what the prompt is (`chat.py`).
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
+from tokenizers.decoders import DecodeStream
+from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
 
 from pvc.model.modeling import PVCForConditionalGeneration
 
@@ -26,26 +29,32 @@ class Generation:
     generate_s: float = 0.0
 
 
-class _Streamer(TextIteratorStreamer):
-    """Text as it comes; also keeps the ids and the time of the first one."""
+class _Streamer(BaseStreamer):
+    """Hands every token's text over as it comes (transformers' own streamer waits for the end of a word)."""
 
     def __init__(self, tokenizer: Any, generation: Generation) -> None:
-        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self.backend = tokenizer.backend_tokenizer
+        self.decoder = DecodeStream(skip_special_tokens=True)
         self.generation = generation
+        self.queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self.started = time.perf_counter()
         self._prompt_passed = False
 
     def put(self, value: torch.Tensor) -> None:
-        if self._prompt_passed:
-            if not self.generation.tokens:
-                self.generation.prefill_s = time.perf_counter() - self.started
-            self.generation.tokens += value.flatten().tolist()
-        self._prompt_passed = True
-        super().put(value)
+        if not self._prompt_passed:  # generate hands over the prompt first
+            self._prompt_passed = True
+            return
+        if not self.generation.tokens:
+            self.generation.prefill_s = time.perf_counter() - self.started
+        for token in value.flatten().tolist():
+            self.generation.tokens.append(token)
+            text = self.decoder.step(self.backend, token)  # None while a character is incomplete
+            if text:
+                self.queue.put(text)
 
     def end(self) -> None:
         self.generation.generate_s = time.perf_counter() - self.started - self.generation.prefill_s
-        super().end()
+        self.queue.put(None)
 
 
 class _Stop(StoppingCriteria):
@@ -78,9 +87,8 @@ def generate_text(
     thread = threading.Thread(target=work, name="pvc-generate", daemon=True)
     thread.start()
     try:
-        for text in streamer:
-            if text:
-                yield text
+        while (text := streamer.queue.get()) is not None:
+            yield text
     finally:
         event.set()
         thread.join()

@@ -88,7 +88,7 @@ class Picker:
     """
 
     def __init__(self, targets: Sequence[int], timeline: Timeline, stack: FrameStack) -> None:
-        self.exact = 0
+        self.got = 0
         self.asked = len(targets)
         self._targets = list(reversed(targets))
         self._timeline = timeline
@@ -113,7 +113,7 @@ class Picker:
         if self._targets and self._targets[-1] == tick == self._latest_tick:
             self._targets.pop()
             self._keep()
-            self.exact += 1
+            self.got += 1
 
     def skip(self) -> None:
         """A packet failed: where frames are only counted, one is missing now."""
@@ -135,7 +135,11 @@ class Picker:
 
     def _fall_back(self) -> None:
         self._targets.pop()
-        if self._latest is not None and self._latest_tick > self._kept_tick:
+        if self._latest is None:
+            return
+        # The second field of an interlaced picture is a packet with a time of its own, but no picture of its own.
+        self.got += self._latest.interlaced_frame
+        if self._latest_tick > self._kept_tick:
             self._keep()
 
     def _keep(self) -> None:
@@ -202,9 +206,9 @@ def _account(picker: Picker, damage: Damage, timeline: Timeline) -> tuple[str, .
         notes.append(f"partial_decode: got {there} of {there + timeline.lost} frames: the file is cut short")
     elif timeline.cut:
         notes.append(f"partial_decode: got {there} of an unknown number of frames: the file breaks off")
-    if damage:
+    if damage or picker.got < picker.asked:
         notes.append(
-            f"partial_decode: got {picker.exact} of {picker.asked} frames asked for; packets that failed: "
+            f"partial_decode: got {picker.got} of {picker.asked} frames asked for; packets that failed: "
             f"{damage.failed}, decoded pictures that are damaged: {damage.flagged}"
         )
     return tuple(notes)

@@ -29,7 +29,8 @@ def _image(source: Source, limits: Limits) -> MediaInfo:
     width, height = image.size
     form = source.format().name
     try:
-        sideways = orientation(image) >= 5
+        # To find EXIF data behind the picture data of a PNG, Pillow would decode it; few programs put it there.
+        sideways = (form != "png" or "exif" in image.info) and orientation(image) >= 5
     except PILLOW_ERRORS:
         sideways = False
     if is_animation(source):

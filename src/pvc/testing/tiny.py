@@ -85,6 +85,8 @@ def tiny_model(text: str = "qwen2", seed: int = 0, attention: str = "sdpa", **ch
     config._attn_implementation = attention
     model = PVCForConditionalGeneration(config)
     randomize(model, seed)
+    # Large weights where words are chosen: with small ones every answer is the same repeated token.
+    randomize(model.model.language_model, seed, scale=1.0)
     model.tie_weights()
     tokenizer = tiny_tokenizer()
     model.generation_config = GenerationConfig(

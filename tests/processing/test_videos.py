@@ -1,0 +1,69 @@
+"""Frames of videos: sampled with their times, squashed to one square, normalised like a picture of one tile."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pvc.errors import MismatchError, UsageError
+from pvc.media import Video, write_video
+from pvc.processing.image import PVCImageProcessor
+from pvc.processing.video import PVCVideoProcessor
+
+SIZE = {"height": 32, "width": 32}
+
+
+@pytest.fixture
+def processor():
+    return PVCVideoProcessor(size=SIZE, num_frames=4)
+
+
+def clip(count, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, 24, 40, 3), dtype=np.uint8)
+
+
+def test_pixels_equal_a_picture_of_one_tile(processor):
+    frames = clip(3)
+    ours = processor(frames, return_tensors="pt")
+    pictures = PVCImageProcessor(size=SIZE, max_patches=1)(list(map(Image.fromarray, frames)), return_tensors="pt")
+    assert ours["video_grid_thw"].tolist() == [[3, 1, 1]]
+    assert torch.allclose(ours["pixel_values_videos"], pictures["pixel_values"], atol=1e-6)
+
+
+def test_times_come_from_the_file(processor, tmp_path):
+    write_video(tmp_path / "a.mp4", clip(10), fps=5)
+    batch = processor(str(tmp_path / "a.mp4"), return_tensors="pt")
+    assert batch["video_grid_thw"].tolist() == [[4, 1, 1]]
+    assert batch["timestamps"] == [pytest.approx([0.2, 0.6, 1.2, 1.6], abs=0.21)]
+    batch = processor(str(tmp_path / "a.mp4"), times=[0.0, 1.0])
+    assert batch["timestamps"] == [pytest.approx([0.0, 1.0])]
+    batch = processor(str(tmp_path / "a.mp4"), fps=1)
+    assert batch["timestamps"] == [pytest.approx([0.0, 1.0])]
+
+
+def test_arrays_with_metadata(processor):
+    metadata = [{"fps": 2.0, "frames_indices": [0, 3, 6]}]
+    batch = processor([clip(3)], video_metadata=metadata)
+    assert batch["timestamps"] == [[0.0, 1.5, 3.0]]
+    assert processor([clip(3)], timestamps=[[0.0, 0.5, 4.0]])["timestamps"] == [[0.0, 0.5, 4.0]]
+    with pytest.raises(MismatchError, match="1 videos, but there are 2 videos"):
+        processor([clip(3), clip(2)], video_metadata=metadata)
+
+
+def test_long_arrays_are_sampled_unless_told_not_to(processor):
+    assert len(processor([clip(12)])["timestamps"][0]) == 4
+    assert len(processor([clip(12)], do_sample_frames=False)["timestamps"][0]) == 12
+    assert len(processor([clip(12)], num_frames=6)["timestamps"][0]) == 6
+
+
+def test_several_videos_of_any_kind(processor):
+    pictures = [Image.fromarray(frame) for frame in clip(2)]
+    batch = processor([clip(3), Video.from_frames(clip(2), fps=4), pictures], return_tensors="pt")
+    assert batch["video_grid_thw"].tolist() == [[3, 1, 1], [2, 1, 1], [2, 1, 1]]
+    assert batch["timestamps"] == [[0.0, 1.0, 2.0], [0.0, 0.25], [0.0, 1.0]]
+    assert batch["pixel_values_videos"].shape == (7, 3, 32, 32)
+
+
+def test_unknown_options_are_errors(processor):
+    with pytest.raises(UsageError, match="frame_count"):
+        processor([clip(3)], frame_count=2)
