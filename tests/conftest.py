@@ -15,7 +15,7 @@ def pytest_configure(config):
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of odd and hostile media that may lie beside a checkout; tests that need it say so when it does not."""
+    """The folder of odd and hostile media that may lie beside a checkout."""
     if not SHARED.is_dir():
         pytest.skip("no shared/ folder beside this checkout")
     return SHARED

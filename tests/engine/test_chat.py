@@ -1,4 +1,4 @@
-"""Conversations: the same answers as transformers' generate (P9), nothing encoded twice, cache never the wrong one's."""
+"""Conversations: the same answers as transformers' generate (P9), nothing encoded twice, never the wrong cache."""
 
 import numpy as np
 import pytest

@@ -16,8 +16,11 @@ from pvc.media import Limits, Sampling, load, load_video
 def test_durations_are_true(make_animation, numbers, name):
     video = load_video(make_animation(name, [100, 250, 40, 600]))
     assert numbers(video.frames) == [0, 1, 2, 3]
-    assert video.timestamps == (0.0, 0.1, 0.35, 0.39) and video.duration == 0.99
-    assert video.source_frames == 4 and video.format == name[2:] and video.warnings == ()
+    assert video.timestamps == (0.0, 0.1, 0.35, 0.39)
+    assert video.duration == 0.99
+    assert video.source_frames == 4
+    assert video.format == name[2:]
+    assert video.warnings == ()
     assert video.frames.shape == (4, 24, 32, 3)
 
 
@@ -51,14 +54,18 @@ def test_differences_are_composed_on_white(tmp_path):
     for name, options in (("a.gif", {"disposal": 1}), ("a.webp", {"lossless": True})):
         first.save(tmp_path / name, save_all=True, append_images=[second], duration=100, **options)
         frames = load_video(tmp_path / name).frames
-        assert frames[0, 8, 12].tolist() == [255, 255, 255] and frames[1, 8, 12].tolist() == [255, 255, 255]
-        assert frames[0, 5, 5].tolist() == [255, 0, 0] and frames[1, 5, 5].tolist() == [0, 0, 255]
+        assert frames[0, 8, 12].tolist() == [255, 255, 255]
+        assert frames[1, 8, 12].tolist() == [255, 255, 255]
+        assert frames[0, 5, 5].tolist() == [255, 0, 0]
+        assert frames[1, 5, 5].tolist() == [0, 0, 255]
         assert frames[1, 12, 2].tolist() == [255, 0, 0]
 
 
 def test_a_still_gif_is_a_video_of_one_frame(make_animation):
     video = load(make_animation("a.gif", [100]), kind="video")
-    assert video.kind == "video" and video.frames.shape == (1, 24, 32, 3) and video.timestamps == (0.0,)
+    assert video.kind == "video"
+    assert video.frames.shape == (1, 24, 32, 3)
+    assert video.timestamps == (0.0,)
 
 
 def noise(count: int) -> list[Image.Image]:
@@ -107,7 +114,8 @@ def test_a_frame_beyond_the_canvas_is_refused_before_decoding(make_animation):
 
 def test_an_animated_png_stays_a_picture(make_animation):
     picture = load(make_animation("a.png", [100, 100]))
-    assert picture.kind == "image" and picture.format == "png"
+    assert picture.kind == "image"
+    assert picture.format == "png"
 
 
 def test_more_frames_than_memory_should_hold():

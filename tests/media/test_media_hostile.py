@@ -106,20 +106,24 @@ def test_the_manifest_is_met(hostile, manifest, name):
     try:
         result = load(hostile / name, kind=entry["kind"], sampling=Sampling(frames=40))
     except MediaError as error:
-        assert error.code in codes, f"{error.code}: {error}"
-        assert name in str(error) and str(error).isprintable()
-        assert "passwd" not in str(error).replace(name, "")
+        refusal = error
     else:
         assert may_load, f"loaded, but expected {entry['expected']}"
         assert result.kind == entry["kind"]
         assert name not in CHECKS or CHECKS[name](result)
         probe(hostile / name)
+        return
+    assert refusal.code in codes, f"{refusal.code}: {refusal}"
+    assert name in str(refusal)
+    assert str(refusal).isprintable()
+    assert "passwd" not in str(refusal).replace(name, "")
 
 
 @pytest.mark.parametrize(("name", "frames"), [("animated.gif", 5), ("animated.webp", 5), ("gif_2000_frames.gif", 768)])
 def test_animations_as_videos(hostile, name, frames):
     video = load(hostile / name, kind="video", sampling=Sampling(frames=768))
-    assert isinstance(video, Video) and len(video.frames) == frames
+    assert isinstance(video, Video)
+    assert len(video.frames) == frames
 
 
 def test_seeking_gives_the_frame_on_display(hostile):
@@ -157,7 +161,7 @@ def measure(path: Path, kind: str) -> tuple[str, float, float, float]:
     environment = os.environ | {"PYTHONPATH": str(SOURCE)}
     command = [sys.executable, "-c", MEASURE, kind, str(path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     code, *numbers = done.stdout.split()
     peak, growth, seconds = map(float, numbers)
     return code, peak, growth, seconds
@@ -170,7 +174,9 @@ def test_refusing_is_cheap(hostile, manifest):
         if entry["kind"] not in ("image", "video") or expectation(entry["expected"])[0]:
             continue
         code, peak, growth, seconds = measure(hostile / name, entry["kind"])
-        assert code != "ok" and peak < 100 and seconds < 1, f"{name}: {code}, {peak} MB, {seconds} s"
+        assert code != "ok", name
+        assert peak < 100, f"{name}: {peak} MB"
+        assert seconds < 1, f"{name}: {seconds} s"
         assert "bomb" not in name or entry["kind"] != "image" or growth < 20, f"{name}: {growth} MB"
         refused += 1
     assert refused >= 25
@@ -179,7 +185,9 @@ def test_refusing_is_cheap(hostile, manifest):
 def test_two_hours_with_one_keyframe_are_cheap(hostile):
     base = measure(hostile / "ok_h264.mp4", "video")[1]
     code, peak, _, seconds = measure(hostile / "long_2h_1fps_1key.mp4", "video")
-    assert code == "ok" and peak - base < 64 and seconds < 5
+    assert code == "ok"
+    assert peak - base < 64
+    assert seconds < 5
 
 
 @pytest.fixture

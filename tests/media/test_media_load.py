@@ -27,23 +27,30 @@ def test_files_by_their_first_bytes(make_video, make_animation, tmp_path):
     assert load(make_video("b.avi").read_bytes()).kind == "video"
     for name in ("a.gif", "a.webp"):
         path = make_animation(name, [100, 100])
-        assert load(path).kind == "video" and load(path, kind="image").kind == "image"
+        assert load(path).kind == "video"
+        assert load(path, kind="image").kind == "image"
         still = make_animation(name, [100])
-        assert load(still).kind == "image" and load(still, kind="video").kind == "video"
+        assert load(still).kind == "image"
+        assert load(still, kind="video").kind == "video"
 
 
 def test_values_by_their_type_and_shape():
     assert isinstance(load(RED), Picture)
-    assert isinstance(load(CLIP[0]), Picture) and isinstance(load(CLIP[0, ..., 0]), Picture)
-    assert isinstance(load(CLIP), Video) and isinstance(load([RED, CLIP[0]]), Video)
+    assert isinstance(load(CLIP[0]), Picture)
+    assert isinstance(load(CLIP[0, ..., 0]), Picture)
+    assert isinstance(load(CLIP), Video)
+    assert isinstance(load([RED, CLIP[0]]), Video)
     assert load(RED.convert("P")).image.getpixel((0, 0)) == (255, 0, 0)
     clip = load(CLIP, sampling=Sampling(frames=1))
-    assert len(clip.frames) == 3 and clip.timestamps == (0.0, 1.0, 2.0)  # frames in memory are not sampled
+    assert len(clip.frames) == 3
+    assert clip.timestamps == (0.0, 1.0, 2.0)
 
 
 def test_what_is_loaded_passes_through():
     picture, video = load(RED), load(CLIP)
-    assert load(picture) is picture and load(video) is video and load(video, kind="video") is video
+    assert load(picture) is picture
+    assert load(video) is video
+    assert load(video, kind="video") is video
     with pytest.raises(UsageError):
         load(picture, kind="video")
     with pytest.raises(UsageError):
@@ -53,14 +60,18 @@ def test_what_is_loaded_passes_through():
 def test_a_still_as_video():
     for source in (RED, np.asarray(RED)):
         video = load(source, kind="video", size=(8, 10))
-        assert isinstance(video, Video) and video.frames.shape == (1, 8, 10, 3) and video.timestamps == (0.0,)
-        assert video.frames[0, 0, 0].tolist() == [255, 0, 0] and video.duration is None
+        assert isinstance(video, Video)
+        assert video.frames.shape == (1, 8, 10, 3)
+        assert video.timestamps == (0.0,)
+        assert video.frames[0, 0, 0].tolist() == [255, 0, 0]
+        assert video.duration is None
 
 
 def test_a_still_file_as_video(tmp_path):
     RED.save(tmp_path / "a.png")
     video = load(tmp_path / "a.png", kind="video", sampling=Sampling(fps=5.0), size=(8, 10))
-    assert video.frames.shape == (1, 8, 10, 3) and video.format == "png"
+    assert video.frames.shape == (1, 8, 10, 3)
+    assert video.format == "png"
     with pytest.raises(UsageError, match="outside"):
         load(tmp_path / "a.png", kind="video", sampling=Sampling(times=(1.0,)))
 
@@ -139,4 +150,5 @@ except pvc.errors.MediaError as error:
 def test_the_public_list():
     for name in pvc.media.__all__:
         assert getattr(pvc.media, name).__doc__
-    assert callable(pvc.media.load) and callable(pvc.media.probe)  # not the modules of these names
+    assert callable(pvc.media.load)
+    assert callable(pvc.media.probe)

@@ -82,8 +82,11 @@ def test_fps_above_the_source_rate_does_not_repeat_frames():
 def test_fps_is_thinned_to_the_limit_evenly_and_says_so():
     times = [i / 10 for i in range(1000)]
     indices, warnings = pick(times, 100.0, Limits(max_frames=100), fps=10.0)
-    assert len(indices) == 100 and set(np.diff(indices)) == {10}
-    assert len(warnings) == 1 and warnings[0].startswith("fps_reduced: ") and "1000" in warnings[0]
+    assert len(indices) == 100
+    assert set(np.diff(indices)) == {10}
+    assert len(warnings) == 1
+    assert warnings[0].startswith("fps_reduced: ")
+    assert "1000" in warnings[0]
 
 
 def test_fps_does_not_depend_on_a_lying_duration():
@@ -97,7 +100,8 @@ def test_times_take_what_is_on_display():
 
 def test_times_on_one_frame_are_merged_with_a_warning():
     indices, warnings = pick(TEN, 3.0, times=(1.0, 1.05, 2.0))
-    assert indices == [10, 20] and warnings[0].startswith("times_merged: ")
+    assert indices == [10, 20]
+    assert warnings[0].startswith("times_merged: ")
 
 
 @pytest.mark.parametrize("time", [3.1, 1e9])

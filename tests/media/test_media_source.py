@@ -93,8 +93,10 @@ def test_errors_are_one_printable_line_with_the_name(tmp_path):
     with pytest.raises(MediaError) as caught:
         load(path)
     text = str(caught.value)
-    assert text.isprintable() and r"evil\n\x1b[31mred\u202e.png" in text
-    assert readable_name("a" * 1000).startswith("aaa") and len(readable_name("a" * 1000)) == 300
+    assert text.isprintable()
+    assert r"evil\n\x1b[31mred\u202e.png" in text
+    assert readable_name("a" * 1000).startswith("aaa")
+    assert len(readable_name("a" * 1000)) == 300
 
 
 def test_all_kinds_of_bytes_and_paths(tmp_path, make_png):
@@ -141,7 +143,8 @@ EBML = b"\x1a\x45\xdf\xa3\x9f\x42\x86\x81\x01\x42\x82"
 )
 def test_formats_by_their_first_bytes(head, name):
     found = sniff(head)
-    assert found is not None and found.name == name
+    assert found is not None
+    assert found.name == name
 
 
 @pytest.mark.parametrize(

@@ -73,15 +73,19 @@ def test_a_duration_reaches_the_last_frame():
 
 def test_from_frames_without_times_is_one_a_second():
     video = Video.from_frames(FRAMES)
-    assert video.kind == "video" and video.timestamps == (0.0, 1.0, 2.0) and video.duration == 3.0
-    assert video.source_frames == 3 and video.frames is FRAMES
+    assert video.kind == "video"
+    assert video.timestamps == (0.0, 1.0, 2.0)
+    assert video.duration == 3.0
+    assert video.source_frames == 3
+    assert video.frames is FRAMES
 
 
 def test_from_frames_with_a_rate_or_times():
     assert Video.from_frames(FRAMES, fps=4).timestamps == (0.0, 0.25, 0.5)
     assert Video.from_frames(FRAMES, fps=4).duration == 0.75
     video = Video.from_frames(FRAMES, timestamps=[0, 0.1, 7])
-    assert video.timestamps == (0.0, 0.1, 7.0) and video.duration is None
+    assert video.timestamps == (0.0, 0.1, 7.0)
+    assert video.duration is None
     with pytest.raises(UsageError, match="not both"):
         Video.from_frames(FRAMES, fps=1, timestamps=[0, 1, 2])
     with pytest.raises(MismatchError, match="3 frames but 1 timestamps"):
@@ -104,7 +108,8 @@ def test_from_frames_takes_lists_of_arrays_and_pictures():
 def test_from_frames_takes_floats_and_other_channel_counts():
     assert Video.from_frames(np.ones((2, 4, 6, 3))).frames.max() == 255
     grey = Video.from_frames(np.full((2, 4, 6, 1), 9, np.uint8))
-    assert grey.frames.shape == (2, 4, 6, 3) and (grey.frames == 9).all()
+    assert grey.frames.shape == (2, 4, 6, 3)
+    assert (grey.frames == 9).all()
     clear = Video.from_frames(np.zeros((2, 4, 6, 4), np.uint8))
     assert (clear.frames == 255).all()  # fully transparent: white
 

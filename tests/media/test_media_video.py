@@ -40,8 +40,11 @@ def test_every_container(make_video, numbers, name, form, options):
     path = make_video(name, count=30, fps=10, **options)
     for source in (path, path.read_bytes()):
         video = load_video(source, Sampling(frames=6))
-        assert video.format == form and video.warnings == () and video.source_frames == 30
-        assert video.frames.shape == (6, 48, 64, 3) and video.duration == pytest.approx(3.0, abs=0.11)
+        assert video.format == form
+        assert video.warnings == ()
+        assert video.source_frames == 30
+        assert video.frames.shape == (6, 48, 64, 3)
+        assert video.duration == pytest.approx(3.0, abs=0.11)
         assert numbers(video.frames) == [2, 7, 12, 17, 22, 27]
         assert video.timestamps == pytest.approx([0.2, 0.7, 1.2, 1.7, 2.2, 2.7])
 
@@ -55,7 +58,8 @@ def test_variable_frame_rate_has_true_times(make_video, numbers, name):
     times = [0, 40, 80, 500, 520, 1900, 1950, 2600]
     path = make_video(name, times=times)
     video = load_video(path, ALL)
-    assert video.timestamps == pytest.approx([t / 1000 for t in times]) and numbers(video.frames) == list(range(8))
+    assert video.timestamps == pytest.approx([t / 1000 for t in times])
+    assert numbers(video.frames) == list(range(8))
     at = load_video(path, Sampling(times=(0.0, 0.499, 0.5, 1.899, 2.0)))
     assert numbers(at.frames) == [0, 2, 3, 4, 6]
     assert numbers(load_video(path, Sampling(fps=2.0)).frames) == [0, 3, 4, 6]  # 0.5, 1.0 and 1.5, 2.0 and 2.5
@@ -68,7 +72,8 @@ def test_b_frames_come_in_the_order_of_presentation(make_video, numbers):
         assert numbers(load_video(path, Sampling(frames=40)).frames) == list(range(32)) + list(range(8))
         for index in (0, 11, 13, 25, 39):
             video = load_video(path, Sampling(times=(index / 10 + 0.05,)))
-            assert numbers(video.frames) == [index % 32] and video.timestamps == pytest.approx([index / 10])
+            assert numbers(video.frames) == [index % 32]
+            assert video.timestamps == pytest.approx([index / 10])
 
 
 def test_matroska_rounding_loses_no_frames(make_video, numbers):
@@ -90,7 +95,8 @@ def test_a_time_outside_is_a_usage_error(make_video):
 
 def test_frames_are_resized_to_height_and_width(make_video, numbers):
     video = load_video(make_video("a.mp4"), Sampling(frames=3), size=(32, 20))
-    assert video.frames.shape == (3, 32, 20, 3) and numbers(video.frames) == [5, 15, 25]
+    assert video.frames.shape == (3, 32, 20, 3)
+    assert numbers(video.frames) == [5, 15, 25]
 
 
 @pytest.mark.parametrize("size", [(0, 5), (5,), 5, (5.0, 5), "ab", (5, 5, 5), (True, 5)])
@@ -124,7 +130,8 @@ def test_rotation_is_applied(tmp_path, matrix, turn):
         container.mux(stream.encode())
     frame = load_video(rotate(path, matrix)).frames[0]
     expected = np.rot90(picture, turn)
-    assert frame.shape == expected.shape and np.abs(frame.astype(int) - expected).mean() < 5
+    assert frame.shape == expected.shape
+    assert np.abs(frame.astype(int) - expected).mean() < 5
 
 
 def test_the_default_stream_wins_over_a_larger_one(tmp_path):
@@ -282,7 +289,8 @@ def test_damage_is_reported_and_does_not_depend_on_threads(tmp_path, monkeypatch
             monkeypatch.setattr("pvc.media.decode._THREADS", threads)
             results.append(load_video(broken, Sampling(frames=20)))
         for other in results[1:]:
-            assert (other.frames == results[0].frames).all() and other.warnings == results[0].warnings
+            assert (other.frames == results[0].frames).all()
+            assert other.warnings == results[0].warnings
             assert other.timestamps == results[0].timestamps
         reported += any(warning.startswith("partial_decode: got ") for warning in results[0].warnings)
     assert reported
@@ -307,7 +315,8 @@ def test_packets_that_fail_cost_their_own_frames_only(make_video, numbers):
         "partial_decode: got 25 of 30 frames asked for; packets that failed: 5, decoded pictures that are damaged: 0",
     )
     at = load_video(data, Sampling(times=(0.5, 1.25, 2.0)))
-    assert numbers(at.frames) == [5, 9, 20] and at.timestamps == pytest.approx((0.5, 0.9, 2.0))
+    assert numbers(at.frames) == [5, 9, 20]
+    assert at.timestamps == pytest.approx((0.5, 0.9, 2.0))
 
 
 def test_frames_that_are_only_counted_stay_in_step(make_video, numbers):
@@ -321,15 +330,18 @@ def test_a_file_cut_short_gives_what_is_there(make_video, numbers):
     data = path.read_bytes()
     video = load_video(data[: len(data) * 7 // 8], ALL)
     there = len(video.frames)
-    assert 3 <= there < 30 and numbers(video.frames) == list(range(there))
-    assert video.warnings[0].startswith("partial_decode: got ") and "of 30 frames" in video.warnings[0]
+    assert 3 <= there < 30
+    assert numbers(video.frames) == list(range(there))
+    assert video.warnings[0].startswith("partial_decode: got ")
+    assert "of 30 frames" in video.warnings[0]
 
 
 def test_a_stream_that_begins_between_key_frames(make_video, numbers):
     """What cannot be decoded before the first key frame is missing without any error of the decoder."""
     data = make_video("a.ts", options={"g": "10", "bf": "2"}).read_bytes()
     video = load_video(data[188 * 20 :], ALL)
-    assert numbers(video.frames) == list(range(10, 30)) and video.timestamps[0] > 0
+    assert numbers(video.frames) == list(range(10, 30))
+    assert video.timestamps[0] > 0
     assert video.warnings[0].startswith("partial_decode: got 20 of ")
 
 
@@ -337,7 +349,8 @@ def test_nothing_decodable_is_corrupt(make_video):
     data = blank_jpegs(make_video("a.mkv", count=3, codec="mjpeg", pix_fmt="yuvj420p"), range(3))
     with pytest.raises(MediaError) as caught:
         load_video(data)
-    assert caught.value.code == "corrupt_media" and caught.value.__cause__ is not None
+    assert caught.value.code == "corrupt_media"
+    assert caught.value.__cause__ is not None
 
 
 def test_a_change_of_size_is_resized_and_said(tmp_path):

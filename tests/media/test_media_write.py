@@ -22,7 +22,8 @@ def listing(folder) -> list[str]:
 def test_a_video_comes_back_with_its_times(tmp_path, numbers, fps):
     write_video(tmp_path / "a.mp4", CLIP, fps)
     video = load_video(tmp_path / "a.mp4", Sampling(frames=12))
-    assert numbers(video.frames) == list(range(12)) and video.warnings == ()
+    assert numbers(video.frames) == list(range(12))
+    assert video.warnings == ()
     assert video.timestamps == pytest.approx([i / float(fps) for i in range(12)], abs=1e-3 / min(float(fps), 1))
     assert listing(tmp_path) == ["a.mp4"]
 
@@ -38,7 +39,10 @@ def test_odd_sizes_are_padded_with_their_edge(tmp_path):
     picture[-1:, :] = picture[:, -1:] = 255
     write_video(tmp_path / "a.mp4", picture[None], 1, crf=0)
     frame = load_video(tmp_path / "a.mp4").frames[0]
-    assert frame.shape == (50, 66, 3) and frame[-1].mean() > 200 and frame[:, -1].mean() > 200 and frame[20, 20, 0] < 20
+    assert frame.shape == (50, 66, 3)
+    assert frame[-1].mean() > 200
+    assert frame[:, -1].mean() > 200
+    assert frame[20, 20, 0] < 20
 
 
 def test_the_bytes_are_the_same_each_time(tmp_path):
@@ -100,4 +104,5 @@ def test_a_failure_keeps_what_was_there(tmp_path, monkeypatch):
     monkeypatch.setattr("numpy.pad", fail)
     with pytest.raises(KeyboardInterrupt):
         write_video(tmp_path / "a.mp4", CLIP * 2, 10)
-    assert (tmp_path / "a.mp4").read_bytes() == before and listing(tmp_path) == ["a.mp4"]
+    assert (tmp_path / "a.mp4").read_bytes() == before
+    assert listing(tmp_path) == ["a.mp4"]

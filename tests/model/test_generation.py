@@ -85,9 +85,9 @@ def test_beams_of_a_batch_equal_beams_one_by_one(tiny, options):
 def test_sampled_return_sequences_see_their_own_media(tiny):
     """At a temperature of almost 0, every one of several sampled sequences is the greedy one."""
     greedy = tiny.generate(**joined(), max_new_tokens=5)[:, -5:]
-    sampled = tiny.generate(
-        **joined(), max_new_tokens=5, do_sample=True, temperature=1e-4, num_return_sequences=2
-    )[:, -5:]
+    sampled = tiny.generate(**joined(), max_new_tokens=5, do_sample=True, temperature=1e-4, num_return_sequences=2)[
+        :, -5:
+    ]
     assert sampled.tolist() == greedy.repeat_interleave(2, dim=0).tolist()
 
 
@@ -104,9 +104,7 @@ def test_precomputed_features_equal_pixels(tiny):
             "image": tiny.get_image_features(media["pixel_values"], image_steps=media["image_steps"]),
             "video": tiny.get_video_features(media["pixel_values_videos"], video_grid_thw=media["video_grid_thw"]),
         }
-        assert torch.equal(
-            tiny(**batch(ids), mm_encoder_outputs=encoded).logits, tiny(**batch(ids), **media).logits
-        )
+        assert torch.equal(tiny(**batch(ids), mm_encoder_outputs=encoded).logits, tiny(**batch(ids), **media).logits)
 
 
 def test_image_tokens_are_step_major(tiny):
@@ -167,8 +165,9 @@ def test_hidden_states_and_attentions_are_recorded():
 
 
 def test_auto_classes(tmp_path):
-    import pvc.auto  # noqa: F401
     from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
+
+    import pvc.auto  # noqa: F401
 
     model = tiny_model()
     model.save_pretrained(tmp_path)

@@ -1,4 +1,4 @@
-"""P5: temporal blocks start as the identity, so a PVC tower filled with InternVL's weights computes what InternVL did."""
+"""P5: temporal blocks start as the identity: a PVC tower with InternVL's weights computes what InternVL did."""
 
 import pytest
 import torch

@@ -61,7 +61,9 @@ def test_p8_shared_injections(shared):
         check(text)
 
 
-pieces = st.one_of(st.sampled_from(sorted(str(t) for t in PROCESSOR.tokenizer.added_tokens_decoder.values())), st.text(max_size=8))
+pieces = st.one_of(
+    st.sampled_from(sorted(str(t) for t in PROCESSOR.tokenizer.added_tokens_decoder.values())), st.text(max_size=8)
+)
 
 
 @settings(max_examples=150, deadline=None)

@@ -8,7 +8,6 @@ from PIL import Image
 from pvc import PVCProcessor
 from pvc.errors import MismatchError, UsageError
 from pvc.media import Video
-
 from pvc.testing import tiny_model, tiny_processor
 
 PROCESSOR = tiny_processor(max_tiles=2)
@@ -127,9 +126,7 @@ def test_nothing_and_unknown_options():
 def test_planned_tokens_equal_real_ones():
     sizes = [(40, 40), (40, 80), (100, 31)]
     planned = PROCESSOR._get_num_multimodal_tokens(image_sizes=sizes, video_sizes=[(3, 32, 32)])
-    for (height, width), tokens, tiles in zip(
-        sizes, planned.num_image_tokens, planned.num_image_patches, strict=True
-    ):
+    for (height, width), tokens, tiles in zip(sizes, planned.num_image_tokens, planned.num_image_patches, strict=True):
         batch = encode(image(Image.new("RGB", (width, height))))
         ids = batch["input_ids"][0].tolist()
         assert tokens == ids.count(PROCESSOR.image_token_id) + 2

@@ -36,7 +36,9 @@ def timestep_vector(config, step, total):
 
 def timestep_embedding(state, config, step, total):
     name = "model.vision_tower.timestep_embedding"
-    return linear(state, f"{name}.linear_2", silu(linear(state, f"{name}.linear_1", timestep_vector(config, step, total))))
+    return linear(
+        state, f"{name}.linear_2", silu(linear(state, f"{name}.linear_1", timestep_vector(config, step, total)))
+    )
 
 
 def adaptive_norm(state, name, x, embedding, eps):

@@ -20,10 +20,9 @@ from pvc.errors import ForbiddenError, MediaError, UsageError
 if TYPE_CHECKING:
     from pvc.engine.engine import Engine, MediaOptions
 
-_MEDIA_SUFFIXES = frozenset(
-    ".png .jpg .jpeg .webp .gif .bmp .tif .tiff .ico .jp2 .svg .heic .mp4 .m4v .m4a .mov .mkv .webm .avi .ts .mts "
-    ".m2ts .mpg .mpeg .m3u8 .h264 .flv .wmv .pvc".split()
-)
+_PICTURES = ".png .jpg .jpeg .webp .gif .bmp .tif .tiff .ico .jp2 .svg .heic"
+_VIDEOS = ".mp4 .m4v .m4a .mov .mkv .webm .avi .ts .mts .m2ts .mpg .mpeg .m3u8 .h264 .flv .wmv .pvc"
+_MEDIA_SUFFIXES = frozenset(f"{_PICTURES} {_VIDEOS}".split())
 
 
 def sort_arguments(arguments: list[str]) -> tuple[list[str], str | None]:

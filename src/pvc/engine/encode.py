@@ -75,9 +75,7 @@ def encode_picture(
         clips, _ = model.model.encode_clips(chunk, steps=[steps] * len(chunk))
         tiles += clips
     tokens = torch.stack(tiles, dim=1).flatten(0, 2)  # (steps, tiles, K, L), step-major
-    return EncodedMedia(
-        "image", picture.name, tokens, tiles=len(pixels), steps=steps, warnings=tuple(picture.warnings)
-    )
+    return EncodedMedia("image", picture.name, tokens, tiles=len(pixels), steps=steps, warnings=tuple(picture.warnings))
 
 
 @torch.inference_mode()

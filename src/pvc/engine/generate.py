@@ -8,7 +8,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,7 +67,7 @@ class _Stop(StoppingCriteria):
 
 def generate_text(
     model: PVCForConditionalGeneration, tokenizer: Any, inputs: dict[str, Any], generation: Generation
-) -> Iterator[str]:
+) -> Generator[str, None, None]:
     """Yield text while `model.generate(**inputs)` runs in a thread; closing the iterator stops it at the next token.
 
     Errors of the thread are raised here.

@@ -47,7 +47,7 @@ def measure(
     threads: int = 2,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, dict[str, Any]]:
-    """Per task: `accuracy` (whole answer exactly right), `interval` (95 %), `characters` (share read in order), `count`.
+    """Per task: `accuracy` (answers exactly right), `interval` (95 %), `characters` (share read in order), `count`.
 
     Raises:
         UsageError: an unknown task.
@@ -59,7 +59,8 @@ def measure(
     side = int(dict(engine.processor.video_processor.size)["height"])
     results = {}
     for task in tasks or TASKS:
-        right, characters, wrong = 0, 0.0, []
+        right, characters = 0, 0.0
+        wrong: list[dict[str, str]] = []
         for start in range(0, count, BATCH):
             indices = range(start, min(start + BATCH, count))
             samples = [make(task, seed * 1_000_003 + index, size=side, split="test") for index in indices]

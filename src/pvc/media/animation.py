@@ -22,7 +22,7 @@ from .types import Video
 
 def is_animation(source: Source) -> bool:
     """Whether the file is a GIF or WebP with more than one frame."""
-    frames = animation_frames(source.format().name, source.file)
+    frames = animation_frames(source.format.name, source.file)
     return next(frames, None) is not None and next(frames, None) is not None
 
 
@@ -33,7 +33,7 @@ def read_times(source: Source, limits: Limits) -> tuple[list[float], float]:
     """
     times: list[float] = []
     clock = 0.0
-    for frame in animation_frames(source.format().name, source.file):
+    for frame in animation_frames(source.format.name, source.file):
         if len(times) >= limits.max_source_frames:
             raise MediaError(
                 f"{source.name}: more than {limits.max_source_frames} animation frames", code="too_many_frames"
@@ -66,7 +66,7 @@ def read_animation(source: Source, sampling: Sampling, size: tuple[int, int] | N
         tuple(stack.timestamps),
         duration,
         source.name,
-        source.format().name,
+        source.format.name,
         warnings + stack.warnings(),
         len(times),
     )

@@ -22,7 +22,6 @@ from pvc.errors import MediaError
 
 from .limits import Deadline, Limits
 from .mp4 import check_index
-from .sniff import Format
 from .source import Source
 
 AV_ERRORS = (
@@ -79,15 +78,14 @@ class Timeline:
 
 
 @contextmanager
-def open_container(source: Source, form: Format) -> Iterator[InputContainer]:
+def open_container(source: Source) -> Iterator[InputContainer]:
     """FFmpeg's view of an open file. Raises MediaError `corrupt_media`."""
-    if form.reader == "mp4":
+    reader = source.format.reader
+    if reader == "mp4":
         check_index(source)
     source.file.seek(0)
     try:
-        container = av.open(
-            source.file, mode="r", format=form.reader, options=dict(OPEN_OPTIONS), metadata_errors="replace"
-        )
+        container = av.open(source.file, mode="r", format=reader, options=dict(OPEN_OPTIONS), metadata_errors="replace")
     except AV_ERRORS as error:
         raise broken(source.name, error) from error
     try:
@@ -183,6 +181,6 @@ def _duration(ticks: list[int], last_hold: Fraction, unit: Fraction) -> float | 
 
 def _lost(source: Source, stream: VideoStream, packets: int) -> int:
     """How many pictures an MP4's index places behind the end of the file. Other containers have no such index."""
-    if source.format().reader != "mp4" or len(stream.index_entries) <= packets:
+    if source.format.reader != "mp4" or len(stream.index_entries) <= packets:
         return 0
     return sum(entry.pos >= source.size for entry in stream.index_entries)

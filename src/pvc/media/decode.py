@@ -52,8 +52,7 @@ class Damage:
 def read_video(source: Source, sampling: Sampling, size: tuple[int, int] | None, limits: Limits) -> Video:
     """The frames of an open video that `sampling` picks. Raises MediaError and UsageError as `load_video` does."""
     sampling.check(limits, source.name)
-    form = source.format()
-    with open_container(source, form) as container:
+    with open_container(source) as container:
         stream = pick_stream(container, source.name, limits)
         index = stream.index
         timeline = read_timeline(source, container, stream, limits)
@@ -75,7 +74,7 @@ def read_video(source: Source, sampling: Sampling, size: tuple[int, int] | None,
         tuple(stack.timestamps),
         timeline.duration,
         source.name,
-        form.name,
+        source.format.name,
         warnings + _account(picker, damage, timeline) + stack.warnings(),
         len(timeline.ticks),
     )
@@ -151,7 +150,7 @@ class Picker:
 def _decode(source: Source, index: int, picker: Picker, limits: Limits, threads: int, deadline: Deadline) -> Damage:
     """One pass over the packets of stream `index`, up to the last target, or on several threads to the first damage."""
     damage = Damage()
-    with open_container(source, source.format()) as container:
+    with open_container(source) as container:
         stream = pick_stream(container, source.name, limits)
         assert stream.index == index
         _prepare(stream, limits, threads)

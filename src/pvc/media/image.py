@@ -80,12 +80,12 @@ def read_image(source: Source, limits: Limits) -> Picture:
     except PILLOW_ERRORS as error:
         raise broken(source.name, error) from error
     upright, warnings = _upright(image)
-    return Picture(to_rgb(upright, source.name), source.name, source.format().name, warnings)
+    return Picture(to_rgb(upright, source.name), source.name, source.format.name, warnings)
 
 
 def open_pillow(source: Source, limits: Limits) -> Image:
     """Pillow's picture of an open file, header read and within `limits`, nothing decoded yet."""
-    form = source.format()
+    form = source.format
     if form.kind != "image":
         raise MediaError(f"{source.name}: this is a video ({form.name}), not a picture", code="unsupported_format")
     size = declared_size(form.name, source.file)

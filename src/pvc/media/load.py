@@ -58,7 +58,7 @@ def _load_file(
 ) -> Picture | Video:
     with open_source(source, limits) as opened:
         if kind is None:
-            still = opened.format().kind == "image" and not is_animation(opened)
+            still = opened.format.kind == "image" and not is_animation(opened)
             kind = "image" if still else "video"
         if kind == "image":
             return read_image(opened, limits)

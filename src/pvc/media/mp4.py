@@ -18,6 +18,8 @@ from .source import Source
 MAX_SAMPLES = 4_000_000
 """Pictures and pieces of sound in one file: a day of both, and about 100 MB of index."""
 
+_MOST_TABLES = 1_000_000  # a day in fragments of a second has a fifth of that
+
 # Boxes that hold no boxes; for the others it is safer to look everywhere than to follow lengths.
 _OPAQUE = frozenset((b"mdat", b"free", b"skip", b"wide"))
 # Looked for ahead, so that a made-up tag cannot hide the beginning of a real one.
@@ -26,11 +28,14 @@ _TAGS = re.compile(rb"(?=(trak|hdlr|stts|stsz|stz2|trun|cmov))")
 
 def check_index(source: Source) -> None:
     """Raise MediaError `corrupt_media` when the index of an open MP4 or MOV is out of proportion or compressed."""
-    total = 0
+    total, tags = 0, 0
     for data in _boxes(source):
         track = _Track()
         for match in _TAGS.finditer(data):
             tag, at = match[1], match.end() + 4
+            tags += 1
+            if tags > _MOST_TABLES:
+                raise MediaError(f"{source.name}: more than {_MOST_TABLES} index tables", code="corrupt_media")
             if tag == b"cmov":
                 raise MediaError(f"{source.name}: compressed MP4 headers are not read", code="corrupt_media")
             if tag == b"trak":

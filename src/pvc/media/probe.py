@@ -19,7 +19,7 @@ def probe(source: FileSource, limits: Limits = DEFAULT_LIMITS) -> MediaInfo:
     Raises MediaError and ForbiddenError like the loaders, except for damage that only decoding brings to light.
     """
     with open_source(source, limits) as opened:
-        if opened.format().kind == "video":
+        if opened.format.kind == "video":
             return _video(opened, limits)
         return _image(opened, limits)
 
@@ -27,7 +27,7 @@ def probe(source: FileSource, limits: Limits = DEFAULT_LIMITS) -> MediaInfo:
 def _image(source: Source, limits: Limits) -> MediaInfo:
     image = open_pillow(source, limits)
     width, height = image.size
-    form = source.format().name
+    form = source.format.name
     try:
         # To find EXIF data behind the picture data of a PNG, Pillow would decode it; few programs put it there.
         sideways = (form != "png" or "exif" in image.info) and orientation(image) >= 5
@@ -42,8 +42,9 @@ def _image(source: Source, limits: Limits) -> MediaInfo:
 def _video(source: Source, limits: Limits) -> MediaInfo:
     from .container import open_container, pick_stream, read_timeline
 
-    form = source.format()
-    with open_container(source, form) as container:
+    with open_container(source) as container:
         stream = pick_stream(container, source.name, limits)
         timeline = read_timeline(source, container, stream, limits)
-        return MediaInfo("video", form.name, stream.width, stream.height, len(timeline.ticks), timeline.duration)
+        return MediaInfo(
+            "video", source.format.name, stream.width, stream.height, len(timeline.ticks), timeline.duration
+        )

@@ -14,6 +14,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import BinaryIO, TypeAlias
 
 from pvc.errors import ForbiddenError, MediaError, UsageError
@@ -43,11 +44,11 @@ class Source:
     name: str
     size: int
 
+    @cached_property
     def format(self) -> Format:
-        """The format from the first bytes. Raises MediaError `unsupported_format`."""
+        """The format from the first bytes, read once. Raises MediaError `unsupported_format`."""
         self.file.seek(0)
         found = sniff(self.file.read(HEAD_BYTES))
-        self.file.seek(0)
         if found is None:
             raise MediaError(f"{self.name}: unknown format; {READABLE}", code="unsupported_format")
         return found

@@ -41,7 +41,7 @@ def load_video(
 def read_any_video(source: Source, sampling: Sampling, size: tuple[int, int] | None, limits: Limits) -> Video:
     """`load_video` for a file that is already open."""
     sampling.check(limits, source.name)
-    if source.format().kind == "image":
+    if source.format.kind == "image":
         return read_animation(source, sampling, size, limits)
     from .decode import read_video
 

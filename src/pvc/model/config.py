@@ -76,7 +76,9 @@ class PVCVisionConfig(InternVLVisionConfig):
 
     def _check_grid(self) -> None:
         if len(set(self.image_size)) != 1 or len(set(self.patch_size)) != 1:
-            raise ConfigError(f"frames and patches must be square: image_size {self.image_size}, patch_size {self.patch_size}")
+            raise ConfigError(
+                f"frames and patches must be square: image_size {self.image_size}, patch_size {self.patch_size}"
+            )
         if self.image_size[0] % self.patch_size[0]:
             raise ConfigError(f"image_size {self.image_size[0]} is not a multiple of patch_size {self.patch_size[0]}")
         if self.hidden_size % self.num_attention_heads:
@@ -113,8 +115,8 @@ class PVCConfig(PreTrainedConfig):
     model_type = "pvc"
     sub_configs: ClassVar = {"text_config": AutoConfig, "vision_config": PVCVisionConfig}
 
-    vision_config: dict | PreTrainedConfig | None = None
-    text_config: dict | PreTrainedConfig | None = None
+    vision_config: Any = None
+    text_config: Any = None
     image_token_id: int = 151667
     video_token_id: int = 151674
     downsample_ratio: float = 0.25

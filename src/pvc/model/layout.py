@@ -87,9 +87,7 @@ class ClipLayout:
                     frame_of_row.append(starts[clip] + (step if frames[clip] > 1 else 0))
                     step_of_row.append(offset + step)
             row += length * len(members)
-        return cls(
-            tuple(groups), tuple(frame_of_row), tuple(step_of_row), tuple(steps), position, offset, total_steps
-        )
+        return cls(tuple(groups), tuple(frame_of_row), tuple(step_of_row), tuple(steps), position, offset, total_steps)
 
     @property
     def num_rows(self) -> int:

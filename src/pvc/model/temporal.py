@@ -69,7 +69,9 @@ class Conditioning:
         self.index = index
 
 
-def timesteps_of(layout: ClipLayout, config: PVCVisionConfig, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def timesteps_of(
+    layout: ClipLayout, config: PVCVisionConfig, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Distinct timesteps `(U,)` (float64) of a call and the `(R,)` index of each packed row's timestep.
 
     "index": the step's number, saturating at `timestep_limit`. "relative": number / steps of the clip.
@@ -214,4 +216,11 @@ class PVCTemporalBlock(nn.Module):
         return self.attention(self.norm(hidden, conditioning), layout, past, use_cache)
 
 
-__all__ = ["AdaptiveLayerNorm", "Conditioning", "PVCTemporalAttention", "PVCTemporalBlock", "TimestepEmbedding", "ZeroLinear"]
+__all__ = [
+    "AdaptiveLayerNorm",
+    "Conditioning",
+    "PVCTemporalAttention",
+    "PVCTemporalBlock",
+    "TimestepEmbedding",
+    "ZeroLinear",
+]

@@ -91,8 +91,7 @@ class PVCVisionEncoder(nn.Module):
         self.config = config
         self.first_temporal = config.first_temporal_layer
         self.layer = nn.ModuleList(
-            PVCVisionLayer(config, temporal=index >= self.first_temporal)
-            for index in range(config.num_hidden_layers)
+            PVCVisionLayer(config, temporal=index >= self.first_temporal) for index in range(config.num_hidden_layers)
         )
         self.gradient_checkpointing = False
 
@@ -216,7 +215,7 @@ class PVCVisionModel(PVCVisionPreTrainedModel):
             if len(set(steps)) != 1:
                 raise UsageError(f"clips encoded in pieces must have equally many steps per call, not {steps}")
             if cache is not None:
-                cache.check(len(frames), self.config.num_temporal_layers)
+                cache.check(len(frames), self.config.num_temporal_layers or 0)
                 offset, total_steps = cache.steps, total_steps or cache.total_steps
         if self.config.timestep == "relative":
             if (offset or use_cache) and total_steps is None:

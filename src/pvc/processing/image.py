@@ -19,7 +19,7 @@ from pvc import media
 from pvc.errors import UsageError
 
 
-class PVCImageProcessorKwargs(GotOcr2ImageProcessorKwargs, total=False):
+class PVCImageProcessorKwargs(GotOcr2ImageProcessorKwargs, total=False):  # type: ignore[call-arg]  # a TypedDict
     """`image_steps`: steps of every picture, one number or one per picture."""
 
     image_steps: int | list[int]

@@ -25,10 +25,10 @@ IMAGE_OPTIONS = ("image_steps", "min_patches", "max_patches", "crop_to_patches")
 VIDEO_OPTIONS = ("num_frames", "fps", "times", "do_sample_frames", "timestamps", "video_metadata")
 
 
-class PVCProcessorKwargs(ProcessingKwargs, total=False):
+class PVCProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]  # a TypedDict
     """Defaults: left padding, as generation needs it."""
 
-    _defaults = {"text_kwargs": {"padding_side": "left"}}  # noqa: RUF012  # the form transformers reads
+    _defaults = {"text_kwargs": {"padding_side": "left"}}  # the form transformers reads
 
 
 class PVCProcessor(ProcessorMixin):
@@ -39,7 +39,7 @@ class PVCProcessor(ProcessorMixin):
     """
 
     valid_processor_kwargs = PVCProcessorKwargs
-    unused_input_names = ["num_patches", "timestamps"]  # noqa: RUF012
+    unused_input_names = ["num_patches", "timestamps"]
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ from pvc import media
 from pvc.errors import MismatchError, UsageError
 
 
-class PVCVideosKwargs(VideosKwargs, total=False):
+class PVCVideosKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]  # a TypedDict
     """`times`: seconds at which to take frames; `timestamps`: one list of seconds per video given as an array."""
 
     times: list[float]
@@ -82,10 +82,11 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
         if timestamps is not None and len(timestamps) != len(items):
             raise MismatchError(f"timestamps are given for {len(timestamps)} videos, but there are {len(items)} videos")
         sampling = self._sampling(kwargs)
-        loaded = []
+        loaded: list[media.Video] = []
         for number, item in enumerate(items):
             if isinstance(item, (str, bytes)) or hasattr(item, "__fspath__"):
                 video = media.load(item, kind="video", sampling=sampling, size=size)
+                assert isinstance(video, media.Video)
             else:
                 times = timestamps[number] if timestamps is not None else None
                 video = item if isinstance(item, media.Video) else media.Video.from_frames(item, timestamps=times)
@@ -157,8 +158,6 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
         std = np.asarray(self.image_std, dtype=np.float32)
         scaled = frames.astype(np.float32) * np.float32(self.rescale_factor)
         return np.ascontiguousarray(((scaled - mean) / std).transpose(0, 3, 1, 2))
-
-
 
 
 __all__ = ["PVCVideoProcessor"]

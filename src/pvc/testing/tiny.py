@@ -79,7 +79,9 @@ def randomize(model: torch.nn.Module, seed: int = 0, scale: float = 0.3) -> torc
     return model
 
 
-def tiny_model(text: str = "qwen2", seed: int = 0, attention: str = "sdpa", **changes: Any) -> PVCForConditionalGeneration:
+def tiny_model(
+    text: str = "qwen2", seed: int = 0, attention: str = "sdpa", **changes: Any
+) -> PVCForConditionalGeneration:
     """A whole tiny model in eval mode, all weights random and none zero."""
     config = tiny_config(text, **changes)
     config._attn_implementation = attention

@@ -58,9 +58,7 @@ def messages_of(sample: Sample, answer: bool = True) -> list[dict[str, Any]]:
         part = {"type": "image", "image": sample.frames[0]}
     else:
         part = {"type": "video", "video": Video.from_frames(sample.frames, timestamps=sample.timestamps)}
-    messages: list[dict[str, Any]] = [
-        {"role": "user", "content": [part, {"type": "text", "text": sample.question}]}
-    ]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": [part, {"type": "text", "text": sample.question}]}]
     if answer:
         messages.append({"role": "assistant", "content": sample.answer})
     return messages

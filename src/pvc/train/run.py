@@ -81,7 +81,9 @@ def run_recipe(recipe: Recipe, directory: str | Path, report: Report = print, th
     model: nn.Module | None = None
     for stage in recipe.stages:
         final = directory / stage.name / "final.safetensors"
-        model, fresh = grow(recipe, stage, processor, weights) if weights else (build_model(recipe, stage, processor), [])
+        model, fresh = (
+            grow(recipe, stage, processor, weights) if weights else (build_model(recipe, stage, processor), [])
+        )
         if final.exists():
             report(f"{stage.name}: done before")
         else:

@@ -1,0 +1,42 @@
+"""The command line's surface: commands and options as they are, at most 12 flags each. Change it on purpose only."""
+
+import typer
+
+from pvc.cli.main import app
+
+SURFACE = {
+    "ask": [
+        "--device",
+        "--fps",
+        "--frames",
+        "--image-steps",
+        "--json",
+        "--max-new-tokens",
+        "--max-tiles",
+        "--model",
+        "--seed",
+        "--temperature",
+        "--times",
+    ],
+    "eval": ["--count", "--image-steps", "--json", "--model", "--seed", "--task", "--threads"],
+    "info": ["--json"],
+    "train": ["--dry-run", "--out", "--threads"],
+}
+
+
+def test_surface():
+    group = typer.main.get_command(app)
+    found = {
+        name: sorted(option for parameter in command.params for option in parameter.opts if option.startswith("--"))
+        for name, command in group.commands.items()
+    }
+    found = {name: [option for option in options if option != "--help"] for name, options in found.items()}
+    assert found == SURFACE
+    assert all(len(options) <= 12 for options in found.values())
+
+
+def test_every_option_has_help():
+    for name, command in typer.main.get_command(app).commands.items():
+        assert command.help, name
+        for parameter in command.params:
+            assert getattr(parameter, "help", None), (name, parameter.name)
