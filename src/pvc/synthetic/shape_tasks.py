@@ -1,4 +1,4 @@
-"""Tasks about shapes: `shape`, `count` and `place` in pictures, `direction` and `appear` in clips.
+"""Tasks about shapes: `shape`, `count`, `place` and `bars` in pictures, `direction` and `appear` in clips.
 
 They choose what is shown and asked; looks come from `palette`. Objects in pictures never touch, and the shape or colour
 that a question names is on one object only. Used by `tasks`.
@@ -9,14 +9,15 @@ from __future__ import annotations
 from typing import Any
 
 from pvc.synthetic import palette
-from pvc.synthetic.scene import UNITS, Draft, Figure, Scene, Track
+from pvc.synthetic.scene import UNITS, Draft, Figure, Plate, Scene, Track
 from pvc.synthetic.seeding import Dice, Split
-from pvc.synthetic.vocabulary import COLOUR_NAMES, DIRECTIONS, PLACES, PLURALS, SHAPES
+from pvc.synthetic.vocabulary import COLOUR_NAMES, COLOURS, DIRECTIONS, PLACES, PLURALS, SHAPES
 
 _COLOUR_OF = ("What colour is the {shape}?", "What color is the {shape}?", "Which colour does the {shape} have?")
 _SHAPE_OF = ("Which shape is {colour}?", "What shape is the {colour} one?", "What is the {colour} object?")
 _HOW_MANY = ("How many {things} are there?", "How many {things} can you see?", "Count the {things}.")
 _WHERE = ("Where is the {thing}?", "In which part of the picture is the {thing}?")
+_BAR = ("Which bar is the {which}?", "What colour is the {which} bar?", "What color is the {which} bar?")
 _WHICH_WAY = (
     "Which way does the {thing} move?",
     "In which direction does the {thing} move?",
@@ -100,6 +101,45 @@ def place(dice: Dice, split: Split, frames: int | None) -> Draft:
     asked = {"shape": pairs[i][0], "colour": pairs[i][1], "places": places, "place": places[i]}
     scene = _picture(dice, tuple(figures), asked)
     return Draft(scene, dice.choice(_WHERE).format(thing=_thing(dice, *pairs[i])), places[i])
+
+
+def bars(dice: Dice, split: Split, frames: int | None) -> Draft:
+    """A bar chart of two to five bars, each of its own colour; asked is the tallest, the shortest or their number."""
+    number = dice.integer(2, 5)
+    colours = dice.sample(COLOUR_NAMES, number)
+    ground = palette.figure_backdrop(dice, colours)
+    base, top = dice.uniform(52, 61), dice.uniform(4, 14)
+    left, right = dice.uniform(4, 14), dice.uniform(52, 61)
+    pitch = (right - left) / number
+    width = round(pitch * dice.uniform(0.45, 0.85), 3)
+    gap = (base - top - 4) / number  # heights differ by at least half of this: a person must see which is taller
+    levels = dice.sample(range(1, number + 1), number)
+    heights = [round(4 + gap * (level - dice.uniform(0, 0.5)), 3) for level in levels]
+    figures = tuple(
+        Figure(
+            "square",
+            colour,
+            palette.near(dice, COLOURS[colour], 12),
+            width,
+            height,
+            0.0,
+            ((round(left + pitch * (i + 0.5), 3), round(base - height / 2, 3)),),
+        )
+        for i, (colour, height) in enumerate(zip(colours, heights, strict=True))
+    )
+    plates: tuple[Plate, ...] = ()
+    if dice.chance(0.7):
+        line = palette.contrasting(dice, ground.colour)
+        plates = (Plate((left + right) / 2, base + 0.5, right - left + 4, 1.0, line),)
+        if dice.chance(0.6):
+            plates += (Plate(left - 1.5, (base + top) / 2, 1.0, base - top + 2, line),)
+    about = dice.weighted({"tallest": 0.4, "shortest": 0.35, "number": 0.25})
+    asked = {"about": about, "colours": colours, "levels": levels}
+    scene = Scene(ground, palette.look(dice), plates, figures, asked=asked)
+    if about == "number":
+        return Draft(scene, dice.choice(_HOW_MANY).format(things="bars"), str(number))
+    wanted = max(levels) if about == "tallest" else min(levels)
+    return Draft(scene, dice.choice(_BAR).format(which=about), colours[levels.index(wanted)])
 
 
 def _thing(dice: Dice, name: str, colour: str) -> str:

@@ -33,6 +33,7 @@ _ALL = (
     Task("shape", "image", "name the colour of a shape, or the shape of a colour", shape_tasks.shape),
     Task("count", "image", "count the objects of a shape or a colour", shape_tasks.count),
     Task("place", "image", "say in which part of the picture a shape is", shape_tasks.place),
+    Task("bars", "image", "name the tallest or shortest bar of a chart, or count the bars", shape_tasks.bars),
     Task("direction", "video", "say which way a shape moves", shape_tasks.direction),
     Task("digits", "video", "read characters that appear one after another", text_tasks.digits),
     Task("appear", "video", "say which shape appears first or last", shape_tasks.appear),

@@ -20,10 +20,10 @@ from pvc.synthetic import TASKS, make
 from pvc.train.recipe import Recipe, Stage
 
 
-def corpus() -> list[str]:
-    """Questions, answers and announcements of frames that the tokenizer learns its words from."""
+def corpus(recipe: Recipe) -> list[str]:
+    """Questions and answers of a recipe's tasks, and announcements of frames: what the tokenizer learns from."""
     texts = ["user\n", "assistant\n", "system\n", "0.0s: ", "1.5s: ", "12.0s: "] * 50
-    for task in TASKS:
+    for task in sorted({task for stage in recipe.stages for task in stage.tasks}):
         for seed in range(200):
             sample = make(task, seed, frames=6 if TASKS[task].kind == "video" else None)
             texts += [sample.question, " " + sample.answer.lower(), sample.answer]
@@ -32,7 +32,7 @@ def corpus() -> list[str]:
 
 def build_processor(recipe: Recipe) -> PVCProcessor:
     """Tokenizer and processors for a model that starts from nothing."""
-    tokenizer = build_tokenizer(corpus(), recipe.model.vocab_size)
+    tokenizer = build_tokenizer(corpus(recipe), recipe.model.vocab_size)
     side = int(recipe.model.vision["image_size"])
     size = {"height": side, "width": side}
     stage = recipe.stages[-1]

@@ -21,6 +21,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
+import pvc.auto  # noqa: F401  # so that a saved processor can be loaded
 from pvc.errors import PVCError, UsageError
 from pvc.processing.processor import PVCProcessor
 from pvc.synthetic import PATCH_CLASSES, TASKS
@@ -76,7 +77,7 @@ def run_recipe(recipe: Recipe, directory: str | Path, report: Report = print, th
     directory = Path(directory)
     _claim(recipe, directory)
     torch.set_num_threads(threads)
-    processor = build_processor(recipe)
+    processor = _processor(recipe, directory / "processor")
     weights: dict[str, torch.Tensor] = {}
     model: nn.Module | None = None
     for stage in recipe.stages:
@@ -97,6 +98,15 @@ def run_recipe(recipe: Recipe, directory: str | Path, report: Report = print, th
         weights = load_file(final)
         draw_curve(directory / "curve.jsonl", directory / "curve.png")
     return _export(recipe, processor, weights, directory)
+
+
+def _processor(recipe: Recipe, directory: Path) -> PVCProcessor:
+    """The run's processor, made once: a resumed run must have the same tokenizer, whatever became of the tasks."""
+    if not directory.exists():
+        staging = directory.with_name("processor.part")
+        build_processor(recipe).save_pretrained(staging)
+        staging.rename(directory)
+    return PVCProcessor.from_pretrained(directory)
 
 
 def _claim(recipe: Recipe, directory: Path) -> None:
