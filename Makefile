@@ -38,7 +38,6 @@ test-slow: $(STAMP)
 	$(PY) -m pytest -m slow --durations=10
 
 bench: $(STAMP)
-	$(PY) benchmarks/vision.py
 	$(PY) benchmarks/startup.py
 
 clean:

@@ -138,7 +138,7 @@ def _run_stage(
         weight_decay=stage.weight_decay,
         adam_beta2=0.98,
         max_grad_norm=stage.max_grad_norm,
-        logging_steps=20,
+        logging_steps=max(1, min(20, stage.steps // 20)),
         logging_nan_inf_filter=False,
         save_steps=stage.save_steps,
         save_total_limit=2,

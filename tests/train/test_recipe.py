@@ -1,0 +1,52 @@
+"""Recipes are checked before anything runs."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pvc.errors import ConfigError, UsageError
+from pvc.train.recipe import load_recipe
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_our_recipes_are_valid(path):
+    recipe = load_recipe(path)
+    assert recipe.stages
+
+
+def edited(tmp_path, change):
+    data = yaml.safe_load(RECIPES[0].read_text())
+    change(data)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(data))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(sedd=1), "sedd"),
+        (lambda d: d["stages"][0].update(steps=0), "stages.0.steps"),
+        (lambda d: d["stages"][0].update(lerning_rate=1), "stages.0.lerning_rate"),
+        (lambda d: d["stages"][0].update(kind="magic"), "stages.0.kind"),
+        (lambda d: d["stages"][0].update(tasks={}), "at least one task"),
+        (lambda d: d["stages"][0].update(tasks={"read": -1}), "weights above 0"),
+        (lambda d: d["stages"].append(d["stages"][0]), "same name"),
+        (lambda d: d.pop("model"), "model"),
+    ],
+)
+def test_mistakes_are_named(change, message, tmp_path):
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_recipe(edited(tmp_path, change))
+    assert "\n" not in str(caught.value)
+
+
+def test_no_file_and_no_yaml(tmp_path):
+    with pytest.raises(UsageError, match="cannot read"):
+        load_recipe(tmp_path / "nowhere.yaml")
+    (tmp_path / "x.yaml").write_text("a: [")
+    with pytest.raises(UsageError, match="not YAML"):
+        load_recipe(tmp_path / "x.yaml")

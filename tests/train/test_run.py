@@ -1,0 +1,108 @@
+"""Training runs end to end on a tiny recipe, learns, resumes to the same bits, and leaves a model that loads."""
+
+import copy
+import json
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+import pvc
+from pvc.errors import PVCError, UsageError
+from pvc.train import run as running
+from pvc.train.recipe import Recipe
+from pvc.train.run import run_recipe
+
+TINY = yaml.safe_load("""
+name: tiny
+model:
+  vocab_size: 300
+  num_frames: 4
+  max_new_tokens: 8
+  vision: {image_size: 32, patch_size: 8, hidden_size: 16, num_hidden_layers: 2, num_attention_heads: 2,
+           intermediate_size: 32, attention_bias: true, num_temporal_layers: 1, initializer_range: 0.06}
+  text: {model_type: qwen2, hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2, num_key_value_heads: 2,
+         intermediate_size: 32, tie_word_embeddings: true}
+stages:
+  - {name: patches, kind: patches, steps: 4, batch_size: 4, downsample_ratio: 0.5, image_steps: 1,
+     num_temporal_layers: 0, tasks: {shape: 1}}
+  - {name: pvc, kind: chat, steps: 6, batch_size: 4, downsample_ratio: 0.25, image_steps: 2, save_steps: 2,
+     warmup_steps: 1, tasks: {shape: 1, direction: 1}, video_frames: {2: 1, 3: 1}}
+""")
+
+
+def recipe(**changes):
+    return Recipe.model_validate({**copy.deepcopy(TINY), **changes})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("run")
+    lines = []
+    model = run_recipe(recipe(), directory, report=lines.append)
+    return directory, model, lines
+
+
+def test_the_model_loads_and_answers(finished):
+    directory, model, lines = finished
+    engine = pvc.load(model, device="cpu")
+    assert engine.model.config.downsample_ratio == 0.25
+    assert engine.processor.tokens_per_frame == 1
+    assert isinstance(engine.chat().ask("what is it?").text, str)
+    assert (directory / "curve.png").read_bytes()[:4] == b"\x89PNG"
+    assert any("start anew" in line for line in lines)
+    stored = load_file(model / "model.safetensors")
+    assert {tensor.dtype for name, tensor in stored.items() if "modulation" in name} == {torch.float32}
+    assert {tensor.dtype for name, tensor in stored.items() if "modulation" not in name} == {torch.bfloat16}
+    assert json.loads((model / "training.json").read_text())["recipe"]["name"] == "tiny"
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(finished, tmp_path, monkeypatch):
+    """Stopped in the middle of a stage (as a kill would), then called again."""
+    _, model, _ = finished
+
+    def killed(self, args, state, control, **kwargs):
+        if self.stage.name == "pvc" and state.global_step == 5:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(running._Log, "on_step_begin", killed)
+        run_recipe(recipe(), tmp_path, report=lambda line: None)
+    assert not (tmp_path / "model").exists()
+    lines = []
+    resumed = run_recipe(recipe(), tmp_path, report=lines.append)
+    assert any("going on from checkpoint-4" in line for line in lines)
+    first, second = (load_file(path / "model.safetensors") for path in (model, resumed))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_directory_belongs_to_one_recipe(finished):
+    directory, _, _ = finished
+    with pytest.raises(UsageError, match="another recipe"):
+        run_recipe(recipe(seed=1), directory, report=lambda line: None)
+
+
+def test_unknown_tasks(tmp_path):
+    stages = copy.deepcopy(TINY["stages"])
+    stages[1]["tasks"] = {"dancing": 1}
+    with pytest.raises(UsageError, match="unknown tasks: dancing"):
+        run_recipe(recipe(stages=stages), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch):
+    original = running.ChatCollator.__call__
+
+    def poisoned(self, samples):
+        batch = original(self, samples)
+        for key in ("pixel_values", "pixel_values_videos"):
+            if key in batch:
+                batch[key] = batch[key] * float("nan")
+        return batch
+
+    monkeypatch.setattr(running.ChatCollator, "__call__", poisoned)
+    with pytest.raises(PVCError, match="the loss is nan"):
+        run_recipe(recipe(), tmp_path, report=lambda line: None)
+    assert not (tmp_path / "model").exists()
