@@ -18,7 +18,7 @@ SURFACE = {
         "--temperature",
         "--times",
     ],
-    "eval": ["--count", "--image-steps", "--json", "--model", "--seed", "--task", "--threads"],
+    "eval": ["--count", "--image-steps", "--json", "--model", "--record", "--seed", "--task", "--threads"],
     "info": ["--json"],
     "train": ["--dry-run", "--out", "--threads"],
 }

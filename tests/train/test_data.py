@@ -43,7 +43,8 @@ def test_labels_cover_the_answer_and_its_end_only():
         inputs = ChatCollator(processor, image_steps=2)(chosen)
         for sample, ids, labels in zip(chosen, inputs["input_ids"], inputs["labels"], strict=True):
             kept = labels[labels != IGNORED]
-            assert processor.tokenizer.decode(kept) == sample.answer + "<|im_end|>"
+            answers = [sample.answer, *(answer for _, answer in sample.more)]
+            assert processor.tokenizer.decode(kept) == "".join(f"{answer}<|im_end|>" for answer in answers)
             assert torch.equal(ids[labels != IGNORED], kept)
 
 

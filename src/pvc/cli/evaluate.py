@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from pvc.checkpoint.files import CheckpointFiles
+
 
 def evaluate(
     model: Annotated[Path | None, typer.Option(help="Model directory; the bundled one by default.")] = None,
@@ -17,22 +19,31 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Which held-out samples.")] = 0,
     image_steps: Annotated[int | None, typer.Option(min=1, help="Steps of pictures.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+    record: Annotated[bool, typer.Option("--record", help="Write the result into the model's training.json.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="CPU cores to use.")] = 2,
 ) -> None:
-    """Measure how often the model's free-running answers are exactly right."""
+    """Measure how often the model's free-running answers are exactly right, on the tasks it was trained for."""
     from pvc.engine.engine import Engine
     from pvc.evaluate.accuracy import measure
 
+    files = CheckpointFiles(model)
+    training = files.optional_json("training.json")
+    stages = training.get("recipe", {}).get("stages", [])
     engine = Engine.load(model)
     results = measure(
         engine,
-        tasks=task or None,
+        tasks=task or (list(stages[-1]["tasks"]) if stages else None),
         count=count,
         seed=seed,
         image_steps=image_steps,
         threads=threads,
         report=lambda line: print(line, file=sys.stderr) if sys.stderr.isatty() else None,
     )
+    if record:
+        kept = {name: {k: v for k, v in result.items() if k != "wrong"} for name, result in results.items()}
+        training["accuracy"] = {**training.get("accuracy", {}), **kept}
+        path = files.directory / "training.json"
+        path.write_text(json.dumps(training, indent=2) + "\n", encoding="utf-8")
     if json_output:
         print(json.dumps(results))
         return

@@ -112,11 +112,12 @@ class Scene:
 
 @dataclass(frozen=True)
 class Draft:
-    """A scene with its question and answer, before it is drawn."""
+    """A scene with its question and answer, and further ones about it, before it is drawn."""
 
     scene: Scene
     question: str
     answer: str
+    more: tuple[tuple[str, str], ...] = ()
 
 
 def _values(item: object) -> dict[str, Any]:
@@ -135,6 +136,8 @@ class Sample:
     frames: uint8 (F, H, W, 3), F = 1 for images. timestamps: seconds, one per frame, empty for images.
     patch_labels: int64 (F, gh, gw), a class of `vocabulary` per 8x8 patch, or None where a task has none.
     description: what was drawn, as JSON values; `description_hash` identifies the sample.
+    more: further questions about the same frames with their answers: training asks them in later turns, since
+    encoding the frames is what costs.
     """
 
     task: str
@@ -145,6 +148,7 @@ class Sample:
     answer: str
     patch_labels: NDArray[np.int64] | None
     description: dict[str, Any]
+    more: tuple[tuple[str, str], ...] = ()
 
     @property
     def description_hash(self) -> str:

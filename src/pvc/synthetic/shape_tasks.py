@@ -48,6 +48,18 @@ def _picture(dice: Dice, figures: tuple[Figure, ...], asked: dict[str, Any]) -> 
     return Scene(ground, palette.look(dice), (), figures, asked=asked)
 
 
+def _more(dice: Dice, candidates: list[tuple[str, str]], asked: str) -> tuple[tuple[str, str], ...]:
+    """Up to three further questions, none of them the one that was asked."""
+    others = [(question, answer) for question, answer in candidates if question != asked]
+    return tuple(dice.sample(others, min(3, len(others))))
+
+
+def _about_pairs(dice: Dice, pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The colour of every shape and the shape of every colour."""
+    colours = [(dice.choice(_COLOUR_OF).format(shape=name), colour) for name, colour in pairs]
+    return colours + [(dice.choice(_SHAPE_OF).format(colour=colour), name) for name, colour in pairs]
+
+
 def shape(dice: Dice, split: Split, frames: int | None) -> Draft:
     """One to three shapes; asked is the colour of a shape or the shape of a colour."""
     pairs = _pairs(dice, dice.integer(1, 3))
@@ -56,8 +68,10 @@ def shape(dice: Dice, split: Split, frames: int | None) -> Draft:
     by_shape = dice.chance(0.5)
     scene = _picture(dice, figures, {"shape": name, "colour": colour, "about": "colour" if by_shape else "shape"})
     if by_shape:
-        return Draft(scene, dice.choice(_COLOUR_OF).format(shape=name), colour)
-    return Draft(scene, dice.choice(_SHAPE_OF).format(colour=colour), name)
+        question, answer = dice.choice(_COLOUR_OF).format(shape=name), colour
+    else:
+        question, answer = dice.choice(_SHAPE_OF).format(colour=colour), name
+    return Draft(scene, question, answer, _more(dice, _about_pairs(dice, pairs), question))
 
 
 def count(dice: Dice, split: Split, frames: int | None) -> Draft:
@@ -78,7 +92,14 @@ def count(dice: Dice, split: Split, frames: int | None) -> Draft:
         pairs += [(dice.choice(SHAPES), dice.choice(other_colours)) for _ in range(others)]
     figures = _scatter(dice, pairs, 11, 18, 3 if dice.chance(0.6) else 4)
     scene = _picture(dice, figures, {"about": about, "shape": kind, "colour": colour, "number": number})
-    return Draft(scene, dice.choice(_HOW_MANY).format(things=things), str(number))
+    question = dice.choice(_HOW_MANY).format(things=things)
+    shapes, colours = [name for name, _ in pairs], [shade for _, shade in pairs]
+    counts = [(PLURALS[name], shapes.count(name)) for name in sorted(set(shapes))]
+    counts += [(f"{shade} shapes", colours.count(shade)) for shade in sorted(set(colours))]
+    others = [
+        (dice.choice(_HOW_MANY).format(things=kinds), str(n)) for kinds, n in counts if kinds != things and n <= 6
+    ]
+    return Draft(scene, question, str(number), _more(dice, others, question))
 
 
 def place(dice: Dice, split: Split, frames: int | None) -> Draft:
@@ -100,7 +121,13 @@ def place(dice: Dice, split: Split, frames: int | None) -> Draft:
     i = dice.integer(0, len(pairs) - 1)
     asked = {"shape": pairs[i][0], "colour": pairs[i][1], "places": places, "place": places[i]}
     scene = _picture(dice, tuple(figures), asked)
-    return Draft(scene, dice.choice(_WHERE).format(thing=_thing(dice, *pairs[i])), places[i])
+    question = dice.choice(_WHERE).format(thing=_thing(dice, *pairs[i]))
+    others = [
+        (dice.choice(_WHERE).format(thing=_thing(dice, *pair)), where)
+        for j, (pair, where) in enumerate(zip(pairs, places, strict=True))
+        if j != i
+    ]
+    return Draft(scene, question, places[i], _more(dice, others + _about_pairs(dice, pairs), question))
 
 
 def bars(dice: Dice, split: Split, frames: int | None) -> Draft:
@@ -136,10 +163,13 @@ def bars(dice: Dice, split: Split, frames: int | None) -> Draft:
     about = dice.weighted({"tallest": 0.4, "shortest": 0.35, "number": 0.25})
     asked = {"about": about, "colours": colours, "levels": levels}
     scene = Scene(ground, palette.look(dice), plates, figures, asked=asked)
-    if about == "number":
-        return Draft(scene, dice.choice(_HOW_MANY).format(things="bars"), str(number))
-    wanted = max(levels) if about == "tallest" else min(levels)
-    return Draft(scene, dice.choice(_BAR).format(which=about), colours[levels.index(wanted)])
+    answers = {
+        "number": (dice.choice(_HOW_MANY).format(things="bars"), str(number)),
+        "tallest": (dice.choice(_BAR).format(which="tallest"), colours[levels.index(max(levels))]),
+        "shortest": (dice.choice(_BAR).format(which="shortest"), colours[levels.index(min(levels))]),
+    }
+    question, answer = answers.pop(about)
+    return Draft(scene, question, answer, _more(dice, list(answers.values()), question))
 
 
 def _thing(dice: Dice, name: str, colour: str) -> str:
@@ -193,7 +223,13 @@ def direction(dice: Dice, split: Split, frames: int | None) -> Draft:
     asked = {"shape": pairs[0][0], "colour": pairs[0][1], "direction": ways[0]}
     # Drawn last, so that nothing passes in front of the one that is asked for.
     scene = _clip(dice, tuple(reversed(figures)), asked)
-    return Draft(scene, dice.choice(_WHICH_WAY).format(thing=_thing(dice, *pairs[0])), ways[0])
+    question = dice.choice(_WHICH_WAY).format(thing=_thing(dice, *pairs[0]))
+    others = [
+        (dice.choice(_WHICH_WAY).format(thing=_thing(dice, *pair)), way)
+        for pair, way in zip(pairs[1:], ways[1:], strict=True)
+        if way != "still"
+    ]
+    return Draft(scene, question, ways[0], _more(dice, others + _about_pairs(dice, pairs), question))
 
 
 def appear(dice: Dice, split: Split, frames: int | None) -> Draft:
@@ -213,4 +249,9 @@ def appear(dice: Dice, split: Split, frames: int | None) -> Draft:
     asked = {"when": when, "about": about, "shape": name, "colour": colour}
     scene = _clip(dice, tuple(figures), asked)
     words = _APPEAR_SHAPE if about == "shape" else _APPEAR_COLOUR
-    return Draft(scene, dice.choice(words).format(when=when), name if about == "shape" else colour)
+    question = dice.choice(words).format(when=when)
+    others = []
+    for moment, (shown, shade) in (("first", pairs[0]), ("last", pairs[-1])):
+        others.append((dice.choice(_APPEAR_SHAPE).format(when=moment), shown))
+        others.append((dice.choice(_APPEAR_COLOUR).format(when=moment), shade))
+    return Draft(scene, question, name if about == "shape" else colour, _more(dice, others, question))

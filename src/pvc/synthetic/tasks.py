@@ -85,4 +85,5 @@ def make(task: str, seed: int, *, size: int = 64, split: Split = "train", frames
         answer=draft.answer,
         patch_labels=labels,
         description=description,
+        more=draft.more,
     )

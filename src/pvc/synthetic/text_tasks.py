@@ -142,7 +142,8 @@ def page(dice: Dice, split: Split, frames: int | None) -> Draft:
         lines.append(text)
     asked = dice.integer(0, rows - 1)
     scene = Scene(ground, palette.look(dice), (), (), tuple(items), asked={"lines": lines, "row": asked})
-    return Draft(scene, f"What is in line {asked + 1}?", lines[asked])
+    more = tuple((f"What is in line {row + 1}?", line) for row, line in enumerate(lines) if row != asked)
+    return Draft(scene, f"What is in line {asked + 1}?", lines[asked], more)
 
 
 def _sequence(dice: Dice, split: Split, most: int) -> tuple[str, str]:

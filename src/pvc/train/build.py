@@ -91,10 +91,11 @@ def grow(
     """A model for `stage` that starts from `weights`; returns the names of tensors that start anew, too."""
     processor.tokens_per_frame = build_config(recipe, stage, len(processor.tokenizer), 0, 1).tokens_per_frame
     model = build_model(recipe, stage, processor)
-    state = model.state_dict()
+    # Tied weights are one tensor under two names; naming it once keeps it from being called new.
+    state = {key: value for key, value in model.state_dict().items() if key != "lm_head.weight"}
     taken = {key: value for key, value in weights.items() if key in state and state[key].shape == value.shape}
     fresh = sorted(set(state) - set(taken))
-    model.load_state_dict({**state, **taken})
+    model.load_state_dict({**state, **taken}, strict=False)
     return model, fresh
 
 

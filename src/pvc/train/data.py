@@ -52,15 +52,16 @@ class SyntheticSamples(Dataset[Sample]):
         return make(task, int(own.integers(2**62)), size=self.size, split="train", frames=frames)
 
 
-def messages_of(sample: Sample, answer: bool = True) -> list[dict[str, Any]]:
-    """A sample as chat messages, with the answer as the assistant's turn when `answer` is set."""
+def messages_of(sample: Sample) -> list[dict[str, Any]]:
+    """A sample as a conversation: its question and answer, then the further ones about the same frames."""
     if sample.kind == "image":
         part = {"type": "image", "image": sample.frames[0]}
     else:
         part = {"type": "video", "video": Video.from_frames(sample.frames, timestamps=sample.timestamps)}
     messages: list[dict[str, Any]] = [{"role": "user", "content": [part, {"type": "text", "text": sample.question}]}]
-    if answer:
-        messages.append({"role": "assistant", "content": sample.answer})
+    messages.append({"role": "assistant", "content": sample.answer})
+    for question, answer in sample.more:
+        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     return messages
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import SequentialSampler
@@ -45,6 +46,8 @@ class _Log(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         if not logs or "loss" not in logs:
             return
+        if not state.is_world_process_zero:
+            return
         if not math.isfinite(logs["loss"]):
             raise PVCError(f"stage {self.stage.name}: the loss is {logs['loss']} at step {state.global_step}; stopped")
         if self.first_step is None:
@@ -75,9 +78,13 @@ def run_recipe(recipe: Recipe, directory: str | Path, report: Report = print, th
         PVCError: the loss stopped being a number.
     """
     directory = Path(directory)
-    _claim(recipe, directory)
     torch.set_num_threads(threads)
-    processor = _processor(recipe, directory / "processor")
+    state = PartialState(cpu=not torch.cuda.is_available())
+    with state.main_process_first():  # under torchrun: the first process makes what the others then read
+        _claim(recipe, directory)
+        processor = _processor(recipe, directory / "processor")
+    if not state.is_main_process:
+        report = _silent
     weights: dict[str, torch.Tensor] = {}
     model: nn.Module | None = None
     for stage in recipe.stages:
@@ -93,11 +100,26 @@ def run_recipe(recipe: Recipe, directory: str | Path, report: Report = print, th
             if fresh:
                 report(f"{stage.name}: {len(fresh)} tensors start anew: {', '.join(fresh[:6])} ...")
             _run_stage(recipe, stage, model, processor, directory, report)
-            state = {key: value.contiguous() for key, value in model.state_dict().items() if key != "lm_head.weight"}
-            save_file(state, final)
+            if state.is_main_process:
+                _save(model, final)
+                draw_curve(directory / "curve.jsonl", directory / "curve.png")
+            state.wait_for_everyone()
         weights = load_file(final)
-        draw_curve(directory / "curve.jsonl", directory / "curve.png")
-    return _export(recipe, processor, weights, directory)
+    if state.is_main_process:
+        _export(recipe, processor, weights, directory)
+    state.wait_for_everyone()
+    return directory / "model"
+
+
+def _silent(line: str) -> None:
+    """What processes other than the first report."""
+
+
+def _save(model: nn.Module, path: Path) -> None:
+    """Write a stage's weights whole or not at all; tied weights once."""
+    state = {key: value.contiguous() for key, value in model.state_dict().items() if key != "lm_head.weight"}
+    save_file(state, path.with_suffix(".part"))
+    path.with_suffix(".part").rename(path)
 
 
 def _processor(recipe: Recipe, directory: Path) -> PVCProcessor:
@@ -131,7 +153,7 @@ def _run_stage(
     arguments = TrainingArguments(
         output_dir=str(output),
         max_steps=stage.steps,
-        per_device_train_batch_size=stage.batch_size,
+        per_device_train_batch_size=_share(stage.batch_size),
         learning_rate=stage.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=stage.warmup_steps,
@@ -140,6 +162,7 @@ def _run_stage(
         max_grad_norm=stage.max_grad_norm,
         logging_steps=max(1, min(20, stage.steps // 20)),
         logging_nan_inf_filter=False,
+        ddp_backend="gloo" if not torch.cuda.is_available() else None,
         save_steps=stage.save_steps,
         save_total_limit=2,
         seed=recipe.seed,
@@ -163,6 +186,14 @@ def _run_stage(
     if last:
         report(f"{stage.name}: going on from {Path(last).name}")
     trainer.train(resume_from_checkpoint=last)
+
+
+def _share(batch_size: int) -> int:
+    """A process's part of a batch, so that a recipe means the same on any number of processes."""
+    processes = PartialState().num_processes
+    if batch_size % processes:
+        raise UsageError(f"a batch of {batch_size} does not divide among {processes} processes")
+    return batch_size // processes
 
 
 def _export(recipe: Recipe, processor: PVCProcessor, weights: dict[str, torch.Tensor], directory: Path) -> Path:
