@@ -50,7 +50,18 @@ def test_arguments_are_sorted(media):
 
 
 def test_json(checkpoint, media):
-    done = run("ask", media / "a picture.png", media / "clip.mp4", "what?", "--model", checkpoint, "--json", check=0)
+    done = run(
+        "ask",
+        media / "a picture.png",
+        media / "clip.mp4",
+        "what?",
+        "--frames",
+        "12",
+        "--model",
+        checkpoint,
+        "--json",
+        check=0,
+    )
     answer = json.loads(done.stdout)
     assert set(answer) == {"answer", "model", "media", "usage", "timing"}
     picture, clip = answer["media"]
@@ -94,6 +105,8 @@ def test_conversation_from_a_pipe(checkpoint, media):
     ]
     done = run("ask", media / "a picture.png", "--model", checkpoint, stdin="\n".join(lines), check=0)
     assert "12 visual tokens" in done.stderr
+    assert "(video" in done.stderr
+    assert "6 frames, 6 visual tokens" in done.stderr
     assert "nowhere.png" in done.stderr
     assert "(forgotten)" in done.stderr
 

@@ -71,7 +71,10 @@ def ask(
         list[str] | None, typer.Argument(metavar="[MEDIA]... [QUESTION]", help="Pictures and videos, and the question.")
     ] = None,
     model: Annotated[Path | None, typer.Option(help="Model directory; the bundled model by default.")] = None,
-    frames: Annotated[int, typer.Option(min=1, help="Frames taken from a video, evenly in time.")] = 16,
+    frames: Annotated[
+        int | None,
+        typer.Option(min=1, help="Frames of a video, evenly in time; by default the checkpoint's own number."),
+    ] = None,
     fps: Annotated[float | None, typer.Option(help="Take so many frames a second instead.")] = None,
     times: Annotated[str | None, typer.Option(help="Take the frames shown at these seconds, e.g. 0.5,2,10.")] = None,
     image_steps: Annotated[int | None, typer.Option(min=1, help="Steps of a picture; more see more detail.")] = None,
@@ -86,9 +89,9 @@ def ask(
     paths, question = sort_arguments(arguments or [])
     if json_output and question is None:
         raise UsageError("--json needs a question")
-    sampling = sampling_of(frames, fps, times)
-    files = CheckpointFiles(model)
-    opened, decode_s = _open(paths, sampling, files.media_settings.image_size)
+    settings = CheckpointFiles(model).media_settings
+    sampling = sampling_of(frames or settings.num_frames, fps, times)
+    opened, decode_s = _open(paths, sampling, settings.image_size)
 
     from pvc.engine.engine import Engine, MediaOptions
 
