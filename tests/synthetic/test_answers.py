@@ -124,3 +124,18 @@ def test_clips_have_the_length_that_is_asked_for(task: str) -> None:
         assert len(make(task, 1, frames=frames).frames) == frames
     lengths = {len(make(task, seed, size=32).frames) for seed in range(60)}
     assert {8, 16} <= lengths
+
+
+@pytest.mark.parametrize("task", sorted(TASKS))
+def test_further_questions_are_others_and_agree_with_the_first(task: str) -> None:
+    """No further question repeats the first; where the same thing is asked in other words, the answer is the same."""
+    asked = 0
+    for seed in range(150):
+        sample = make(task, seed)
+        assert sample.question not in [question for question, _ in sample.more]
+        assert all(question and answer for question, answer in sample.more)
+        asked += len(sample.more)
+        for question, answer in sample.more:
+            if question.replace("colour", "color") == sample.question.replace("colour", "color"):
+                assert answer == sample.answer
+    assert (asked > 0) is (task not in ("read", "digits"))

@@ -15,6 +15,7 @@ import typer
 
 from pvc import media as pvc_media
 from pvc.checkpoint.files import CheckpointFiles
+from pvc.cli.progress import status
 from pvc.errors import ForbiddenError, MediaError, UsageError
 
 if TYPE_CHECKING:
@@ -91,11 +92,12 @@ def ask(
         raise UsageError("--json needs a question")
     settings = CheckpointFiles(model).media_settings
     sampling = sampling_of(frames or settings.num_frames, fps, times)
-    opened, decode_s = _open(paths, sampling, settings.image_size)
+    with status("opening media"):
+        opened, decode_s = _open(paths, sampling, settings.image_size)
+    with status("loading the model"):
+        from pvc.engine.engine import Engine, MediaOptions
 
-    from pvc.engine.engine import Engine, MediaOptions
-
-    engine = Engine.load(model, device=device)
+        engine = Engine.load(model, device=device)
     media_options = MediaOptions(image_steps=image_steps, max_tiles=max_tiles)
     said = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
     if question is None:
@@ -119,8 +121,9 @@ def _answer_once(
     for item in opened:
         for warning in item.warnings:
             print(f"pvc: warning: {item.name}: {warning}", file=sys.stderr)
-    pieces = chat.stream(question, opened, media_options=media_options, **said)
-    for piece in pieces:
+    with status("encoding"):
+        chat.add(opened, media_options)
+    for piece in chat.stream(question, **said):
         if not json_output:
             print(piece, end="", flush=True)
     if not json_output:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from pvc.cli.progress import Journal
 
 
 def train(
@@ -15,7 +16,7 @@ def train(
     threads: Annotated[int, typer.Option(min=1, help="CPU cores to use.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe and stop.")] = False,
 ) -> None:
-    """Train a model from a recipe. A run that was interrupted goes on where its last checkpoint is."""
+    """Train a model from a recipe. A run that was interrupted goes on; what it does is in OUT/log.txt."""
     from pvc.train.recipe import load_recipe
 
     loaded = load_recipe(recipe)
@@ -25,10 +26,8 @@ def train(
 
     from pvc.train.run import run_recipe
 
-    model = run_recipe(
-        loaded, out or Path("runs") / loaded.name, report=lambda line: print(line, file=sys.stderr), threads=threads
-    )
-    print(model)
+    directory = out or Path("runs") / loaded.name
+    print(run_recipe(loaded, directory, report=Journal(directory / "log.txt"), threads=threads))
 
 
 __all__ = ["train"]

@@ -96,10 +96,10 @@ def count(dice: Dice, split: Split, frames: int | None) -> Draft:
     shapes, colours = [name for name, _ in pairs], [shade for _, shade in pairs]
     counts = [(PLURALS[name], shapes.count(name)) for name in sorted(set(shapes))]
     counts += [(f"{shade} shapes", colours.count(shade)) for shade in sorted(set(colours))]
-    others = [
+    also = [
         (dice.choice(_HOW_MANY).format(things=kinds), str(n)) for kinds, n in counts if kinds != things and n <= 6
     ]
-    return Draft(scene, question, str(number), _more(dice, others, question))
+    return Draft(scene, question, str(number), _more(dice, also, question))
 
 
 def place(dice: Dice, split: Split, frames: int | None) -> Draft:
@@ -251,7 +251,7 @@ def appear(dice: Dice, split: Split, frames: int | None) -> Draft:
     words = _APPEAR_SHAPE if about == "shape" else _APPEAR_COLOUR
     question = dice.choice(words).format(when=when)
     others = []
-    for moment, (shown, shade) in (("first", pairs[0]), ("last", pairs[-1])):
-        others.append((dice.choice(_APPEAR_SHAPE).format(when=moment), shown))
+    for moment, (kind, shade) in (("first", pairs[0]), ("last", pairs[-1])):
+        others.append((dice.choice(_APPEAR_SHAPE).format(when=moment), kind))
         others.append((dice.choice(_APPEAR_COLOUR).format(when=moment), shade))
     return Draft(scene, question, name if about == "shape" else colour, _more(dice, others, question))
