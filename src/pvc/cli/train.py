@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +28,9 @@ def train(
     from pvc.train.run import run_recipe
 
     directory = out or Path("runs") / loaded.name
-    print(run_recipe(loaded, directory, report=Journal(directory / "log.txt"), threads=threads))
+    finished = run_recipe(loaded, directory, report=Journal(directory / "log.txt"), threads=threads)
+    if os.environ.get("RANK", "0") == "0":  # under torchrun every process comes here
+        print(finished)
 
 
 __all__ = ["train"]

@@ -96,9 +96,7 @@ def count(dice: Dice, split: Split, frames: int | None) -> Draft:
     shapes, colours = [name for name, _ in pairs], [shade for _, shade in pairs]
     counts = [(PLURALS[name], shapes.count(name)) for name in sorted(set(shapes))]
     counts += [(f"{shade} shapes", colours.count(shade)) for shade in sorted(set(colours))]
-    also = [
-        (dice.choice(_HOW_MANY).format(things=kinds), str(n)) for kinds, n in counts if kinds != things and n <= 6
-    ]
+    also = [(dice.choice(_HOW_MANY).format(things=kinds), str(n)) for kinds, n in counts if kinds != things and n <= 6]
     return Draft(scene, question, str(number), _more(dice, also, question))
 
 

@@ -162,7 +162,7 @@ def _run_stage(
         max_grad_norm=stage.max_grad_norm,
         logging_steps=max(1, min(20, stage.steps // 20)),
         logging_nan_inf_filter=False,
-        ddp_backend="gloo" if not torch.cuda.is_available() else None,
+        ddp_backend="gloo" if PartialState().num_processes > 1 and not torch.cuda.is_available() else None,
         save_steps=stage.save_steps,
         save_total_limit=2,
         seed=recipe.seed,
