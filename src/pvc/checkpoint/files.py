@@ -67,6 +67,7 @@ class CheckpointFiles:
         kind = self.config.get("model_type")
         if kind != "pvc":
             raise CheckpointError(f"{self.directory} holds a model of type {kind!r}, not 'pvc'")
+        self._refuse_code()
         self.shards = self._shards()
 
     def _json(self, name: str) -> dict[str, Any]:
@@ -75,16 +76,28 @@ class CheckpointFiles:
             data = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise CheckpointError(f"{self.directory} has no {name}") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(f"cannot read {path}: {error}") from error
         if not isinstance(data, dict):
             raise CheckpointError(f"{path} does not hold a JSON object")
         return data
 
+    def _refuse_code(self) -> None:
+        """Refuse a directory that asks for code of its own to be run, and JSON that cannot be read.
+
+        transformers would ask on the terminal whether to run it; here the answer is no.
+        """
+        for path in sorted(self.directory.glob("*.json")):
+            if path.name.endswith("config.json") and _mentions(self._json(path.name), "auto_map"):
+                raise CheckpointError(f"{path} asks for code of its own to be run (auto_map); that is never done")
+
     def _shards(self) -> list[Path]:
         index = self.directory / "model.safetensors.index.json"
         if index.exists():
-            names = sorted(set(self._json(index.name).get("weight_map", {}).values()))
+            places = self._json(index.name).get("weight_map")
+            if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+                raise CheckpointError(f"{index} has no weight_map from tensors to files")
+            names = sorted(set(places.values()))
         else:
             names = ["model.safetensors"]
         for name in names:
@@ -107,12 +120,20 @@ class CheckpointFiles:
     def media_settings(self) -> MediaSettings:
         """Frame size and default number of frames, from the processor's configuration."""
         processor = self._json("processor_config.json")
-        video = processor.get("video_processor") or {}
-        size = (video.get("size") or {}).get("height")
-        frames = video.get("num_frames")
+        video = processor.get("video_processor")
+        size = video.get("size") if isinstance(video, dict) else None
+        size = size.get("height") if isinstance(size, dict) else None
+        frames = video.get("num_frames") if isinstance(video, dict) else None
         if not isinstance(size, int) or not isinstance(frames, int) or size < 1 or frames < 1:
             raise CheckpointError(f"{self.directory}/processor_config.json has no video_processor size and num_frames")
         return MediaSettings(image_size=size, num_frames=frames)
+
+
+def _mentions(value: Any, key: str) -> bool:
+    """Whether `key` is a key anywhere in nested JSON values."""
+    if isinstance(value, dict):
+        return key in value or any(_mentions(item, key) for item in value.values())
+    return isinstance(value, list) and any(_mentions(item, key) for item in value)
 
 
 def _read_header(path: Path) -> list[Tensor]:

@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoProcessor
 from transformers.utils import logging as transformers_logging
 
 import pvc.auto  # noqa: F401  # registers the classes
 from pvc.checkpoint.files import CheckpointFiles
-from pvc.errors import CheckpointError, PVCError, UsageError
+from pvc.errors import CheckpointError, UsageError
 from pvc.model.config import PVCConfig
 from pvc.model.modeling import PVCForConditionalGeneration
 from pvc.processing.processor import PVCProcessor
@@ -51,12 +49,15 @@ def load_checkpoint(
     config = _load_config(files)
     processor = _load_processor(files)
     check_fit(config, processor)
+    check_template(processor)
     return _load_model(files, config, dtype).to(device).eval(), processor
 
 
 def _device(device: str | torch.device | None) -> torch.device:
     try:
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if chosen.type == "meta":
+            raise RuntimeError("meta has no memory")
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UsageError(f"device {str(device)!r} cannot be used here: {_one_line(error).split('.')[0]}") from error
@@ -66,20 +67,21 @@ def _device(device: str | torch.device | None) -> torch.device:
 def _load_config(files: CheckpointFiles) -> PVCConfig:
     try:
         return PVCConfig.from_dict(dict(files.config))
-    except (PVCError, ValueError, TypeError) as error:
+    except Exception as error:  # whatever a hostile or clumsy file provokes in the libraries is the file's fault
         raise CheckpointError(f"{files.directory}/config.json: {_one_line(error)}") from error
 
 
 def _load_processor(files: CheckpointFiles) -> PVCProcessor:
     try:
-        return AutoProcessor.from_pretrained(files.directory, local_files_only=True)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        return PVCProcessor.from_pretrained(files.directory, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # as above
         raise CheckpointError(f"cannot load the processor of {files.directory}: {_one_line(error)}") from error
 
 
 def _load_model(files: CheckpointFiles, config: PVCConfig, dtype: torch.dtype) -> PVCForConditionalGeneration:
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity(logging.CRITICAL)  # its report of missing tensors becomes our error below
+    bar = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
         model, info = PVCForConditionalGeneration.from_pretrained(
@@ -91,11 +93,12 @@ def _load_model(files: CheckpointFiles, config: PVCConfig, dtype: torch.dtype) -
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported in `info`, and refused below
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # as above
         raise CheckpointError(f"cannot load the weights of {files.directory}: {_one_line(error)}") from error
     finally:
         transformers_logging.set_verbosity(level)
-        transformers_logging.enable_progress_bar()
+        if bar:
+            transformers_logging.enable_progress_bar()
     for key, what in (("missing_keys", "missing"), ("unexpected_keys", "unknown"), ("mismatched_keys", "misshapen")):
         names = sorted(str(entry[0] if isinstance(entry, tuple) else entry) for entry in info.get(key, ()))
         if names:
@@ -106,12 +109,15 @@ def _load_model(files: CheckpointFiles, config: PVCConfig, dtype: torch.dtype) -
 
 def check_fit(config: PVCConfig, processor: PVCProcessor) -> None:
     """Raise CheckpointError unless the processor makes what the model takes; the message names both values."""
-    video_size = dict(processor.video_processor.size)["height"]
-    image_size = dict(processor.image_processor.size)["height"]
+    side = config.vision_config.image_size[0]
+    sizes = [
+        tuple(dict(part.size).get(edge) for edge in ("height", "width"))
+        for part in (processor.image_processor, processor.video_processor)
+    ]
     pairs: list[tuple[str, Any, Any]] = [
         ("tokens per frame", processor.tokens_per_frame, config.tokens_per_frame),
-        ("picture size", image_size, config.vision_config.image_size[0]),
-        ("video frame size", video_size, config.vision_config.image_size[0]),
+        ("picture size", sizes[0], (side, side)),
+        ("video frame size", sizes[1], (side, side)),
         ("image placeholder id", processor.image_token_id, config.image_token_id),
         ("video placeholder id", processor.video_token_id, config.video_token_id),
     ]
@@ -122,6 +128,16 @@ def check_fit(config: PVCConfig, processor: PVCProcessor) -> None:
         raise CheckpointError(
             f"the tokenizer has {len(processor.tokenizer)} tokens, but the model {config.text_config.vocab_size}"
         )
+
+
+def check_template(processor: PVCProcessor) -> None:
+    """Raise CheckpointError unless the chat template can render a question with a picture."""
+    parts = [{"type": "image", "image": ""}, {"type": "text", "text": "x"}]
+    media = {"image_grid_thw": [[1, 1, 1]], "image_steps": [1]}
+    try:
+        processor.encode_chat([{"role": "user", "content": parts}], media)
+    except Exception as error:  # Jinja, its sandbox and templates raise all kinds
+        raise CheckpointError(f"the chat template does not work: {_one_line(error)}") from error
 
 
 def _one_line(error: Exception) -> str:

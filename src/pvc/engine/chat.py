@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image
 from transformers import DynamicCache, set_seed
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from pvc import media as pvc_media
 from pvc.engine.encode import EncodedMedia, placeholders
 from pvc.engine.generate import Generation, generate_text
-from pvc.errors import UsageError
+from pvc.errors import MismatchError, UsageError
 
 if TYPE_CHECKING:
     from pvc.engine.engine import Engine, MediaOptions
@@ -93,6 +94,7 @@ class Chat:
         self.last: Answer | None = None
         self._pending: list[EncodedMedia] = []
         self._pending_timing = dict(_NO_TIME)
+        self._answering: object | None = None  # whoever generates; a reset takes it away, and so its right to write
         self._forget_cache()
 
     def _forget_cache(self) -> None:
@@ -101,17 +103,25 @@ class Chat:
 
     def add(self, media: Sequence[Any], options: MediaOptions | None = None) -> list[EncodedMedia]:
         """Show media (paths, bytes, pictures, arrays, opened media) that the next question is about."""
+        self._refuse_while_answering()
+        encoded, timing = self._encode(media, options)
+        self._pending += encoded
+        for phase, seconds in timing.items():
+            self._pending_timing[phase] += seconds
+        return encoded
+
+    def _encode(
+        self, media: Sequence[Any] | Any, options: MediaOptions | None
+    ) -> tuple[list[EncodedMedia], dict[str, float]]:
         started = time.perf_counter()
-        opened = [
-            item if isinstance(item, (pvc_media.Picture, pvc_media.Video)) else self.engine.open(item, options)
-            for item in media
-        ]
+        opened = [self.engine.open(item, options) for item in _listed(media)]
         decoded = time.perf_counter()
         encoded = self.engine.encode(opened, options)
-        self._pending += encoded
-        self._pending_timing["decode_s"] += decoded - started
-        self._pending_timing["encode_s"] += time.perf_counter() - decoded
-        return encoded
+        return encoded, {"decode_s": decoded - started, "encode_s": time.perf_counter() - decoded}
+
+    def _refuse_while_answering(self) -> None:
+        if self._answering is not None:
+            raise UsageError("this conversation is still answering: read its stream to the end, or close it, first")
 
     def ask(self, question: str, media: Sequence[Any] = (), **options: Any) -> Answer:
         """Ask, and wait for the whole answer; `options` as for `stream`."""
@@ -137,30 +147,32 @@ class Chat:
 
         Args:
             question: must not be empty.
-            media: shown with the question; later turns may refer to them.
+            media: one medium or several, shown with the question; later turns may refer to them.
             media_options: sampling, steps and tiles of these media.
             max_new_tokens: at most so many tokens; by default what the checkpoint says, else 512.
             temperature: 0 always takes the likeliest token.
             top_p, seed: for a temperature above 0.
 
         Raises:
-            UsageError: an empty question, or sampling options out of range.
+            UsageError: an empty question, sampling options out of range, or an answer that is still being generated.
         """
         if not question or not question.strip():
             raise UsageError("the question is empty")
-        sampling = self._sampling(max_new_tokens, temperature, top_p)
-        if media:
-            self.add(media, media_options)
-        if seed is not None:
-            set_seed(seed)
-        return self._answer(question, sampling)
+        self._refuse_while_answering()
+        sampling = self._sampling(max_new_tokens, temperature, top_p, seed)
+        new, timing = self._encode(media, media_options)
+        return self._answer(question, sampling, new, timing, seed)
 
     @staticmethod
-    def _sampling(max_new_tokens: int | None, temperature: float, top_p: float) -> dict[str, Any]:
+    def _sampling(max_new_tokens: int | None, temperature: float, top_p: float, seed: int | None) -> dict[str, Any]:
         if max_new_tokens is not None and max_new_tokens < 1:
             raise UsageError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
-        if temperature < 0 or not 0 < top_p <= 1:
-            raise UsageError(f"temperature must be at least 0 and top_p in (0, 1]; got {temperature} and {top_p}")
+        if not (temperature == 0 or 0.01 <= temperature <= 100):
+            raise UsageError(f"temperature must be 0 (always the likeliest token) or 0.01 to 100, not {temperature}")
+        if not 0 < top_p <= 1:
+            raise UsageError(f"top_p must be above 0 and at most 1, not {top_p}")
+        if seed is not None and not 0 <= seed < 2**32:
+            raise UsageError(f"seed must be 0 to 4294967295, not {seed}")
         options: dict[str, Any] = {"do_sample": temperature > 0}
         if temperature > 0:
             options |= {"temperature": temperature, "top_p": top_p}
@@ -168,40 +180,53 @@ class Chat:
             options["max_new_tokens"] = max_new_tokens
         return options
 
-    def _answer(self, question: str, sampling: dict[str, Any]) -> Iterator[str]:
-        processor, model = self.engine.processor, self.engine.model
-        shown, timing = self._pending, self._pending_timing
+    def _answer(
+        self,
+        question: str,
+        sampling: dict[str, Any],
+        new: list[EncodedMedia],
+        timing: dict[str, float],
+        seed: int | None,
+    ) -> Iterator[str]:
+        self._refuse_while_answering()
+        shown = [*self._pending, *new]
+        timing = {phase: seconds + self._pending_timing[phase] for phase, seconds in timing.items()}
         parts: list[dict[str, Any]] = [{"type": item.kind, item.kind: item.name} for item in shown]
         messages = [*self.messages, {"role": "user", "content": [*parts, {"type": "text", "text": question}]}]
         media = [*self.media, *shown]
-        ids = processor.encode_chat(messages, placeholders(media)).ids
+        ids = self.engine.processor.encode_chat(messages, placeholders(media)).ids
         keys, starts = self._keys(ids, media)
         reused = self._reusable(keys, starts, media)
         fresh = [item for item, start in zip(media, starts, strict=True) if start >= reused]
         inputs = self._inputs(ids, fresh) | sampling
-        if "max_new_tokens" not in inputs and model.generation_config.max_new_tokens is None:
-            inputs["max_new_tokens"] = 512
         generation = Generation()
         answer = Answer(media=shown, prompt_tokens=len(ids), reused_tokens=reused, timing=timing)
-        failed = True
+        self._answering = mine = object()
+        clean = False
+        if seed is not None:
+            set_seed(seed)
         try:
-            with closing(generate_text(model, processor.tokenizer, inputs, generation)) as pieces:
+            with closing(
+                generate_text(self.engine.model, self.engine.processor.tokenizer, inputs, generation)
+            ) as pieces:
                 for piece in pieces:
                     answer.text += piece
                     yield piece
-            failed = False
+            clean = True
         except (GeneratorExit, KeyboardInterrupt):
-            failed = False  # stopped on purpose: what was said until then stays
+            clean = True  # stopped on purpose: what was said until then stays
             raise
         finally:
             answer.completion_tokens = len(generation.tokens)
             timing |= {"prefill_s": generation.prefill_s, "generate_s": generation.generate_s}
-            if failed:
-                self._forget_cache()
-            else:
-                self._cached = [*keys, *generation.tokens]
-                self.messages, self.media, self.last = [*messages, self._turn(generation.tokens)], media, answer
-                self._pending, self._pending_timing = [], dict(_NO_TIME)
+            if self._answering is mine:
+                self._answering = None
+                if clean and generation.failure is None:
+                    self._cached = [*keys, *generation.tokens]
+                    self.messages, self.media, self.last = [*messages, self._turn(generation.tokens)], media, answer
+                    self._pending, self._pending_timing = [], dict(_NO_TIME)
+                else:
+                    self._forget_cache()
 
     def _turn(self, tokens: list[int]) -> dict[str, Any]:
         """The model's turn as the ids it generated, without the one that ended it."""
@@ -224,7 +249,9 @@ class Chat:
         keys = []
         for position, token in enumerate(ids):
             if token in kinds:
-                item, offset = next(queues[kinds[token]])
+                item, offset = next(queues[kinds[token]], (None, 0))
+                if item is None:
+                    raise MismatchError(f"the conversation has more {kinds[token]} placeholders than visual tokens")
                 first.setdefault(item.serial, position)
                 keys.append(-(item.serial << 32) - offset)
             else:
@@ -245,7 +272,10 @@ class Chat:
             if start < same and any(-key >> 32 == item.serial for key in keys[same:]):
                 same = start
         if same < (length := cache.get_seq_length()):
-            cache.crop(same - length)  # a negative number: how many positions to drop
+            try:
+                cache.crop(same - length)  # a negative number: how many positions to drop
+            except (RuntimeError, ValueError, NotImplementedError):
+                same = 0  # caches of sliding windows cannot be cut: start anew, from the media's visual tokens
         if same == 0:
             self._forget_cache()
         return same
@@ -260,12 +290,29 @@ class Chat:
             if any(item.kind == kind for item in fresh)
         }
         tensor = torch.tensor([ids], device=model.device)
+        defaults = model.generation_config
+        placeholder_ids = {model.config.image_token_id, model.config.video_token_id}
         return {
+            # Whatever a checkpoint's defaults say: one sequence, and never a placeholder, which would ask for visual
+            # tokens that do not exist.
+            "num_beams": 1,
+            "num_return_sequences": 1,
+            "cache_implementation": None,
+            "suppress_tokens": sorted(placeholder_ids.union(defaults.suppress_tokens or ())),
+            "max_new_tokens": defaults.max_new_tokens or 512,
             "input_ids": tensor,
             "attention_mask": torch.ones_like(tensor),
             "past_key_values": self._cache,
             "mm_encoder_outputs": encoded,
         }
+
+
+def _listed(media: Any) -> list[Any]:
+    """One medium, or several, as a list."""
+    single = isinstance(media, (str, bytes, bytearray, Image.Image, pvc_media.Picture, pvc_media.Video))
+    if single or hasattr(media, "__fspath__") or hasattr(media, "__array__"):
+        return [media]
+    return list(media)
 
 
 __all__ = ["Answer", "Chat"]

@@ -15,6 +15,7 @@ import torch
 
 from pvc.media import Picture, Video
 from pvc.model.cache import TemporalCache
+from pvc.model.inputs import steps_of_tiles
 from pvc.model.modeling import PVCForConditionalGeneration
 from pvc.processing.processor import PVCProcessor
 
@@ -68,7 +69,8 @@ def encode_picture(
 ) -> EncodedMedia:
     """Visual tokens of one picture; `options` are the image processor's (`image_steps`, `max_patches`)."""
     batch = processor.image_processor([picture.image], return_tensors="pt", **options)
-    pixels, steps = batch["pixel_values"], int(batch["image_steps"][0])
+    pixels = batch["pixel_values"]
+    steps = steps_of_tiles(batch["image_steps"], [len(pixels)], model.config)[0]
     tiles = []
     for start in range(0, len(pixels), TILES_PER_CHUNK):
         chunk = pixels[start : start + TILES_PER_CHUNK].to(model.device)

@@ -42,6 +42,9 @@ class MediaOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}")
+        given = [name for name in ("frames", "fps", "times") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given)} exclude each other")
 
     def sampling(self, default_frames: int) -> media.Sampling:
         if self.times is not None:
@@ -87,11 +90,20 @@ class Engine:
         return Chat(self, system)
 
     def open(self, source: Any, options: MediaOptions | None = None) -> media.Picture | media.Video:
-        """Read one picture or video (a path, bytes, PIL picture, array, list of pictures) within the limits."""
+        """Read one picture or video (a path, bytes, PIL picture, array, list of pictures) within the limits.
+
+        Videos are sampled as `options` say, also those in memory; a Picture or Video is taken as it is.
+        """
+        if isinstance(source, (media.Picture, media.Video)):
+            return source
         options = options or MediaOptions()
         side = int(dict(self.processor.video_processor.size)["height"])
         sampling = options.sampling(self.processor.video_processor.num_frames)
-        return media.load(source, sampling=sampling, size=(side, side))
+        opened = media.load(source, sampling=sampling, size=(side, side))
+        in_memory = not isinstance(source, (str, bytes, bytearray)) and not hasattr(source, "__fspath__")
+        if in_memory and isinstance(opened, media.Video):
+            return self.processor.video_processor.sampled(opened, sampling)
+        return opened
 
     def encode(
         self, items: Sequence[media.Picture | media.Video], options: MediaOptions | None = None

@@ -22,11 +22,12 @@ from pvc.model.modeling import PVCForConditionalGeneration
 
 @dataclass
 class Generation:
-    """What a running generation has produced so far: token ids, and the seconds until and since the first one."""
+    """What a running generation has produced so far: token ids, seconds until and since the first one, its error."""
 
     tokens: list[int] = field(default_factory=list)
     prefill_s: float = 0.0
     generate_s: float = 0.0
+    failure: BaseException | None = None
 
 
 class _Streamer(BaseStreamer):
@@ -74,14 +75,13 @@ def generate_text(
     """
     event = threading.Event()
     streamer = _Streamer(tokenizer, generation)
-    failure: list[BaseException] = []
 
     def work() -> None:
         try:
             with torch.inference_mode():
                 model.generate(**inputs, streamer=streamer, stopping_criteria=StoppingCriteriaList([_Stop(event)]))
         except BaseException as error:  # handed to the caller's thread, which raises it
-            failure.append(error)
+            generation.failure = error
             streamer.end()
 
     thread = threading.Thread(target=work, name="pvc-generate", daemon=True)
@@ -91,9 +91,21 @@ def generate_text(
             yield text
     finally:
         event.set()
-        thread.join()
-    if failure:
-        raise failure[0]
+        _join(thread)
+    if generation.failure is not None:
+        raise generation.failure
+
+
+def _join(thread: threading.Thread) -> None:
+    """Wait for the thread even while Ctrl-C is pressed again: it still writes to the cache. Then interrupt."""
+    interrupt: KeyboardInterrupt | None = None
+    while thread.is_alive():
+        try:
+            thread.join()
+        except KeyboardInterrupt as pressed:
+            interrupt = pressed
+    if interrupt is not None:
+        raise interrupt
 
 
 __all__ = ["Generation", "generate_text"]

@@ -51,12 +51,16 @@ class TemporalCache:
             for tensor in (*self.keys, *self.values)
         )
 
-    def check(self, num_clips: int, layers: int) -> None:
-        """Raise MismatchError unless the cache belongs to `num_clips` clips and `layers` temporal layers."""
+    def check(self, num_clips: int, layers: int, window: int | None, total_steps: int | None) -> None:
+        """Raise MismatchError unless the cache belongs to such clips of such a model."""
         if num_clips != self.num_clips:
             raise MismatchError(f"the cache holds {self.num_clips} clips, but {num_clips} clips are to be continued")
         if len(self.keys) != layers:
             raise MismatchError(f"the cache holds {len(self.keys)} temporal layers, but the model has {layers}")
+        if window != self.window:
+            raise MismatchError(f"the cache was made with temporal_window {self.window}, but the model has {window}")
+        if None not in (total_steps, self.total_steps) and total_steps != self.total_steps:
+            raise MismatchError(f"the cache was made for {self.total_steps} steps in total, not {total_steps}")
 
 
 def keep_recent(tensor: torch.Tensor, window: int | None) -> torch.Tensor:

@@ -18,7 +18,10 @@ def clip_sizes(grid: torch.Tensor | None, stored: int, what: str, default: list[
     """
     if grid is None:
         return default
-    sizes = [int(size) for size in grid[:, 0].tolist()]
+    rows = [[int(value) for value in row] for row in grid.tolist()]
+    sizes = [row[0] for row in rows]
+    if any(len(row) != 3 or row[0] < 1 or row[1:] != [1, 1] for row in rows):
+        raise MismatchError(f"every row of the grid must be [{what}, 1, 1] with at least 1 of them, not {rows}")
     if sum(sizes) != stored:
         raise MismatchError(f"the grid has {sum(sizes)} {what}, but {stored} {what} were passed")
     return sizes

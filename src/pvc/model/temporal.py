@@ -23,6 +23,10 @@ from pvc.model.layout import ClipLayout, Group
 
 SINUSOID_WIDTH = 256
 
+# CUDA's attention kernels take the batch as a grid dimension of at most 65,535; C * N passes that at 64 clips of
+# 448 px (pytorch issue 142228).
+MAX_ATTENTION_BATCH = 65_535
+
 KeyValue = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -193,8 +197,12 @@ class PVCTemporalAttention(nn.Module):
             mask = causal_mask(steps, past, self.window, query.dtype, query.device)
             options["is_causal"] = False
         attention = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
-        attended, _ = attention(self, *heads, mask, scaling=self.head_dim**-0.5, dropout=0.0, **options)
-        return attended.flatten(2).transpose(0, 1)  # (C N, T, D) -> (T, C N, D)
+        pieces = []
+        for part in zip(*(tensor.split(MAX_ATTENTION_BATCH) for tensor in heads), strict=True):
+            attended, _ = attention(self, *part, mask, scaling=self.head_dim**-0.5, dropout=0.0, **options)
+            pieces.append(attended.flatten(2))
+        joined = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        return joined.transpose(0, 1)  # (C N, T, D) -> (T, C N, D)
 
 
 class PVCTemporalBlock(nn.Module):

@@ -130,6 +130,7 @@ class PVCVisionPreTrainedModel(InternVLVisionPreTrainedModel):
     _no_split_modules = ["PVCVisionLayer"]
     # flex attention ignores is_causal without a mask, which would silently let steps see the future.
     _supports_flex_attn = False
+    _keep_in_fp32_modules_strict = ["modulation"]
     _can_record_outputs = {"hidden_states": PVCVisionLayer, "attentions": InternVLVisionAttention}
 
     @torch.no_grad()
@@ -215,7 +216,7 @@ class PVCVisionModel(PVCVisionPreTrainedModel):
             if len(set(steps)) != 1:
                 raise UsageError(f"clips encoded in pieces must have equally many steps per call, not {steps}")
             if cache is not None:
-                cache.check(len(frames), self.config.num_temporal_layers or 0)
+                cache.check(len(frames), self.config.num_temporal_layers or 0, self.config.temporal_window, total_steps)
                 offset, total_steps = cache.steps, total_steps or cache.total_steps
         if self.config.timestep == "relative":
             if (offset or use_cache) and total_steps is None:

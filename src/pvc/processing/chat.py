@@ -88,6 +88,8 @@ def _mark_part(part: Any, role: str, marked: MarkedChat, number: int) -> dict[st
     if kind == "text" and isinstance(part.get("text"), str):
         return {"type": "text", "text": marked.mark(part["text"], role) if part["text"] else ""}
     if kind == "tokens":
+        if role != "assistant":
+            raise UsageError(f"message {number}: only an assistant's turn may hold a part of type 'tokens'")
         return {"type": "text", "text": marked.mark([int(token) for token in part["tokens"]], role)}
     if kind in MEDIA_KEYS:
         sources = [part[key] for key in MEDIA_KEYS[kind] if key in part]

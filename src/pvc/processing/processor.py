@@ -8,7 +8,6 @@ K tokens per frame and step.
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -109,6 +108,12 @@ class PVCProcessor(ProcessorMixin):
             ("video", self.video_token, 0 if videos is None else len(self.video_processor.listed(videos))),
         ):
             found = sum(sample.count(token) for sample in samples)
+            if kind == "image" and _is_nested(images) and len(images) == len(samples):
+                for number, (sample, own) in enumerate(zip(samples, images, strict=True)):
+                    if sample.count(token) != len(own):
+                        raise MismatchError(
+                            f"text {number} has {sample.count(token)} image placeholders, but {len(own)} images"
+                        )
             if found != items:
                 raise MismatchError(f"the text has {found} {kind} placeholders, but {items} {kind}s were passed")
 
@@ -139,14 +144,21 @@ class PVCProcessor(ProcessorMixin):
 
     # Chat messages
 
-    @cached_property
+    @property
     def plain(self) -> PlainEncoder:
-        return PlainEncoder(self.tokenizer)
+        """Encoder of user text, made anew when the tokenizer has grown: a new token must not be matched either."""
+        known = self.__dict__.get("_plain")
+        if known is None or known[0] != len(self.tokenizer):
+            known = self.__dict__["_plain"] = (len(self.tokenizer), PlainEncoder(self.tokenizer))
+        return known[1]
 
     def to_dict(self) -> dict[str, Any]:
-        state = super().to_dict()
-        state.pop("plain", None)
-        return state
+        kept = self.__dict__.pop("_plain", None)
+        try:
+            return super().to_dict()
+        finally:
+            if kept is not None:
+                self.__dict__["_plain"] = kept
 
     def apply_chat_template(self, conversation: Any, *args: Any, tokenize: bool = False, **kwargs: Any) -> Any:
         """Conversation to text (`tokenize=False`, transformers' own way) or, safely, to model inputs.
@@ -208,7 +220,14 @@ class PVCProcessor(ProcessorMixin):
             return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
         tokens = []
+        for kind, given, wanted in (
+            ("image", len(media.get("image_grid_thw", ())), sum(len(chat.images) for chat in marked)),
+            ("video", len(media.get("timestamps", ())), sum(len(chat.videos) for chat in marked)),
+        ):
+            if given != wanted:
+                raise MismatchError(f"the messages have {wanted} {kind}s, but {given} were processed")
         for chat in marked:
+            self._refuse_placeholders(chat.texts)
             rendered = super().apply_chat_template(
                 chat.messages, chat_template=template, tokenize=False, add_generation_prompt=prompt
             )
@@ -222,6 +241,11 @@ class PVCProcessor(ProcessorMixin):
                     )
             tokens.append(encode_rendered(rendered, chat, tokenize, self.plain, self.tokenizer.eos_token_id))
         return tokens
+
+    def _refuse_placeholders(self, texts: list[str | list[int]]) -> None:
+        for ids in texts:
+            if isinstance(ids, list) and {self.image_token_id, self.video_token_id}.intersection(ids):
+                raise UsageError("a part of type 'tokens' must not hold placeholder ids")
 
     def pad(self, tokens: list[ChatTokens], mask: bool = False) -> dict[str, list[list[int]]]:
         """Ids and attention masks of several conversations, padded on the left to the longest."""
@@ -240,6 +264,10 @@ class PVCProcessor(ProcessorMixin):
 def _replace(text: str, token: str, replacement: Any) -> str:
     pieces = text.split(token)
     return pieces[0] + "".join(replacement() + piece for piece in pieces[1:])
+
+
+def _is_nested(images: Any) -> bool:
+    return isinstance(images, (list, tuple)) and bool(images) and all(isinstance(own, (list, tuple)) for own in images)
 
 
 def _flat_images(images: Any) -> list[Any]:

@@ -61,6 +61,23 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
         unknown = sorted(set(kwargs) - set(self.valid_kwargs.__annotations__) - {"return_tensors"})
         if unknown:
             raise UsageError(f"unknown video options: {', '.join(unknown)}")
+        fixed = [
+            name
+            for name in (
+                "do_resize",
+                "do_rescale",
+                "rescale_factor",
+                "do_normalize",
+                "image_mean",
+                "image_std",
+                "resample",
+            )
+            if kwargs.get(name) is not None and kwargs[name] != getattr(self, name)
+        ]
+        if fixed:
+            raise UsageError(
+                f"{', '.join(fixed)} cannot be changed from call to call; set it when making the processor"
+            )
         size = kwargs.get("size") or self.size
         height, width = (size["height"], size["width"]) if isinstance(size, dict) else (size.height, size.width)
         loaded = self.load_videos(videos, size=(height, width), **kwargs)
@@ -76,6 +93,8 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
     def load_videos(self, videos: Any, size: tuple[int, int] | None = None, **kwargs: Any) -> list[media.Video]:
         """Every video decoded and sampled; `kwargs` as for `preprocess`."""
         items = self.listed(videos)
+        if not items:
+            raise UsageError("no videos to process")
         sample = kwargs.get("do_sample_frames")
         sample = self.do_sample_frames if sample is None else sample
         timestamps = kwargs.get("timestamps") or self._times_from_metadata(kwargs.get("video_metadata"), len(items))
@@ -91,7 +110,7 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
                 times = timestamps[number] if timestamps is not None else None
                 video = item if isinstance(item, media.Video) else media.Video.from_frames(item, timestamps=times)
                 if sample and not isinstance(item, media.Video):
-                    video = self._sampled(video, sampling)
+                    video = self.sampled(video, sampling)
             loaded.append(video)
         return loaded
 
@@ -112,6 +131,9 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
         return flat
 
     def _sampling(self, kwargs: dict[str, Any]) -> media.Sampling:
+        given = [name for name in ("num_frames", "fps", "times") if kwargs.get(name) is not None]
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given)} exclude each other")
         if kwargs.get("times") is not None:
             return media.Sampling(times=tuple(kwargs["times"]))
         fps = kwargs.get("fps")
@@ -121,8 +143,13 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
         return media.Sampling(frames=frames if frames is not None else self.num_frames)
 
     @staticmethod
-    def _sampled(video: media.Video, sampling: media.Sampling) -> media.Video:
-        indices, warnings = media.choose(video.timestamps, video.duration, sampling, media.DEFAULT_LIMITS)
+    def sampled(video: media.Video, sampling: media.Sampling) -> media.Video:
+        if sampling.fps is None and sampling.times is None and (sampling.frames or 0) >= len(video.frames):
+            return video
+        start = video.timestamps[0]
+        rebased = [time - start for time in video.timestamps]
+        duration = None if video.duration is None else max(video.duration - start, rebased[-1])
+        indices, warnings = media.choose(rebased, duration, sampling, media.DEFAULT_LIMITS)
         times = [video.timestamps[index] for index in indices]
         return media.Video(
             frames=video.frames[indices],

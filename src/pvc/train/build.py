@@ -65,11 +65,12 @@ def build_config(recipe: Recipe, stage: Stage, vocab_size: int, image_token: int
 
 
 def build_model(recipe: Recipe, stage: Stage, processor: PVCProcessor) -> PVCForConditionalGeneration:
-    """A model with random weights in the shape that `stage` asks for."""
+    """A model with random weights in the shape that `stage` asks for; the processor is made to fit it."""
     torch.manual_seed(recipe.seed)
     tokenizer = processor.tokenizer
     config = build_config(recipe, stage, len(tokenizer), processor.image_token_id, processor.video_token_id)
     config._attn_implementation = "sdpa"
+    processor.tokens_per_frame = config.tokens_per_frame
     model = PVCForConditionalGeneration(config)
     # transformers leaves position embeddings at zero, which is right for a checkpoint to be loaded into, and slow
     # to learn from.
@@ -89,7 +90,6 @@ def grow(
     recipe: Recipe, stage: Stage, processor: PVCProcessor, weights: dict[str, torch.Tensor]
 ) -> tuple[PVCForConditionalGeneration, list[str]]:
     """A model for `stage` that starts from `weights`; returns the names of tensors that start anew, too."""
-    processor.tokens_per_frame = build_config(recipe, stage, len(processor.tokenizer), 0, 1).tokens_per_frame
     model = build_model(recipe, stage, processor)
     # Tied weights are one tensor under two names; naming it once keeps it from being called new.
     state = {key: value for key, value in model.state_dict().items() if key != "lm_head.weight"}

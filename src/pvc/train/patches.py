@@ -19,6 +19,9 @@ from pvc.model.vision import PVCVisionModel
 class PatchReader(nn.Module):
     """A tower and a linear head over every patch."""
 
+    # The loss is a mean of its own batch; otherwise Trainer would scale it by the number of processes.
+    accepts_loss_kwargs = False
+
     def __init__(self, tower: PVCVisionModel, classes: int) -> None:
         super().__init__()
         self.tower = tower
@@ -33,7 +36,7 @@ class PatchReader(nn.Module):
         output = {"logits": logits}
         if labels is not None:
             # Most patches are background; without less weight for it, naming nothing is a good answer.
-            weight = torch.ones(logits.shape[-1])
+            weight = logits.new_ones(logits.shape[-1])
             weight[0] = 0.2
             output["loss"] = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), weight=weight)
         return output
