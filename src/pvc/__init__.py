@@ -11,6 +11,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pvc import errors as errors
+    from pvc import media as media
     from pvc.engine import load as load
     from pvc.model.config import PVCConfig as PVCConfig
     from pvc.model.config import PVCVisionConfig as PVCVisionConfig
@@ -33,12 +35,14 @@ _CLASSES = {
     "PVCVideoProcessor": "pvc.processing.video",
     "PVCProcessor": "pvc.processing.processor",
 }
-__all__ = ["__version__", "load", *_CLASSES]
+__all__ = ["__version__", "errors", "load", "media", *_CLASSES]
 
 
 def __getattr__(name: str) -> Any:
     if name == "load":
         return importlib.import_module("pvc.engine").load
+    if name in ("media", "errors"):
+        return importlib.import_module(f"pvc.{name}")
     if name in _CLASSES:
         importlib.import_module("pvc.auto")  # whoever holds a class can use the Auto classes, too
         return getattr(importlib.import_module(_CLASSES[name]), name)

@@ -104,9 +104,8 @@ def test_conversation_from_a_pipe(checkpoint, media):
         "unread",
     ]
     done = run("ask", media / "a picture.png", "--model", checkpoint, stdin="\n".join(lines), check=0)
-    assert "12 visual tokens" in done.stderr
-    assert "(video" in done.stderr
-    assert "6 frames, 6 visual tokens" in done.stderr
+    assert "visual tokens" not in done.stderr, "progress is for terminals"
+    assert len(done.stdout.splitlines()) >= 3
     assert "nowhere.png" in done.stderr
     assert "(forgotten)" in done.stderr
 

@@ -132,3 +132,65 @@ def test_index_cannot_leave_the_directory(broken):
     (broken / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../model.safetensors"}}))
     with pytest.raises(CheckpointError, match="outside the directory"):
         pvc.load(broken)
+
+
+def test_a_directory_cannot_run_code(broken, capsys, monkeypatch):
+    """transformers would ask on the terminal; an answer of yes on standard input must not matter."""
+    import io
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\ny\ny\n"))
+    (broken / "evil.py").write_text("raise SystemError('executed')\nclass Evil: pass\n")
+    for name in ("config.json", "processor_config.json", "tokenizer_config.json"):
+        original = (broken / name).read_text()
+        edit(broken / name, lambda c: c.update(auto_map={"AutoTokenizer": "evil.Evil", "AutoProcessor": "evil.Evil"}))
+        with pytest.raises(CheckpointError, match="auto_map"):
+            pvc.load(broken)
+        (broken / name).write_text(original)
+    edit(broken / "config.json", lambda c: c["text_config"].update(auto_map={"AutoConfig": "evil.Evil"}))
+    with pytest.raises(CheckpointError, match="auto_map"):
+        pvc.load(broken)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("config.json", lambda c: c.update(text_config=5)),
+        ("config.json", lambda c: c.update(vision_config=[])),
+        ("config.json", lambda c: c["text_config"].update(hiden_size=5)),
+        ("config.json", lambda c: c["vision_config"].update(num_attention_heads=0)),
+        ("config.json", lambda c: c["text_config"].update(num_attention_heads=0)),
+        ("config.json", lambda c: c["vision_config"].update(patch_size=0)),
+        ("config.json", lambda c: c["vision_config"].update(hidden_size="many")),
+        ("config.json", lambda c: c["text_config"].update(hidden_act="magic")),
+        ("config.json", lambda c: c.update(projector_hidden_act="magic")),
+        ("config.json", lambda c: c.update(dtype="foo")),
+        ("processor_config.json", lambda c: c.update(video_processor=[])),
+        ("processor_config.json", lambda c: c["image_processor"].update(size=5)),
+        ("processor_config.json", lambda c: c["video_processor"].update(size={"height": 32, "width": 64})),
+        ("processor_config.json", lambda c: c["image_processor"].update(size={"height": 32, "width": 64})),
+    ],
+)
+def test_odd_values_are_checkpoint_errors(broken, name, change):
+    edit(broken / name, change)
+    with pytest.raises(CheckpointError) as caught:
+        pvc.load(broken).chat().ask("x", [torch.zeros(32, 32, 3, dtype=torch.uint8).numpy()])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("template", [None, "{% for %}", "{{ raise_exception('no') }}", "nothing"])
+def test_templates_that_do_not_work(broken, template):
+    path = broken / "chat_template.jinja"
+    if template is None:
+        path.unlink()
+    else:
+        path.write_text(template)
+    with pytest.raises(CheckpointError, match="template"):
+        pvc.load(broken)
+
+
+def test_a_bad_generation_config(broken):
+    (broken / "generation_config.json").write_text("{")
+    with pytest.raises(CheckpointError, match="generation_config"):
+        pvc.load(broken)
+    (broken / "generation_config.json").write_text(json.dumps({"num_beams": 3, "num_return_sequences": 2}))
+    assert pvc.load(broken).chat().ask("x").completion_tokens > 0

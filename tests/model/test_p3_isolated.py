@@ -22,6 +22,18 @@ def test_p3_batch_equals_one_by_one(dtype, attention):
             assert relative_difference(batched, alone) <= limit(dtype)
 
 
+def test_p3_attention_in_parts_is_the_same(monkeypatch):
+    """CUDA kernels take at most 65,535 rows; here the limit is made small."""
+    from pvc.model import temporal
+
+    model, clips = tiny_model(), frames(12)
+    with torch.no_grad():
+        whole = model.model.encode_clips(clips, frames=[4, 4, 4])[0]
+        monkeypatch.setattr(temporal, "MAX_ATTENTION_BATCH", 20)
+        parts = model.model.encode_clips(clips, frames=[4, 4, 4])[0]
+    assert all(relative_difference(a, b) <= 1e-5 for a, b in zip(parts, whole, strict=True))
+
+
 def test_p3_another_clip_changes_nothing():
     """Bit-equal when only a neighbour's pixels change: shapes, and so kernels, stay the same."""
     model = tiny_model()

@@ -53,6 +53,24 @@ def test_p6_grids(tiny):
         tiny.get_video_features(frames(4), video_grid_thw=torch.tensor([[5, 1, 1]]))
 
 
+def test_p6_grids_of_another_form(tiny):
+    for grid in ([[2, 7, 9]], [[2, 1, 1], [0, 1, 1]]):
+        with pytest.raises(MismatchError, match="every row of the grid"):
+            tiny.get_image_features(frames(2), image_grid_thw=torch.tensor(grid))
+
+
+def test_p6_caches_of_others():
+    from pvc.testing import tiny_model
+
+    _, cache = tiny_model(vision={"temporal_window": 4}).model.encode_frames(frames(2))
+    with pytest.raises(MismatchError, match="temporal_window 4, but the model has None"):
+        tiny_model().model.encode_frames(frames(1), cache)
+    relative = tiny_model(vision={"timestep": "relative"}).model
+    _, cache = relative.encode_frames(frames(2), total_steps=4)
+    with pytest.raises(MismatchError, match="4 steps in total, not 40"):
+        relative.encode_frames(frames(1), cache, total_steps=40)
+
+
 def test_p6_steps(tiny):
     with pytest.raises(MismatchError, match="3 entries, but there are 2 tiles"):
         tiny.get_image_features(frames(2), image_steps=torch.tensor([4, 4, 4]))

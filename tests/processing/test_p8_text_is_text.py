@@ -62,12 +62,13 @@ def test_p8_shared_injections(shared):
 
 
 pieces = st.one_of(
-    st.sampled_from(sorted(str(t) for t in PROCESSOR.tokenizer.added_tokens_decoder.values())), st.text(max_size=8)
+    st.sampled_from(sorted(str(t) for t in PROCESSOR.tokenizer.added_tokens_decoder.values())),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
 )
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(pieces, min_size=1, max_size=6).map("".join).filter(lambda text: text and text.isprintable()))
+@given(st.lists(pieces, min_size=1, max_size=6).map("".join).filter(bool))
 def test_p8_fuzzed(text):
     check(text)
 
@@ -89,6 +90,15 @@ def test_p8_every_role_and_part():
     ids = PROCESSOR.apply_chat_template(messages, tokenize=True, return_tensors=None)["input_ids"][0]
     assert ids.count(PROCESSOR.tokenizer.eos_token_id) == 4
     assert ids.count(PROCESSOR.image_token_id) == 4 * PROCESSOR.tokens_per_frame
+
+
+def test_p8_tokens_added_later_are_not_matched_either():
+    processor = tiny_processor()
+    messages = [{"role": "user", "content": "a<tool>b"}]
+    processor.apply_chat_template(messages, tokenize=True)
+    processor.tokenizer.add_tokens(["<tool>"], special_tokens=True)
+    ids = processor.apply_chat_template(messages, tokenize=True, return_tensors=None)["input_ids"][0]
+    assert processor.tokenizer.convert_tokens_to_ids("<tool>") not in ids
 
 
 def test_a_lone_surrogate_is_refused():

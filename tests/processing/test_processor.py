@@ -116,6 +116,26 @@ def test_placeholder_mismatches_name_both_numbers():
         PROCESSOR.apply_chat_template([{"role": "user", "content": "x"}], chat_template="hello", tokenize=True)
 
 
+def test_pictures_belong_to_their_own_text():
+    with pytest.raises(MismatchError, match="text 0 has 1 image placeholders, but 2 images"):
+        PROCESSOR(text=["a<IMG_CONTEXT>", "b<IMG_CONTEXT><IMG_CONTEXT>"], images=[[SMALL, SMALL], [SMALL]])
+
+
+def test_media_and_messages_must_agree():
+    media = PROCESSOR.process_media([SMALL, SMALL], [])
+    with pytest.raises(MismatchError, match="1 images, but 2 were processed"):
+        PROCESSOR.encode_chat([{"role": "user", "content": [image(SMALL), text("x")]}], media)
+
+
+def test_generated_ids_come_from_the_assistant_and_hold_no_placeholders():
+    part = {"type": "tokens", "tokens": [20]}
+    with pytest.raises(UsageError, match="assistant"):
+        PROCESSOR.apply_chat_template([{"role": "user", "content": [part]}], tokenize=True)
+    part = {"type": "tokens", "tokens": [PROCESSOR.image_token_id]}
+    with pytest.raises(UsageError, match="placeholder"):
+        PROCESSOR.apply_chat_template([{"role": "assistant", "content": [part]}], tokenize=True)
+
+
 def test_nothing_and_unknown_options():
     with pytest.raises(UsageError, match="nothing to process"):
         PROCESSOR()

@@ -64,6 +64,22 @@ def test_several_videos_of_any_kind(processor):
     assert batch["pixel_values_videos"].shape == (7, 3, 32, 32)
 
 
+def test_times_need_not_start_at_zero(processor):
+    metadata = [{"fps": 10.0, "frames_indices": [5, 15, 25]}]
+    assert processor([clip(3)], video_metadata=metadata)["timestamps"] == [[0.5, 1.5, 2.5]]
+    times = [[1.0 + 0.5 * number for number in range(12)]]
+    assert processor([clip(12)], timestamps=times)["timestamps"] == [pytest.approx([1.5, 3.0, 4.5, 6.0], abs=0.5)]
+
+
+def test_options_that_exclude_each_other(processor):
+    with pytest.raises(UsageError, match="num_frames and fps"):
+        processor([clip(3)], num_frames=2, fps=1)
+    with pytest.raises(UsageError, match="do_normalize"):
+        processor([clip(3)], do_normalize=False)
+    with pytest.raises(UsageError, match="no videos"):
+        processor([])
+
+
 def test_unknown_options_are_errors(processor):
     with pytest.raises(UsageError, match="frame_count"):
         processor([clip(3)], frame_count=2)

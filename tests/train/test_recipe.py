@@ -44,6 +44,26 @@ def test_mistakes_are_named(change, message, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda d: d["model"]["vision"].update(num_layers=3),
+            "stage patches: unknown key in vision_config: num_layers",
+        ),
+        (lambda d: d["stages"][1].update(downsample_ratio=0.3), "stage base: downsample_ratio is 0.3"),
+        (lambda d: d["model"]["vision"].pop("image_size"), "image_size"),
+        (lambda d: d["model"]["vision"].update(temporal_window=2), "stage pvc: temporal_window 2 is shorter"),
+        (lambda d: d["model"]["text"].update(hiden_size=3), "unknown key in text_config: hiden_size"),
+    ],
+)
+def test_models_that_cannot_be_built_are_named_before_anything_runs(change, message, tmp_path):
+    from pvc.train.build import check_recipe
+
+    with pytest.raises(ConfigError, match=message):
+        check_recipe(load_recipe(edited(tmp_path, change)))
+
+
 def test_no_file_and_no_yaml(tmp_path):
     with pytest.raises(UsageError, match="cannot read"):
         load_recipe(tmp_path / "nowhere.yaml")

@@ -92,6 +92,15 @@ def test_unknown_tasks(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_two_chat_stages_of_different_ratios(tmp_path):
+    stages = [
+        {**TINY["stages"][1], "name": name, "steps": 2, "downsample_ratio": ratio}
+        for name, ratio in (("a", 0.5), ("b", 0.25))
+    ]
+    model = run_recipe(recipe(stages=stages), tmp_path, report=lambda line: None)
+    assert pvc.load(model, device="cpu").processor.tokens_per_frame == 1
+
+
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch):
     original = running.ChatCollator.__call__
 

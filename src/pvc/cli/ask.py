@@ -21,8 +21,10 @@ from pvc.errors import ForbiddenError, MediaError, UsageError
 if TYPE_CHECKING:
     from pvc.engine.engine import Engine, MediaOptions
 
-_PICTURES = ".png .jpg .jpeg .webp .gif .bmp .tif .tiff .ico .jp2 .svg .heic"
-_VIDEOS = ".mp4 .m4v .m4a .mov .mkv .webm .avi .ts .mts .m2ts .mpg .mpeg .m3u8 .h264 .flv .wmv .pvc"
+_PICTURES = ".png .jpg .jpeg .webp .gif .bmp .tif .tiff .ico .jp2 .svg .heic .heif .avif .jxl .psd"
+_VIDEOS = (
+    ".mp4 .m4v .m4a .mov .mkv .webm .avi .ts .mts .m2ts .mpg .mpeg .m3u8 .h264 .flv .wmv .ogv .3gp .3g2 .mxf .vob .pvc"
+)
 _MEDIA_SUFFIXES = frozenset(f"{_PICTURES} {_VIDEOS}".split())
 
 

@@ -7,6 +7,7 @@ program. Lines from a pipe are questions, too. Called by `ask.py`.
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from pvc import media as pvc_media
@@ -37,7 +38,7 @@ def converse(
         _show(chat, opened, media_options)
     while True:
         try:
-            line = input("> " if interactive else "").strip()
+            line = _read(interactive).strip()
         except EOFError:
             if interactive:
                 print()
@@ -54,8 +55,18 @@ def converse(
                 _command(chat, line, engine, media_options, sampling)
             else:
                 _answer(chat, line, said)
+        except KeyboardInterrupt:
+            print("\n(stopped)", file=sys.stderr)
         except PVCError as error:
             print(f"pvc: {error}", file=sys.stderr)
+
+
+def _read(interactive: bool) -> str:
+    """The next line; the prompt goes to stdout only where that is the terminal, never into a file of answers."""
+    if interactive and not sys.stdout.isatty():
+        print("> ", end="", file=sys.stderr, flush=True)
+        return input()
+    return input("> " if interactive else "")
 
 
 def _command(chat: Chat, line: str, engine: Engine, options: MediaOptions, sampling: pvc_media.Sampling) -> None:
@@ -73,16 +84,17 @@ def _command(chat: Chat, line: str, engine: Engine, options: MediaOptions, sampl
 def _show(chat: Chat, opened: list[Any], options: MediaOptions) -> None:
     for item in chat.add(opened, options):
         what = f"{len(item.timestamps)} frames" if item.kind == "video" else f"{item.tiles} tiles, {item.steps} steps"
-        print(f"({item.kind} {item.name}: {what}, {len(item.tokens)} visual tokens)", file=sys.stderr)
+        if sys.stderr.isatty():
+            print(f"({item.kind} {item.name}: {what}, {len(item.tokens)} visual tokens)", file=sys.stderr)
         for warning in item.warnings:
             print(f"pvc: warning: {item.name}: {warning}", file=sys.stderr)
 
 
 def _answer(chat: Chat, question: str, said: dict[str, Any]) -> None:
-    pieces = chat.stream(question, **said)
     try:
-        for piece in pieces:
-            print(piece, end="", flush=True)
+        with closing(chat.stream(question, **said)) as pieces:
+            for piece in pieces:
+                print(piece, end="", flush=True)
     except KeyboardInterrupt:
         print(" (stopped)", end="", file=sys.stderr)
     print(flush=True)

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a bug of ours, 2 usage, 3 media refused or unreadable, 4 f
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -52,6 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the program; returns the exit code. `--debug` (anywhere) shows tracebacks."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # an answer may hold what the terminal cannot show
     if not debug:
         warnings.simplefilter("ignore")
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -72,6 +76,10 @@ def main(arguments: list[str] | None = None) -> int:
         # Whoever read our output (head, less) has gone; nothing is left to say, not even by the interpreter.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if debug:
+            raise
+        return _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
     except Exception as error:
         # Typer's own complaints about arguments have no public base class in all of its versions.
         if hasattr(error, "format_message"):
@@ -92,9 +100,4 @@ def _one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() or c.isspace() else repr(c)[1:-1] for c in text).split())
 
 
-def run() -> None:
-    """Entry point of the `pvc` script."""
-    sys.exit(main())
-
-
-__all__ = ["app", "main", "run"]
+__all__ = ["app", "main"]

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pvc.cli.progress import Journal
+from pvc.extras import require
 
 
 def train(
@@ -18,9 +19,14 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe and stop.")] = False,
 ) -> None:
     """Train a model from a recipe. A run that was interrupted goes on; what it does is in OUT/log.txt."""
+    for module in ("pydantic", "yaml", "accelerate", "matplotlib"):  # all of them before hours of work, not after
+        require(module, "train")
+
+    from pvc.train.build import check_recipe
     from pvc.train.recipe import load_recipe
 
     loaded = load_recipe(recipe)
+    check_recipe(loaded)
     if dry_run:
         print(f"{recipe}: ok, {len(loaded.stages)} stages: {', '.join(stage.name for stage in loaded.stages)}")
         return

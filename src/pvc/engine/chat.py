@@ -7,7 +7,7 @@ A chat belongs to one thread. Leaves out how media become tokens (`encode.py`) a
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -140,7 +140,7 @@ class Chat:
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int | None = None,
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, None]:
         """Ask, and yield the answer's text as it is generated; afterwards `last` describes it.
 
         Closing the iterator early stops the generation; what was said until then stays part of the conversation.
@@ -187,7 +187,7 @@ class Chat:
         new: list[EncodedMedia],
         timing: dict[str, float],
         seed: int | None,
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, None]:
         self._refuse_while_answering()
         shown = [*self._pending, *new]
         timing = {phase: seconds + self._pending_timing[phase] for phase, seconds in timing.items()}

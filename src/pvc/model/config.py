@@ -6,10 +6,11 @@ errors. Leaves out how media are prepared: that is the processors' configuration
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig
+from transformers import AutoConfig, GenerationConfig
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.internvl.configuration_internvl import InternVLVisionConfig
 
@@ -21,6 +22,19 @@ _FRAMEWORK_KEYS |= frozenset({"auto_map", "torch_dtype", "dtype", "transformers_
 
 TIMESTEP_SCALES = {"index": 100.0, "relative": 1000.0}
 DOWNSAMPLE_RATIOS = (0.5, 0.25, 0.125)
+
+
+# Keys of language models' configurations that are no fields (any more), but that checkpoints of the field still carry.
+_LEGACY_TEXT_KEYS = frozenset(
+    {"rope_theta", "rope_scaling", "rope_parameters", "use_bfloat16", "rotary_emb_base", "attn_implementation"}
+)
+
+
+def _reject_unknown_text(text: PreTrainedConfig, given: dict[str, Any]) -> None:
+    """A misspelt key of the language model would otherwise be kept as an attribute that nobody reads."""
+    known = {field.name for field in dataclasses.fields(text)} | set(text.attribute_map) | _LEGACY_TEXT_KEYS
+    known |= set(GenerationConfig().to_dict())
+    _reject_unknown("text_config", {key: None for key in given if key not in known})
 
 
 def _reject_unknown(kind: str, kwargs: dict[str, Any]) -> None:
@@ -66,6 +80,11 @@ class PVCVisionConfig(InternVLVisionConfig):
             raise ConfigError(f"timestep is {self.timestep!r}; it must be one of {', '.join(TIMESTEP_SCALES)}")
         if self.timestep_scale is None:
             self.timestep_scale = TIMESTEP_SCALES[self.timestep]
+        for name in ("hidden_size", "num_attention_heads", "num_hidden_layers", "intermediate_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if min((*self.image_size, *self.patch_size)) < 1:
+            raise ConfigError(f"image_size {self.image_size} and patch_size {self.patch_size} must be at least 1")
         if not self.timestep_scale > 0:
             raise ConfigError(f"timestep_scale is {self.timestep_scale}; it must be greater than 0")
         for name in ("temporal_window", "timestep_limit"):
@@ -135,6 +154,7 @@ class PVCConfig(PreTrainedConfig):
         if isinstance(self.text_config, dict):
             text = dict(self.text_config)
             self.text_config = AutoConfig.for_model(text.pop("model_type", "qwen2"), **text)
+            _reject_unknown_text(self.text_config, text)
         super().__post_init__(**kwargs)
         self._check()
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import GenerationConfig
 
+from pvc.errors import ConfigError, UsageError
 from pvc.model.config import PVCConfig
 from pvc.model.modeling import PVCForConditionalGeneration
 from pvc.processing.image import PVCImageProcessor
@@ -46,6 +48,25 @@ def build_processor(recipe: Recipe) -> PVCProcessor:
         tokens_per_frame=config.tokens_per_frame,
         chat_template=tokenizer.chat_template,
     )
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Build what every stage asks for, as far as it costs nothing: configurations and tasks.
+
+    Raises:
+        ConfigError: naming the stage and what is wrong with it.
+        UsageError: unknown tasks.
+    """
+    unknown = sorted({task for stage in recipe.stages for task in stage.tasks} - set(TASKS))
+    if unknown:
+        raise UsageError(f"unknown tasks: {', '.join(unknown)}; there are {', '.join(TASKS)}")
+    if not isinstance(recipe.model.vision.get("image_size"), int):
+        raise ConfigError("model.vision.image_size must be a number of pixels")
+    for stage in recipe.stages:
+        try:
+            build_config(recipe, stage, recipe.model.vocab_size, 0, 1)
+        except (ValueError, TypeError, StrictDataclassError) as error:
+            raise ConfigError(f"stage {stage.name}: {' '.join(str(error).split())}") from error
 
 
 def build_config(recipe: Recipe, stage: Stage, vocab_size: int, image_token: int, video_token: int) -> PVCConfig:
@@ -115,4 +136,4 @@ def parameters_by_part(model: Any) -> dict[str, int]:
     return parts
 
 
-__all__ = ["build_config", "build_model", "build_processor", "corpus", "grow", "parameters_by_part"]
+__all__ = ["build_config", "build_model", "build_processor", "check_recipe", "corpus", "grow", "parameters_by_part"]

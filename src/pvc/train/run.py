@@ -17,7 +17,6 @@ import torch
 from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
@@ -25,8 +24,8 @@ from transformers.trainer_utils import get_last_checkpoint
 import pvc.auto  # noqa: F401  # so that a saved processor can be loaded
 from pvc.errors import PVCError, UsageError
 from pvc.processing.processor import PVCProcessor
-from pvc.synthetic import PATCH_CLASSES, TASKS
-from pvc.train.build import build_model, build_processor, grow, parameters_by_part
+from pvc.synthetic import PATCH_CLASSES
+from pvc.train.build import build_model, build_processor, check_recipe, grow, parameters_by_part
 from pvc.train.curve import draw_curve
 from pvc.train.data import ChatCollator, PatchCollator, SyntheticSamples
 from pvc.train.patches import PatchReader
@@ -61,13 +60,6 @@ class _Log(TrainerCallback):
             f"{self.stage.name}: step {state.global_step}/{self.stage.steps}  loss {logs['loss']:.4f}  "
             f"{left / 60:.0f} min left"
         )
-
-
-class _InOrder(Trainer):
-    """Takes samples by index: they are independent already, and a resumed run sees the same ones."""
-
-    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> SequentialSampler:
-        return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]  # a map-style dataset
 
 
 def run_recipe(recipe: Recipe, directory: str | Path, report: Report = print, threads: int = 1) -> Path:
@@ -132,9 +124,7 @@ def _processor(recipe: Recipe, directory: Path) -> PVCProcessor:
 
 
 def _claim(recipe: Recipe, directory: Path) -> None:
-    unknown = sorted({task for stage in recipe.stages for task in stage.tasks} - set(TASKS))
-    if unknown:
-        raise UsageError(f"unknown tasks: {', '.join(unknown)}; there are {', '.join(TASKS)}")
+    check_recipe(recipe)
     directory.mkdir(parents=True, exist_ok=True)
     stamp, text = directory / "recipe.json", recipe.model_dump_json(indent=2)
     if stamp.exists() and stamp.read_text(encoding="utf-8") != text:
@@ -160,7 +150,7 @@ def _run_stage(
         weight_decay=stage.weight_decay,
         adam_beta2=0.98,
         max_grad_norm=stage.max_grad_norm,
-        logging_steps=max(1, min(20, stage.steps // 20)),
+        logging_steps=_log_every(stage),
         logging_nan_inf_filter=False,
         ddp_backend="gloo" if PartialState().num_processes > 1 and not torch.cuda.is_available() else None,
         save_steps=stage.save_steps,
@@ -172,9 +162,11 @@ def _run_stage(
         remove_unused_columns=False,
         label_names=["labels"],
         disable_tqdm=True,
+        # Samples are independent already, and a resumed run must see the same ones.
+        train_sampling_strategy="sequential",
     )
     number = recipe.stages.index(stage)
-    trainer = _InOrder(
+    trainer = Trainer(
         model=trained,
         args=arguments,
         train_dataset=SyntheticSamples(stage, seed=recipe.seed * 1000 + number, size=size),
@@ -194,6 +186,13 @@ def _share(batch_size: int) -> int:
     if batch_size % processes:
         raise UsageError(f"a batch of {batch_size} does not divide among {processes} processes")
     return batch_size // processes
+
+
+def _log_every(stage: Stage) -> int:
+    """Steps between log rows: about 20, and a divisor of `save_steps`, so that a loss that is no number is seen
+    before anything is saved."""
+    most = max(1, min(20, stage.steps // 20))
+    return next(steps for steps in range(most, 0, -1) if stage.save_steps % steps == 0)
 
 
 def _export(recipe: Recipe, processor: PVCProcessor, weights: dict[str, torch.Tensor], directory: Path) -> Path:
