@@ -19,6 +19,18 @@ _MAX_HEADER = 100 * 2**20  # the safetensors format's own limit
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
+PARTS = ("vision", "temporal", "compressor", "language")
+
+
+def part_of(name: str) -> str:
+    """Which of PARTS a tensor belongs to, by its name."""
+    if ".temporal." in name or ".timestep_embedding." in name:
+        return "temporal"
+    if "vision_tower." in name:
+        return "vision"
+    return "compressor" if "multi_modal_projector." in name else "language"
+
+
 @dataclass(frozen=True)
 class MediaSettings:
     """What has to be known to decode media for a checkpoint.
@@ -154,4 +166,4 @@ def _read_header(path: Path) -> list[Tensor]:
         raise CheckpointError(f"cannot read the header of {path}: {error}") from error
 
 
-__all__ = ["BUNDLED", "CheckpointFiles", "MediaSettings", "Tensor"]
+__all__ = ["BUNDLED", "PARTS", "CheckpointFiles", "MediaSettings", "Tensor", "part_of"]

@@ -8,19 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pvc.checkpoint.files import CheckpointFiles, Tensor
+from pvc.checkpoint.files import PARTS, CheckpointFiles, Tensor, part_of
 from pvc.errors import CheckpointError
-
-_PARTS = ("vision", "temporal", "compressor", "language")
-
-
-def part_of(name: str) -> str:
-    """Which part of the model a tensor belongs to."""
-    if ".temporal." in name or ".timestep_embedding." in name:
-        return "temporal"
-    if "vision_tower." in name:
-        return "vision"
-    return "compressor" if "multi_modal_projector." in name else "language"
 
 
 def describe(files: CheckpointFiles) -> dict[str, Any]:
@@ -48,7 +37,7 @@ def describe(files: CheckpointFiles) -> dict[str, Any]:
         }
     except (KeyError, TypeError, IndexError, ZeroDivisionError) as error:
         raise CheckpointError(f"{files.directory}/config.json lacks or garbles {error}") from error
-    parameters = {part: sum(t.count for t in tensors if part_of(t.name) == part) for part in _PARTS}
+    parameters = {part: sum(t.count for t in tensors if part_of(t.name) == part) for part in PARTS}
     training = files.optional_json("training.json")
     return {
         "directory": str(files.directory),
@@ -103,4 +92,4 @@ def _training_rows(table: Any, training: dict[str, Any]) -> None:
         table.add_row(f"held-out, {task}", f"{result['accuracy']:.1%} ({low:.1%} to {high:.1%}), n = {result['count']}")
 
 
-__all__ = ["describe", "info", "part_of"]
+__all__ = ["describe", "info"]

@@ -11,6 +11,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import GenerationConfig
 
+from pvc.checkpoint.files import PARTS, part_of
 from pvc.errors import ConfigError, UsageError
 from pvc.model.config import PVCConfig
 from pvc.model.modeling import PVCForConditionalGeneration
@@ -122,17 +123,9 @@ def grow(
 
 def parameters_by_part(model: Any) -> dict[str, int]:
     """Number of parameters of the tower's spatial and temporal parts, the compressor and the language model."""
-    parts = {"vision": 0, "temporal": 0, "compressor": 0, "language": 0}
+    parts = dict.fromkeys(PARTS, 0)
     for name, parameter in model.named_parameters():
-        if ".temporal." in name or "timestep_embedding" in name:
-            part = "temporal"
-        elif "vision_tower" in name:
-            part = "vision"
-        elif "multi_modal_projector" in name:
-            part = "compressor"
-        else:
-            part = "language"
-        parts[part] += parameter.numel()
+        parts[part_of(name)] += parameter.numel()
     return parts
 
 
