@@ -10,7 +10,7 @@ import pvc
 
 HERE = Path(__file__).parent
 QUESTIONS = [
-    ("sign.png", "What does it say?", "HOTEL"),
+    ("sign.png", "What does it say?", "42"),
     ("chart.png", "Which bar is the tallest?", "blue"),
     ("shapes.mp4", "In which direction does the red circle move?", "right"),
     ("digits.mp4", "Which digits appear, in order?", "472"),

@@ -17,14 +17,12 @@ RED, GREEN, BLUE, YELLOW = (214, 40, 40), (30, 150, 70), (40, 80, 215), (245, 20
 
 
 def sign() -> Image.Image:
-    """A street sign, 640 x 480."""
-    picture = Image.new("RGB", (640, 480), (150, 190, 220))
+    """An enamelled house number, 480 x 480."""
+    picture = Image.new("RGB", (480, 480), (20, 60, 120))
     draw = ImageDraw.Draw(picture)
-    draw.rectangle((0, 380, 640, 480), fill=(120, 140, 110))
-    draw.rectangle((300, 300, 340, 480), fill=(90, 90, 95))
-    draw.rounded_rectangle((50, 120, 590, 320), 30, fill=(20, 60, 120), outline=(240, 240, 240), width=10)
-    font = ImageFont.load_default(130)
-    draw.text((320, 218), "HOTEL", fill=(245, 245, 245), font=font, anchor="mm")
+    draw.text((240, 240), "42", fill=(245, 245, 245), font=ImageFont.load_default(200), anchor="mm")
+    for x, y in ((30, 240), (450, 240)):  # its screws
+        draw.ellipse((x - 8, y - 8, x + 8, y + 8), fill=(70, 100, 150))
     return picture
 
 

@@ -200,7 +200,9 @@ def _export(recipe: Recipe, processor: PVCProcessor, weights: dict[str, torch.Te
     """The last stage's model in bf16 (modulations stay float32), with processor, recipe and curve."""
     model, _ = grow(recipe, recipe.stages[-1], processor, weights)
     halved = {
-        key: value if "modulation" in key else value.to(torch.bfloat16) for key, value in model.state_dict().items()
+        key: value if "modulation" in key else value.to(torch.bfloat16)
+        for key, value in model.state_dict().items()
+        if key != "lm_head.weight"  # tied to the input embedding
     }
     target = directory / "model"
     model.config.dtype = torch.bfloat16
