@@ -166,17 +166,19 @@ def test_help_and_import_are_light(tmp_path):
     subprocess.run([sys.executable, "-c", "import pvc; import pvc.media; pvc.__version__"], env=env, check=True)
 
 
-def read_until(master, wanted, seconds=60):
-    seen, end = b"", time.monotonic() + seconds
-    while time.monotonic() < end:
-        if select.select([master], [], [], 0.2)[0]:
-            try:
-                seen += os.read(master, 4096)
-            except OSError:
-                break
-            if wanted in seen:
-                return seen
-    raise AssertionError(f"{wanted!r} not in {seen!r}")
+class Terminal:
+    """What a program prints on a pseudo-terminal; reading until a word keeps what comes after it for the next time."""
+
+    def __init__(self, master):
+        self.master, self.seen = master, b""
+
+    def until(self, wanted, seconds=60):
+        end = time.monotonic() + seconds
+        while wanted not in self.seen:
+            assert time.monotonic() < end, f"{wanted!r} not in {self.seen!r}"
+            if select.select([self.master], [], [], 0.2)[0]:
+                self.seen += os.read(self.master, 4096)
+        self.seen = self.seen.split(wanted, 1)[1]
 
 
 def test_ctrl_c_stops_an_answer_and_not_the_program(checkpoint, media):
@@ -191,16 +193,17 @@ def test_ctrl_c_stops_an_answer_and_not_the_program(checkpoint, media):
         start_new_session=True,
     )
     os.close(slave)
+    terminal = Terminal(master)
     try:
-        read_until(master, b"visual tokens)")
-        read_until(master, b"> ")
+        terminal.until(b"visual tokens)")
+        terminal.until(b"> ")
         os.write(master, b"tell me everything\n")
         time.sleep(1.5)
         process.send_signal(signal.SIGINT)
-        read_until(master, b"(stopped)")
-        read_until(master, b"> ")
+        terminal.until(b"(stopped)")
+        terminal.until(b"> ")
         os.write(master, b"/reset\n")
-        read_until(master, b"(forgotten)")
+        terminal.until(b"(forgotten)")
         os.write(master, b"/quit\n")
         assert process.wait(timeout=20) == 0
     finally:
