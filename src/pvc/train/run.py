@@ -152,7 +152,6 @@ def _run_stage(
         max_grad_norm=stage.max_grad_norm,
         logging_steps=_log_every(stage),
         logging_nan_inf_filter=False,
-        ddp_find_unused_parameters=False,
         ddp_backend="gloo" if PartialState().num_processes > 1 and not torch.cuda.is_available() else None,
         save_steps=stage.save_steps,
         save_total_limit=2,
