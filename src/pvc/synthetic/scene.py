@@ -14,10 +14,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pvc.synthetic.seeding import Split
 from pvc.synthetic.vocabulary import Rgb
 
 UNITS = 64.0  # side of every scene in units
 PATCH = 8  # pixels per side of a labelled patch
+LEVELS = 4  # of difficulty, from 1
 Kind = Literal["image", "video"]
 Track = tuple[tuple[float, float] | None, ...]  # centre per frame in units; None where the item is not shown
 
@@ -118,6 +120,17 @@ class Draft:
     question: str
     answer: str
     more: tuple[tuple[str, str], ...] = ()
+    further: tuple[Scene, ...] = ()  # more pictures or clips, which the question comes after
+    level: int = 1
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a caller may ask of a task: the split, the frames of a clip, the difficulty 1 to LEVELS (None: drawn)."""
+
+    split: Split
+    frames: int | None = None
+    level: int | None = None
 
 
 def _values(item: object) -> dict[str, Any]:
@@ -130,25 +143,55 @@ def _listed(value: Any) -> Any:
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
-    """A picture or a clip with its question and answer.
+class Medium:
+    """One picture or clip of a sample.
 
     frames: uint8 (F, H, W, 3), F = 1 for images. timestamps: seconds, one per frame, empty for images.
-    patch_labels: int64 (F, gh, gw), a class of `vocabulary` per 8x8 patch, or None where a task has none.
-    description: what was drawn, as JSON values; `description_hash` identifies the sample.
-    more: further questions about the same frames with their answers: training asks them in later turns, since
+    patch_labels: int64 (F, gh, gw), a class of `vocabulary` per 8x8 patch.
+    """
+
+    kind: Kind
+    frames: NDArray[np.uint8]
+    timestamps: tuple[float, ...]
+    patch_labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Pictures and clips, most often one, with a question about them and its answer.
+
+    level: difficulty, 1 to LEVELS. description: what was drawn, as JSON values; `description_hash` identifies the
+    sample. more: further questions about the same media with their answers: training asks them in later turns, since
     encoding the frames is what costs.
     """
 
     task: str
-    kind: Kind
-    frames: NDArray[np.uint8]
-    timestamps: tuple[float, ...]
+    media: tuple[Medium, ...]
     question: str
     answer: str
-    patch_labels: NDArray[np.int64] | None
+    level: int
     description: dict[str, Any]
     more: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def kind(self) -> Kind:
+        """ "video" if there is a clip among the media, else "image"."""
+        return "video" if any(medium.kind == "video" for medium in self.media) else "image"
+
+    @property
+    def frames(self) -> NDArray[np.uint8]:
+        """Frames of the first medium, uint8 (F, H, W, 3)."""
+        return self.media[0].frames
+
+    @property
+    def timestamps(self) -> tuple[float, ...]:
+        """Seconds of the frames of the first medium; empty for a picture."""
+        return self.media[0].timestamps
+
+    @property
+    def patch_labels(self) -> NDArray[np.int64]:
+        """Patch classes of the first medium, int64 (F, gh, gw)."""
+        return self.media[0].patch_labels
 
     @property
     def description_hash(self) -> str:

@@ -1,4 +1,4 @@
-"""Tasks about characters: `read` (a line), `page` (lines that fill the picture), `digits` (one after another).
+"""Tasks about characters: `read` (a line), `page` (lines that fill the picture).
 
 They choose what is shown and asked; looks come from `palette`. Strings belong to one split only (`seeding`).
 Used by `tasks`.
@@ -6,10 +6,9 @@ Used by `tasks`.
 
 from __future__ import annotations
 
-import itertools
-
 from pvc.synthetic import fonts, palette
-from pvc.synthetic.scene import UNITS, Draft, Plate, Scene, Text, Track
+from pvc.synthetic.lettering import LEAST_ADVANCE, WIDTHS, nominal_width
+from pvc.synthetic.scene import UNITS, Draft, Plate, Scene, Text, Wish
 from pvc.synthetic.seeding import Dice, Split, string_split
 from pvc.synthetic.vocabulary import DIGITS, LETTERS, SAFE_LETTERS
 
@@ -20,26 +19,9 @@ _READ = (
     "What text is shown?",
     "Which text can you see?",
 )
-_IN_ORDER = {
-    "digits": (
-        "Which digits appear, in order?",
-        "Read the digits in the order they appear.",
-        "What digits are shown one after another?",
-    ),
-    "letters": (
-        "Which letters appear, in order?",
-        "Read the letters in the order they appear.",
-        "What letters are shown one after another?",
-    ),
-}
 _LENGTHS = {1: 1.0, 2: 1.5, 3: 2.0, 4: 2.5, 5: 2.0, 6: 2.0}
 _STYLES = {"word": 0.3, "letters": 0.25, "number": 0.2, "code": 0.25}
 _VOWELS, _CONSONANTS = "AEIOUY", "BCDFGHJKLMNPQRSTVWXZ"
-# Widths of characters in heights of a capital, over all families: the scene must not depend on a font file's metrics.
-_WIDTHS = {"I": 0.45, "J": 0.6, "1": 0.7, "M": 1.15, "W": 1.3, "Q": 1.0, "L": 0.8, "E": 0.8, "F": 0.8}
-_WIDTH = 0.88
-_GAP = 0.16
-_LEAST_ADVANCE = 6.4  # units per character: less is not legible at 64 pixels
 _MARGIN = 2.0
 
 
@@ -70,26 +52,22 @@ def draw_string(dice: Dice, split: Split) -> tuple[str, str]:
             return text, style
 
 
-def _nominal_width(text: str, height: float) -> float:
-    return height * (sum(_WIDTHS.get(c, _WIDTH) for c in text) + _GAP * (len(text) - 1))
-
-
 def _line_extents(dice: Dice, text: str, room: float) -> tuple[float, float]:
     """Ink width and capital height: 9 to 20 units high, as wide as fits when long."""
     height = dice.uniform(9, 20)
-    width = _nominal_width(text, height)
+    width = nominal_width(text, height)
     if width > room:  # smaller, but not below 9.5; what is still too wide is squeezed
         height = max(9.5, height * room / width)
-        width = _nominal_width(text, height)
+        width = nominal_width(text, height)
     width *= palette.squash(dice)
     # A wide I is no longer one, so the floor is for the characters that need it.
-    floor = _LEAST_ADVANCE * sum(min(1.0, _WIDTHS.get(c, 1.0)) for c in text)
+    floor = LEAST_ADVANCE * sum(min(1.0, WIDTHS.get(c, 1.0)) for c in text)
     return round(min(room, max(width, floor)), 3), round(height, 3)
 
 
-def read(dice: Dice, split: Split, frames: int | None) -> Draft:
+def read(dice: Dice, wish: Wish) -> Draft:
     """A line of 1 to 6 characters on a ground, a sign or a framed picture."""
-    text, style = draw_string(dice, split)
+    text, style = draw_string(dice, wish.split)
     ground = palette.backdrop(dice)
     sign = dice.weighted({"none": 0.55, "plate": 0.25, "bordered": 0.12, "frame": 0.08})
     room = UNITS - 2 * _MARGIN - (4.0 if sign != "none" else 0.0)
@@ -120,7 +98,7 @@ def read(dice: Dice, split: Split, frames: int | None) -> Draft:
     return Draft(scene, dice.choice(_READ), text)
 
 
-def page(dice: Dice, split: Split, frames: int | None) -> Draft:
+def page(dice: Dice, wish: Wish) -> Draft:
     """Lines of characters that fill the picture; one of them is asked for."""
     ground = palette.backdrop(dice)
     grounds = [ground.colour] if ground.colour2 is None else [ground.colour, ground.colour2]
@@ -131,11 +109,11 @@ def page(dice: Dice, split: Split, frames: int | None) -> Draft:
     for row in range(rows):
         while True:
             text = "".join(dice.choice(LETTERS + DIGITS) for _ in range(dice.integer(3, 7)))
-            if string_split(text) == split:
+            if string_split(text) == wish.split:
                 break
         height = round(min(pitch * dice.uniform(0.55, 0.75), 18.0), 3)
         room = UNITS - 2 * _MARGIN
-        width = round(min(room, max(_nominal_width(text, height), _LEAST_ADVANCE * len(text))), 3)
+        width = round(min(room, max(nominal_width(text, height), LEAST_ADVANCE * len(text))), 3)
         x = dice.uniform(width / 2 + _MARGIN, UNITS - width / 2 - _MARGIN) if width < room else UNITS / 2
         point = (x, _MARGIN + pitch * (row + 0.5))
         items.append(Text(text, family, rgb, width, height, dice.uniform(0, 0.1), 0.0, (point,)))
@@ -144,39 +122,3 @@ def page(dice: Dice, split: Split, frames: int | None) -> Draft:
     scene = Scene(ground, palette.look(dice), (), (), tuple(items), asked={"lines": lines, "row": asked})
     more = tuple((f"What is in line {row + 1}?", line) for row, line in enumerate(lines) if row != asked)
     return Draft(scene, f"What is in line {asked + 1}?", lines[asked], more)
-
-
-def _sequence(dice: Dice, split: Split, most: int) -> tuple[str, str]:
-    """Two to five digits or letters of this split, no two neighbours the same (they could not be told apart)."""
-    while True:
-        style = dice.weighted({"digits": 0.7, "letters": 0.3})
-        length = dice.integer(2, min(5, most))
-        text = "".join(dice.choice(DIGITS if style == "digits" else LETTERS) for _ in range(length))
-        if all(a != b for a, b in itertools.pairwise(text)) and string_split(text) == split:
-            return text, style
-
-
-def digits(dice: Dice, split: Split, frames: int | None) -> Draft:
-    """Large characters one after another, each alone for one or more frames, sometimes with blank frames between."""
-    length = palette.clip_length(dice, frames, 2)
-    text, style = _sequence(dice, split, length)
-    ground = palette.backdrop(dice)
-    grounds = [ground.colour] if ground.colour2 is None else [ground.colour, ground.colour2]
-    gaps = dice.chance(0.4)
-    same_font = dice.choice(fonts.FAMILIES) if dice.chance(0.6) else None
-    same_rgb = palette.contrasting(dice, *grounds) if dice.chance(0.5) else None
-    items = []
-    for character, (start, end) in zip(text, palette.spans(dice, length, len(text)), strict=True):
-        if gaps and end - start > 1:
-            start, end = start + dice.integer(0, 1), end - dice.integer(0, 1) if end - start > 2 else end
-        h = dice.uniform(24, 40)
-        w = round(min(UNITS - 4, max(7.0, _nominal_width(character, h) * palette.squash(dice))), 3)
-        tail = 0.25 * h if character in "QJ" else 0.0
-        point = (dice.uniform(w / 2 + 2, UNITS - w / 2 - 2), dice.uniform(h / 2 + 2, UNITS - h / 2 - 2 - tail))
-        track: Track = tuple(point if start <= f < end else None for f in range(length))
-        rgb = same_rgb or palette.contrasting(dice, *grounds)
-        items.append(Text(character, same_font or dice.choice(fonts.FAMILIES), rgb, w, h, 0.0, 0.0, track))
-    times = palette.timestamps(dice, length)
-    asked = {"text": text, "style": style}
-    scene = Scene(ground, palette.look(dice), (), (), tuple(items), length, times, asked)
-    return Draft(scene, dice.choice(_IN_ORDER[style]), text)

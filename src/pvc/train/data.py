@@ -92,7 +92,7 @@ class PatchCollator:
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
         frames = np.concatenate([sample.frames for sample in samples])
-        labels = np.concatenate([sample.patch_labels for sample in samples if sample.patch_labels is not None])
+        labels = np.concatenate([sample.patch_labels for sample in samples])
         pixels = self.processor.video_processor(frames, do_sample_frames=False, return_tensors="pt")
         return {"pixel_values": pixels["pixel_values_videos"], "labels": torch.from_numpy(labels).flatten(1)}
 
