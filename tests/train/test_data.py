@@ -21,15 +21,16 @@ def test_a_sample_depends_on_its_index_alone():
     ours, theirs = SyntheticSamples(STAGE, 3, 32), SyntheticSamples(STAGE, 3, 32)
     assert len(ours) == 48
     for index in (17, 3, 40, 3):
-        assert ours[index].description == theirs[index].description
-    assert ours[3].description != SyntheticSamples(STAGE, 4, 32)[3].description
+        assert ours[index].sample.description == theirs[index].sample.description
+    assert ours[3].sample.description != SyntheticSamples(STAGE, 4, 32)[3].sample.description
 
 
 def test_batches_hold_one_kind_and_one_length():
     samples = SyntheticSamples(STAGE, 0, 32)
     seen = set()
     for batch in range(12):
-        shapes = {(samples[batch * 4 + i].kind, len(samples[batch * 4 + i].frames)) for i in range(4)}
+        chosen = [samples[batch * 4 + i].sample for i in range(4)]
+        shapes = {(sample.kind, len(sample.frames)) for sample in chosen}
         assert len(shapes) == 1
         seen |= shapes
     assert seen == {("image", 1), ("video", 3), ("video", 5)}
@@ -40,8 +41,9 @@ def test_labels_cover_the_answer_and_its_end_only():
     samples = SyntheticSamples(STAGE, 0, 32)
     for batch in range(4):
         chosen = [samples[batch * 4 + i] for i in range(4)]
-        inputs = ChatCollator(processor, image_steps=2)(chosen)
-        for sample, ids, labels in zip(chosen, inputs["input_ids"], inputs["labels"], strict=True):
+        inputs = ChatCollator(processor)(chosen)
+        for item, ids, labels in zip(chosen, inputs["input_ids"], inputs["labels"], strict=True):
+            sample = item.sample
             kept = labels[labels != IGNORED]
             answers = [sample.answer, *(answer for _, answer in sample.more)]
             assert processor.tokenizer.decode(kept) == "".join(f"{answer}<|im_end|>" for answer in answers)
@@ -52,7 +54,7 @@ def test_a_model_can_learn_one_batch_by_heart():
     config = tiny_config(image_steps=2)
     model, processor = tiny_model(image_steps=2).train(), tiny_processor(config, max_tiles=1)
     samples = SyntheticSamples(STAGE, 0, 32)
-    inputs = ChatCollator(processor, image_steps=2)([samples[i] for i in range(4)])
+    inputs = ChatCollator(processor)([samples[i] for i in range(4)])
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
     for _ in range(80):

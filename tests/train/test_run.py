@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 import pvc
 from pvc.errors import PVCError, UsageError
+from pvc.train import fit
 from pvc.train import run as running
 from pvc.train.recipe import Recipe
 from pvc.train.run import run_recipe
@@ -67,7 +68,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(finished, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(running._Log, "on_step_begin", killed)
+        patch.setattr(fit.StageLog, "on_step_begin", killed)
         run_recipe(recipe(), tmp_path, report=lambda line: None)
     assert not (tmp_path / "model").exists()
     lines = []
@@ -104,8 +105,8 @@ def test_two_chat_stages_of_different_ratios(tmp_path):
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch):
     original = running.ChatCollator.__call__
 
-    def poisoned(self, samples):
-        batch = original(self, samples)
+    def poisoned(self, items):
+        batch = original(self, items)
         for key in ("pixel_values", "pixel_values_videos"):
             if key in batch:
                 batch[key] = batch[key] * float("nan")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -17,6 +17,8 @@ def evaluate(
     count: Annotated[int, typer.Option(min=1, help="Held-out samples per task.")] = 200,
     task: Annotated[list[str] | None, typer.Option(help="Only this task; may be given several times.")] = None,
     seed: Annotated[int, typer.Option(help="Which held-out samples.")] = 0,
+    split: Annotated[str, typer.Option(help="Held-out samples: test, fonts, colours or layouts.")] = "test",
+    level: Annotated[int | None, typer.Option(min=1, help="Only this difficulty.")] = None,
     image_steps: Annotated[int | None, typer.Option(min=1, help="Steps of pictures.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
     record: Annotated[bool, typer.Option("--record", help="Write the result into the model's training.json.")] = False,
@@ -24,7 +26,8 @@ def evaluate(
 ) -> None:
     """Measure how often the model's free-running answers are exactly right, on the tasks it was trained for."""
     from pvc.engine.engine import Engine
-    from pvc.evaluate.accuracy import measure
+    from pvc.evaluate.accuracy import Held, measure
+    from pvc.synthetic.seeding import Split
 
     files = CheckpointFiles(model)
     training = files.optional_json("training.json")
@@ -34,7 +37,7 @@ def evaluate(
         engine,
         tasks=task or (list(stages[-1]["tasks"]) if stages else None),
         count=count,
-        seed=seed,
+        held=Held(cast(Split, split), seed, level),
         image_steps=image_steps,
         threads=threads,
         report=lambda line: print(line, file=sys.stderr) if sys.stderr.isatty() else None,

@@ -1,12 +1,13 @@
-"""Free-running accuracy on synthetic samples that training never saw: the model generates, the answer is compared.
+"""Accuracy on synthetic samples that training never saw: free-running (the model generates) and teacher-forced.
 
 Samples go through the same processor as everything else, in batches with left padding. Leaves out plots.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from difflib import SequenceMatcher
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,40 +15,128 @@ import torch
 from pvc.engine.engine import Engine
 from pvc.errors import UsageError
 from pvc.evaluate.intervals import wilson
-from pvc.media import Video
-from pvc.synthetic import TASKS, Sample, make
+from pvc.evaluate.metrics import characters_right
+from pvc.synthetic import TASKS, Sample, make, messages_of
+from pvc.synthetic.seeding import Split
 
 BATCH = 25
+SHOWN = 5  # wrong answers kept to be looked at
+
+
+@dataclass(frozen=True)
+class Held:
+    """Which held-out samples: their split, seed, level, frames of clips and tiles of pictures (None: as drawn)."""
+
+    split: Split = "test"
+    seed: int = 0
+    level: int | None = None
+    frames: int | None = None
+    tiles: int = 1
+    change: Callable[[Sample], Sample] | None = None  # applied to every sample, for example to drop frames
+
+    def samples(self, task: str, start: int, stop: int, size: int) -> list[Sample]:
+        """Samples `start` to `stop` of a task at `size` pixels."""
+        options: dict[str, Any] = {} if self.tiles == 1 else {"tiles": self.tiles}
+        frames = self.frames if TASKS[task].kind == "video" else None
+        options.update(size=size, split=self.split, frames=frames, level=self.level)
+        samples = [make(task, self.seed * 1_000_003 + index, **options) for index in range(start, stop)]
+        return [self.change(sample) for sample in samples] if self.change else samples
+
+
+@dataclass
+class Score:
+    """Answers counted: exactly right ones, characters, and for teacher forcing tokens."""
+
+    count: int = 0
+    right: int = 0
+    characters: int = 0
+    characters_right: int = 0
+    wrong: list[dict[str, str]] = field(default_factory=list)
+
+    def add(self, sample: Sample, answer: str) -> None:
+        self.count += 1
+        self.right += answer == sample.answer
+        self.characters += len(sample.answer)
+        self.characters_right += characters_right(sample.answer, answer)
+        if answer != sample.answer and len(self.wrong) < SHOWN:
+            self.wrong.append({"question": sample.question, "expected": sample.answer, "answer": answer})
+
+    def row(self) -> dict[str, Any]:
+        """`accuracy` (answers exactly right), its 95 % `interval`, `characters` (share right), `count`, `wrong`."""
+        low, high = wilson(self.right, self.count)
+        return {
+            "accuracy": self.right / max(1, self.count),
+            "interval": [round(low, 4), round(high, 4)],
+            "characters": self.characters_right / max(1, self.characters),
+            "count": self.count,
+            "wrong": self.wrong,
+        }
+
+
+@contextlib.contextmanager
+def measuring(model: Any) -> Iterator[None]:
+    """No dropout and no gradients; afterwards the model is in the mode that it was in."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(was_training)
 
 
 def answers(engine: Engine, samples: Sequence[Sample], image_steps: int | None = None) -> list[str]:
-    """The model's greedy answers to samples of one kind."""
-    conversations = []
-    for sample in samples:
-        if sample.kind == "image":
-            part: dict[str, Any] = {"type": "image", "image": sample.frames[0]}
-        else:
-            part = {"type": "video", "video": Video.from_frames(sample.frames, timestamps=sample.timestamps)}
-        text = {"type": "text", "text": sample.question}
-        conversations.append([{"role": "user", "content": [part, text]}])
+    """The model's greedy answers to samples of one task."""
     batch = engine.processor.apply_chat_template(
-        conversations, tokenize=True, add_generation_prompt=True, do_sample_frames=False, image_steps=image_steps
+        [messages_of(sample, answers=False) for sample in samples],
+        tokenize=True,
+        add_generation_prompt=True,
+        do_sample_frames=False,
+        image_steps=image_steps,
     ).to(engine.model.device)
-    with torch.inference_mode():
+    with measuring(engine.model):
         ids = engine.model.generate(**batch, do_sample=False)
     return engine.processor.tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def forced(engine: Engine, samples: Sequence[Sample], image_steps: int | None = None) -> tuple[int, int]:
+    """Tokens of the answers that the model names right when all before them are given, and how many there are."""
+    batch = engine.processor.apply_chat_template(
+        [messages_of(sample) for sample in samples],
+        tokenize=True,
+        return_assistant_tokens_mask=True,
+        do_sample_frames=False,
+        image_steps=image_steps,
+    ).to(engine.model.device)
+    asked = batch.pop("assistant_masks")[:, 1:].bool()
+    with measuring(engine.model):
+        named = engine.model(**batch).logits[:, :-1].argmax(-1)
+    right = (named == batch["input_ids"][:, 1:]) & asked
+    return int(right.sum()), int(asked.sum())
+
+
+def score(engine: Engine, task: str, count: int, held: Held | None = None, image_steps: int | None = None) -> Score:
+    """Free-running answers to `count` held-out samples of one task."""
+    held = held or Held()
+    side = int(dict(engine.processor.video_processor.size)["height"])
+    total = Score()
+    for start in range(0, count, BATCH):
+        samples = held.samples(task, start, min(start + BATCH, count), side)
+        for sample, answer in zip(samples, answers(engine, samples, image_steps), strict=True):
+            total.add(sample, answer)
+    return total
 
 
 def measure(
     engine: Engine,
     tasks: Sequence[str] | None = None,
     count: int = 200,
-    seed: int = 0,
+    held: Held | None = None,
     image_steps: int | None = None,
-    threads: int = 2,
+    threads: int | None = 2,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, dict[str, Any]]:
-    """Per task: `accuracy` (answers exactly right), `interval` (95 %), `characters` (share read in order), `count`.
+    """Per task what `Score.row` says; `threads` is the number of cores (None: as it is set).
 
     Raises:
         UsageError: an unknown task.
@@ -55,30 +144,14 @@ def measure(
     unknown = sorted(set(tasks or ()) - set(TASKS))
     if unknown:
         raise UsageError(f"unknown tasks: {', '.join(unknown)}; there are {', '.join(TASKS)}")
-    torch.set_num_threads(threads)
-    side = int(dict(engine.processor.video_processor.size)["height"])
+    if threads is not None:
+        torch.set_num_threads(threads)
     results = {}
     for task in tasks or TASKS:
-        right, characters = 0, 0.0
-        wrong: list[dict[str, str]] = []
-        for start in range(0, count, BATCH):
-            indices = range(start, min(start + BATCH, count))
-            samples = [make(task, seed * 1_000_003 + index, size=side, split="test") for index in indices]
-            for sample, answer in zip(samples, answers(engine, samples, image_steps), strict=True):
-                right += answer == sample.answer
-                characters += SequenceMatcher(None, sample.answer, answer, autojunk=False).ratio()
-                if answer != sample.answer and len(wrong) < 5:
-                    wrong.append({"question": sample.question, "expected": sample.answer, "answer": answer})
-        low, high = wilson(right, count)
-        results[task] = {
-            "accuracy": right / count,
-            "interval": [round(low, 4), round(high, 4)],
-            "characters": characters / count,
-            "count": count,
-            "wrong": wrong,
-        }
-        report(f"{task}: {right}/{count}")
+        total = score(engine, task, count, held, image_steps)
+        results[task] = total.row()
+        report(f"{task}: {total.right}/{count}")
     return results
 
 
-__all__ = ["answers", "measure"]
+__all__ = ["Held", "Score", "answers", "forced", "measure", "measuring", "score"]

@@ -11,7 +11,8 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import GenerationConfig
 
-from pvc.checkpoint.files import PARTS, part_of
+from pvc.checkpoint.files import PARTS, CheckpointFiles, part_of
+from pvc.checkpoint.loading import load_checkpoint
 from pvc.errors import ConfigError, UsageError
 from pvc.model.config import PVCConfig
 from pvc.model.modeling import PVCForConditionalGeneration
@@ -39,7 +40,7 @@ def build_processor(recipe: Recipe) -> PVCProcessor:
     side = int(recipe.model.vision["image_size"])
     size = {"height": side, "width": side}
     stage = recipe.stages[-1]
-    image_processor = PVCImageProcessor(size=size, max_patches=1, image_steps=stage.image_steps)
+    image_processor = PVCImageProcessor(size=size, max_patches=1, image_steps=stage.most_steps)
     video_processor = PVCVideoProcessor(size=size, num_frames=recipe.model.num_frames)
     config = build_config(recipe, stage, len(tokenizer), 0, 1)
     return PVCProcessor(
@@ -49,6 +50,22 @@ def build_processor(recipe: Recipe) -> PVCProcessor:
         tokens_per_frame=config.tokens_per_frame,
         chat_template=tokenizer.chat_template,
     )
+
+
+def start_weights(recipe: Recipe) -> dict[str, torch.Tensor]:
+    """Weights of the model that a recipe starts from, float32, under the names of the model's state."""
+    model, _ = load_checkpoint(_start_directory(recipe), device="cpu", dtype=torch.float32)
+    return {key: value for key, value in model.state_dict().items() if key != "lm_head.weight"}
+
+
+def start_processor(recipe: Recipe) -> PVCProcessor:
+    """The processor of the model that a recipe starts from: its tokenizer is what the weights know."""
+    directory = CheckpointFiles(_start_directory(recipe)).directory
+    return PVCProcessor.from_pretrained(directory)
+
+
+def _start_directory(recipe: Recipe) -> str | None:
+    return None if recipe.start == "nano" else recipe.start
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -81,7 +98,7 @@ def build_config(recipe: Recipe, stage: Stage, vocab_size: int, image_token: int
         image_token_id=image_token,
         video_token_id=video_token,
         downsample_ratio=stage.downsample_ratio,
-        image_steps=stage.image_steps,
+        image_steps=stage.most_steps,
         tie_word_embeddings=True,
     )
 
@@ -129,4 +146,14 @@ def parameters_by_part(model: Any) -> dict[str, int]:
     return parts
 
 
-__all__ = ["build_config", "build_model", "build_processor", "check_recipe", "corpus", "grow", "parameters_by_part"]
+__all__ = [
+    "build_config",
+    "build_model",
+    "build_processor",
+    "check_recipe",
+    "corpus",
+    "grow",
+    "parameters_by_part",
+    "start_processor",
+    "start_weights",
+]

@@ -6,12 +6,13 @@ Everything is validated before anything runs; unknown keys are errors. Leaves ou
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pvc.errors import ConfigError, UsageError
+from pvc.synthetic.scene import LEVELS
 
 
 class _Strict(BaseModel):
@@ -28,13 +29,45 @@ class ModelRecipe(_Strict):
     max_new_tokens: int = Field(32, ge=1)
 
 
+class TaskMix(_Strict):
+    """How much of a stage one task is, and how it is asked: its levels (all by default) and tiles a picture has."""
+
+    weight: float = Field(1.0, gt=0)
+    levels: tuple[int, ...] | None = None
+    tiles: int = Field(1, ge=1)
+
+    @field_validator("levels")
+    @classmethod
+    def _levels(cls, levels: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if levels is not None and (not levels or not all(1 <= level <= LEVELS for level in levels)):
+            raise ValueError(f"levels are numbers from 1 to {LEVELS}")
+        return levels
+
+
+class Augment(_Strict):
+    """Chance on the device, anew for every sample and step, in units of the normalised pixels.
+
+    `contrast` and `brightness` are drawn evenly from 1 - x .. 1 + x and -x .. x, `noise` is the largest standard
+    deviation of noise of its own for every pixel.
+    """
+
+    contrast: float = Field(0.0, ge=0, lt=1)
+    brightness: float = Field(0.0, ge=0)
+    noise: float = Field(0.0, ge=0)
+
+
 class Stage(_Strict):
     """One stage of training.
 
     `patches`: the tower alone learns to name what each patch shows (nothing reads without it, see the docs);
     `chat`: the whole model learns to answer. A stage starts from the weights of the one before it; tensors whose
     shape changes with `downsample_ratio` start anew, and so do temporal blocks that the stage before did not have.
-    `num_temporal_layers` overrides the model's (0 where every clip has one step).
+    `num_temporal_layers` overrides the model's (0 where every clip has one step). `image_steps` may be several
+    numbers with weights, drawn for every batch, so that one checkpoint serves several budgets.
+
+    `cache`: this many samples are drawn once, into a memory-mapped file, and repeated in another order every round;
+    by default every sample is new. `evaluate_every`: steps between measurements on `evaluate_count` held-out
+    samples of every task. `frozen`: parameters whose names contain one of these stay as they are.
     """
 
     name: str = Field(pattern=r"^[a-z0-9_-]+$")
@@ -46,16 +79,42 @@ class Stage(_Strict):
     weight_decay: float = Field(0.05, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     downsample_ratio: float = 0.25
-    image_steps: int = Field(4, ge=1)
+    image_steps: dict[int, float] = Field(default_factory=lambda: {4: 1.0})
     num_temporal_layers: int | None = Field(None, ge=0)
-    tasks: dict[str, float]
+    tasks: dict[str, TaskMix]
     video_frames: dict[int, float] = Field(default_factory=lambda: {8: 1.0})
     save_steps: int = Field(500, ge=1)
+    cache: int | None = Field(None, ge=1)
+    augment: Augment | None = None
+    evaluate_every: int | None = Field(None, ge=1)
+    evaluate_count: int = Field(50, ge=1)
+    frozen: tuple[str, ...] = ()
+
+    @field_validator("image_steps", mode="before")
+    @classmethod
+    def _one_number_of_steps(cls, value: Any) -> Any:
+        return {value: 1.0} if isinstance(value, int) else value
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _weights_alone(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {task: {"weight": mix} if isinstance(mix, (int, float)) else mix for task, mix in value.items()}
+
+    @property
+    def most_steps(self) -> int:
+        """Steps of a picture unless a budget says less: the most that are trained."""
+        return max(self.image_steps)
 
     @model_validator(mode="after")
     def _weights(self) -> Stage:
-        if not self.tasks or any(weight <= 0 for weight in self.tasks.values()):
-            raise ValueError("tasks must name at least one task, with weights above 0")
+        if not self.tasks:
+            raise ValueError("tasks must name at least one task")
+        if not self.image_steps or min(self.image_steps) < 1 or min(self.image_steps.values()) <= 0:
+            raise ValueError("image_steps must name at least one number of steps, with weights above 0")
+        if self.cache is not None and (self.kind == "patches" or self.cache < self.batch_size):
+            raise ValueError("cache is for stages of kind chat, and holds at least one batch")
         if not self.video_frames or any(weight <= 0 for weight in self.video_frames.values()):
             raise ValueError("video_frames must name at least one number of frames, with weights above 0")
         return self
@@ -66,6 +125,7 @@ class Recipe(_Strict):
 
     name: str = Field(pattern=r"^[a-z0-9_-]+$")
     seed: int = 0
+    start: str | None = None  # a model directory, or "nano" for the bundled one; by default from nothing
     model: ModelRecipe
     stages: list[Stage] = Field(min_length=1)
 
@@ -77,8 +137,16 @@ class Recipe(_Strict):
         return self
 
 
+Checked = TypeVar("Checked", bound=BaseModel)
+
+
 def load_recipe(path: str | Path) -> Recipe:
-    """Read and check a recipe.
+    """Read and check a training recipe; see `load_checked`."""
+    return load_checked(path, Recipe)
+
+
+def load_checked(path: str | Path, model: type[Checked]) -> Checked:
+    """Read a YAML file as a pydantic `model`.
 
     Raises:
         UsageError: no such file, or not YAML.
@@ -94,11 +162,11 @@ def load_recipe(path: str | Path) -> Recipe:
     except yaml.YAMLError as error:
         raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     try:
-        return Recipe.model_validate(data)
+        return model.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the recipe"
         raise ConfigError(f"{path}: {where}: {first['msg']}") from error
 
 
-__all__ = ["ModelRecipe", "Recipe", "Stage", "load_recipe"]
+__all__ = ["Augment", "ModelRecipe", "Recipe", "Stage", "TaskMix", "load_checked", "load_recipe"]

@@ -1,0 +1,185 @@
+"""One stage of training on transformers' Trainer: optimiser, log, checkpoints, resume, and measuring in between.
+
+Leaves out what comes before and after a stage (`run.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from pvc.errors import PVCError, UsageError
+from pvc.train.augment import augmented
+from pvc.train.recipe import Stage
+
+Report = Callable[[str], None]
+# Measures the model as it is: rows for the curve, each with "task" and "accuracy".
+Measure = Callable[[], list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a stage is run: its seed, where it writes, and what it tells.
+
+    Attributes:
+        output: directory of the checkpoints.
+        curve: file of JSON lines that the log and the measurements are appended to.
+        measure: what is called every `stage.evaluate_every` steps.
+        workers: processes that draw samples beside the training; 0 draws them in it.
+    """
+
+    seed: int
+    output: Path
+    curve: Path
+    report: Report
+    measure: Measure | None = None
+    workers: int = 0
+
+
+class StageLog(TrainerCallback):
+    """Writes the curve as it grows, tells the time left, and measures in between."""
+
+    def __init__(self, stage: Stage, fit: Fit) -> None:
+        self.stage, self.fit = stage, fit
+        self.started = time.monotonic()
+        self.first_step: int | None = None
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        if not logs or "loss" not in logs or not state.is_world_process_zero:
+            return
+        if self.first_step is None:
+            self.first_step, self.started = state.global_step, time.monotonic()
+        done = state.global_step - self.first_step
+        left = (time.monotonic() - self.started) / done * (self.stage.steps - state.global_step) if done else 0.0
+        self._write({"step": state.global_step, "loss": logs["loss"], "lr": logs["learning_rate"]})
+        self.fit.report(
+            f"{self.stage.name}: step {state.global_step}/{self.stage.steps}  loss {logs['loss']:.4f}  "
+            f"{left / 60:.0f} min left"
+        )
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        every = self.stage.evaluate_every
+        if every is None or self.fit.measure is None or state.global_step % every or not state.is_world_process_zero:
+            return
+        rows = self.fit.measure()
+        for row in rows:
+            self._write({"step": state.global_step, **row})
+        told = ", ".join(f"{row['task']} {row['accuracy']:.1%}" for row in rows)
+        self.fit.report(f"{self.stage.name}: step {state.global_step}  held-out: {told}")
+
+    def _write(self, row: dict[str, Any]) -> None:
+        with self.fit.curve.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"stage": self.stage.name, **row}) + "\n")
+
+
+class StageTrainer(Trainer):
+    """Trainer that stops at a loss that is no number, before the step that would spoil the weights."""
+
+    stage: Stage
+    seed: int
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        result = super().compute_loss(model, inputs, *args, **kwargs)
+        loss = result[0] if isinstance(result, tuple) else result
+        if not math.isfinite(loss.item()):
+            step = self.state.global_step + 1
+            raise PVCError(f"stage {self.stage.name}: the loss is {loss.item()} at step {step}; stopped before it")
+        return result
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        inputs = super()._prepare_inputs(inputs)
+        if self.stage.augment is None or not self.model.training:
+            return inputs
+        # The step and the process, not the state of a generator: a resumed run must see the same.
+        seed = (self.seed * 1_000_003 + self.state.global_step) * 64 + PartialState().process_index
+        for number, key in enumerate(("pixel_values", "pixel_values_videos")):
+            if key in inputs:
+                inputs[key] = augmented(inputs[key], self.stage.augment, seed * 2 + number)
+        return inputs
+
+
+def fit_stage(stage: Stage, model: nn.Module, dataset: Any, collator: Any, fit: Fit) -> None:
+    """Train `model` in place for one stage, going on from the last checkpoint in `fit.output` if there is one.
+
+    Raises:
+        UsageError: a batch that does not divide among the processes, or a frozen name that no parameter has.
+        PVCError: the loss stopped being a number.
+    """
+    _freeze(stage, model)
+    trainer = StageTrainer(
+        model=model,
+        args=_arguments(stage, fit),
+        train_dataset=dataset,
+        data_collator=collator,
+        callbacks=[StageLog(stage, fit)],
+    )
+    trainer.stage, trainer.seed = stage, fit.seed
+    trainer.remove_callback(PrinterCallback)
+    last = get_last_checkpoint(str(fit.output)) if fit.output.is_dir() else None
+    if last:
+        fit.report(f"{stage.name}: going on from {Path(last).name}")
+    trainer.train(resume_from_checkpoint=last)
+
+
+def _freeze(stage: Stage, model: nn.Module) -> None:
+    for part in stage.frozen:
+        found = [parameter for name, parameter in model.named_parameters() if part in name]
+        if not found:
+            raise UsageError(f"stage {stage.name}: frozen names {part!r}, which is in no parameter's name")
+        for parameter in found:
+            parameter.requires_grad_(False)
+
+
+def _arguments(stage: Stage, fit: Fit) -> TrainingArguments:
+    on_gpu = torch.cuda.is_available()
+    return TrainingArguments(
+        output_dir=str(fit.output),
+        max_steps=stage.steps,
+        per_device_train_batch_size=_share(stage.batch_size),
+        learning_rate=stage.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=stage.warmup_steps,
+        weight_decay=stage.weight_decay,
+        adam_beta2=0.98,
+        max_grad_norm=stage.max_grad_norm,
+        logging_steps=max(1, min(20, stage.steps // 20)),
+        logging_nan_inf_filter=False,
+        ddp_backend="gloo" if PartialState().num_processes > 1 and not on_gpu else None,
+        save_steps=stage.save_steps,
+        save_total_limit=2,
+        seed=fit.seed,
+        data_seed=fit.seed,
+        report_to=[],
+        use_cpu=not on_gpu,
+        bf16=on_gpu,
+        dataloader_num_workers=fit.workers,
+        dataloader_persistent_workers=fit.workers > 0,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        disable_tqdm=True,
+        # Samples are independent already, and a resumed run must see the same ones.
+        train_sampling_strategy="sequential",
+    )
+
+
+def _share(batch_size: int) -> int:
+    """A process's part of a batch, so that a recipe means the same on any number of processes."""
+    processes = PartialState().num_processes
+    if batch_size % processes:
+        raise UsageError(f"a batch of {batch_size} does not divide among {processes} processes")
+    return batch_size // processes
+
+
+__all__ = ["Fit", "Measure", "Report", "StageLog", "fit_stage"]
