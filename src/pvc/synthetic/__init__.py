@@ -1,5 +1,6 @@
 """A procedural world with questions and answers, from which a tiny model learns: pictures, clips, text and shapes."""
 
+from pvc.synthetic.conversation import messages_of
 from pvc.synthetic.dataset import write_dataset
 from pvc.synthetic.scene import Sample
 from pvc.synthetic.sheet import contact_sheet
@@ -17,6 +18,7 @@ __all__ = [
     "class_name",
     "contact_sheet",
     "make",
+    "messages_of",
     "shape_class",
     "stream",
     "write_dataset",

@@ -1,46 +1,152 @@
-"""Samples as files: PNG and MP4 with a `data.jsonl` that names them, in the row format that training reads.
+"""Samples as files: PNG and MP4 with a `data.jsonl` of conversations, in the row format that training reads.
 
-It leaves out patch labels and descriptions: those are for training on generated samples. Used by the command line.
+Files appear under their names only when they are complete, and an interrupted writing goes on where it stopped. It
+leaves out patch labels and descriptions: those are for training on generated samples. Used by the command line.
 """
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from pvc.synthetic.scene import Sample
+from pvc.errors import UsageError
+from pvc.synthetic.scene import Medium, Sample
 from pvc.synthetic.seeding import Split
 from pvc.synthetic.tasks import make, task_named
 
+ROWS = "data.jsonl"
+_STRIDE = 1_000_003  # from a seed whose clips no file can hold to the next that is tried
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What to write: the arguments of `make` for every row."""
+
+    task: str
+    seed: int
+    size: int
+    split: Split
+    frames: int | None
+    level: int | None
+    tiles: int
+
+    @property
+    def name(self) -> str:
+        """Id of the row; what is not the default stands in it, so that other samples have other names."""
+        options = (("l", self.level), ("f", self.frames), ("p", None if self.size == 64 else self.size))
+        parts = [f"{letter}{value}" for letter, value in options if value is not None]
+        parts += [f"t{self.tiles}"] if self.tiles > 1 else []
+        return "-".join([self.task, self.split, *parts, f"{self.seed:08d}"])
+
+    def sample(self) -> Sample:
+        """The sample, which is another seed's where a clip does not begin at 0 s: a video file always does."""
+        options: dict[str, Any] = {k: getattr(self, k) for k in ("size", "split", "frames", "level", "tiles")}
+        seed = self.seed
+        while True:
+            sample = make(self.task, seed, **options)
+            if all(medium.timestamps[:1] in ((), (0.0,)) for medium in sample.media):
+                return sample
+            seed += _STRIDE
+
 
 def write_dataset(
-    directory: str | Path, task: str, count: int, seed: int, split: Split = "train", size: int = 64
+    directory: str | Path,
+    tasks: str | Sequence[str],
+    count: int,
+    seed: int,
+    split: Split = "train",
+    size: int = 64,
+    *,
+    frames: int | None = None,
+    level: int | None = None,
+    tiles: int = 1,
+    force: bool = False,
+    report: Callable[[int, int], None] = lambda done, of: None,
 ) -> Path:
-    """Write `count` samples with seeds seed, seed + 1, ... and `data.jsonl`, whose path is returned.
+    """Write `count` samples of each task with seeds seed, seed + 1, ... and `data.jsonl`, whose path is returned.
 
-    Rows: {"id", "task", "image" or "video": file name within the directory, "question", "answer"}.
+    Rows: {"id", "task", "level", "split", "image" or "video" or both: a file name or a list of them, "conversations":
+    [{"from": "human", "value": "<image>\\nQuestion"}, {"from": "gpt", "value": "Answer"}, ...]} with a placeholder per
+    medium, in their order. frames: of clips; pictures ignore it. report: called with rows done and rows in all.
+    Raises UsageError for what `make` refuses, and for a directory with other rows unless `force`, which replaces them.
     """
-    task_named(task)
+    names = [tasks] if isinstance(tasks, str) else list(tasks)
+    orders = [
+        _Order(name, seed + i, size, split, frames if task_named(name).kind == "video" else None, level, tiles)
+        for i in range(count)
+        for name in names
+    ]
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    rows = folder / "data.jsonl"
-    with rows.open("w", encoding="utf-8") as out:
-        for i in range(count):
-            sample = make(task, seed + i, size=size, split=split)
-            name = f"{task}-{split}-{seed + i:08d}"
-            file = _write_media(folder, name, sample)
-            row = {"id": name, "task": task, sample.kind: file, "question": sample.question, "answer": sample.answer}
-            out.write(json.dumps(row) + "\n")
+    rows, part = folder / ROWS, folder / f"{ROWS}.part"
+    kept = _kept(rows if rows.exists() else part, orders, force)
+    if rows.exists() and len(kept) == len(orders):
+        report(len(orders), len(orders))
+        return rows
+    with part.open("w", encoding="utf-8", newline="\n") as out:
+        out.writelines(f"{line}\n" for line in kept)
+        for i, order in enumerate(orders[len(kept) :], len(kept)):
+            report(i, len(orders))
+            out.write(json.dumps(_row(folder, order), ensure_ascii=False) + "\n")
+            out.flush()
+    os.replace(part, rows)
+    report(len(orders), len(orders))
     return rows
 
 
-def _write_media(folder: Path, name: str, sample: Sample) -> str:
+def _kept(file: Path, orders: list[_Order], force: bool) -> list[str]:
+    """The complete rows that an earlier writing of the same samples has left; UsageError where there are others."""
+    if not file.exists() or force:
+        return []
+    lines = file.read_text(encoding="utf-8").split("\n")[:-1]  # what comes after the last line end is torn
+    try:
+        found = [str(json.loads(line)["id"]) for line in lines]
+    except (ValueError, KeyError, TypeError):
+        found = [""]
+    if found != [order.name for order in orders[: len(found)]]:
+        raise UsageError(f"{file} holds other rows than the ones asked for; choose another directory, or use force")
+    return lines
+
+
+def _row(folder: Path, order: _Order) -> dict[str, Any]:
+    sample = order.sample()
+    several = len(sample.media) > 1
+    files: dict[str, list[str]] = {}
+    marks = []
+    for i, medium in enumerate(sample.media):
+        stem = f"{order.name}-{i + 1}" if several else order.name
+        files.setdefault(medium.kind, []).append(_write_medium(folder, stem, medium))
+        marks.append(f"<{medium.kind}>")
+    turns = [("\n".join([*marks, sample.question]), sample.answer), *sample.more]
+    return {
+        "id": order.name,
+        "task": sample.task,
+        "level": sample.level,
+        "split": order.split,
+        **{kind: names[0] if len(names) == 1 else names for kind, names in files.items()},
+        "conversations": [
+            {"from": speaker, "value": value}
+            for turn in turns
+            for speaker, value in zip(("human", "gpt"), turn, strict=True)
+        ],
+    }
+
+
+def _write_medium(folder: Path, stem: str, medium: Medium) -> str:
     # Imported here: drawing needs no codecs, and training on generated samples must work without them.
     from pvc.media.write import write_image, write_video
 
-    if sample.kind == "image":
-        write_image(folder / f"{name}.png", sample.frames[0])
-        return f"{name}.png"
-    step = sample.timestamps[1] - sample.timestamps[0]
-    write_video(folder / f"{name}.mp4", sample.frames, 1 / step)
-    return f"{name}.mp4"
+    if medium.kind == "image":
+        write_image(folder / f"{stem}.png", medium.frames[0])
+        return f"{stem}.png"
+    times = medium.timestamps
+    steps = {round(b - a, 6) for a, b in zip(times[:-1], times[1:], strict=True)}
+    if len(steps) > 1:
+        write_video(folder / f"{stem}.mp4", medium.frames, 10.0, times=times)
+    else:
+        write_video(folder / f"{stem}.mp4", medium.frames, 1 / steps.pop() if steps else 1.0)
+    return f"{stem}.mp4"

@@ -15,14 +15,16 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from pvc.synthetic import fonts
-from pvc.synthetic.scene import PATCH, UNITS, Backdrop, Figure, Look, Plate, Scene, Text
+from pvc.synthetic.camera import finish
+from pvc.synthetic.grounds import ground
+from pvc.synthetic.scene import PATCH, UNITS, Curve, Figure, Plate, Scene, Text
+from pvc.synthetic.veils import draw_veil
 from pvc.synthetic.vocabulary import character_class, shape_class
 
 Floats = NDArray[np.float32]
 _SHAPE_MASTERS = (64, 256)
 _SHAPE_PADDING = 0.25  # of the master's ink: more than one pixel of the picture for every shape of 4 pixels and more
 _OVERSAMPLE = 4
-_NOISE_OFFSETS = 1 << 16
 COVERAGE = 0.25  # part of a patch that an object must cover to give it its class
 
 
@@ -37,25 +39,32 @@ class Stamp:
 
 
 def render(scene: Scene, size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Draw a scene at size x size pixels: frames uint8 (F, H, W, 3) and labels int64 (F, H // 8, W // 8)."""
-    still = _backdrop(scene.backdrop, size)
+    """Draw a scene at `size` pixels for 64 units: frames uint8 (F, H, W, 3) and labels int64 (F, H // 8, W // 8)."""
+    scale = size / UNITS
+    width, height = (round(side * scale) for side in scene.extent)
+    still = ground(scene.backdrop, height, width, scale)
     for plate in scene.plates:
-        _draw_plate(still, plate, size)
-    canvas = np.empty((scene.frames, size, size, 3), np.float32)
+        _draw_plate(still, plate, scale)
+    for curve in scene.curves:
+        _draw_curve(still, curve, scale)
+    canvas = np.empty((scene.frames, height, width, 3), np.float32)
     canvas[:] = still
-    labels = _draw_figures(canvas, scene.figures, size)
+    labels = _draw_figures(canvas, scene.figures, scale)
     for text in scene.texts:
-        _draw_text(canvas, labels, text, size)
-    return _finish(canvas, scene.look, scene.backdrop.grain), labels
+        _draw_text(canvas, labels, text, scale)
+    for veil in scene.veils:
+        draw_veil(canvas, labels, veil, size)
+    return finish(canvas, scene.look, scene.backdrop.grain), labels
 
 
-def _draw_figures(canvas: Floats, figures: tuple[Figure, ...], size: int) -> NDArray[np.int64]:
+def _draw_figures(canvas: Floats, figures: tuple[Figure, ...], scale: float) -> NDArray[np.int64]:
     """Draw shapes onto (F, H, W, 3) and label patches by what remains visible of each."""
-    frames, grid = len(canvas), size // PATCH
-    labels = np.zeros((frames, grid, grid), np.int64)
+    frames, height, width, _ = canvas.shape
+    rows, columns = height // PATCH, width // PATCH
+    labels = np.zeros((frames, rows, columns), np.int64)
     if not figures:
         return labels
-    owner = np.zeros((frames, size, size), np.uint8)  # class of the topmost shape at every pixel
+    owner = np.zeros((frames, height, width), np.uint8)  # class of the topmost shape at every pixel
     for figure in figures:
         colour = np.array(figure.rgb, np.float32)
         patch_class = shape_class(figure.shape, figure.colour)
@@ -64,19 +73,19 @@ def _draw_figures(canvas: Floats, figures: tuple[Figure, ...], size: int) -> NDA
             if point is None:
                 continue
             if stamp is None or point != where:
-                stamp, where = _stamp_figure(figure, point, size), point
+                stamp, where = _stamp_figure(figure, point, scale, (width, height)), point
             _blend(canvas[f], stamp, colour)
             h, w, _ = stamp.mask.shape
             owned = owner[f, stamp.y0 : stamp.y0 + h, stamp.x0 : stamp.x0 + w]
             owned[stamp.mask[..., 0] > 0.5] = patch_class
     best = np.full(labels.shape, COVERAGE, np.float32)
     for patch_class in {shape_class(f.shape, f.colour): None for f in figures}:
-        part = (owner == patch_class).reshape(frames, grid, PATCH, grid, PATCH).mean((2, 4), np.float32)
+        part = (owner == patch_class).reshape(frames, rows, PATCH, columns, PATCH).mean((2, 4), np.float32)
         _claim(labels, best, patch_class, part)
     return labels
 
 
-def _draw_text(canvas: Floats, labels: NDArray[np.int64], text: Text, size: int) -> None:
+def _draw_text(canvas: Floats, labels: NDArray[np.int64], text: Text, scale: float) -> None:
     """Draw a line onto the frames of (F, H, W, 3) that show it and label the patches under its characters."""
     colour = np.array(text.rgb, np.float32)
     stamp, where = None, None
@@ -84,11 +93,11 @@ def _draw_text(canvas: Floats, labels: NDArray[np.int64], text: Text, size: int)
         if point is None:
             continue
         if stamp is None or point != where:
-            stamp, where = _stamp_text(text, point, size), point
+            stamp, where = _stamp_text(text, point, scale, canvas.shape[2:0:-1]), point
         _blend(canvas[f], stamp, colour)
         assert stamp.coverage is not None
         best = np.full(labels[f].shape, COVERAGE, np.float32)
-        for character, part in zip(text.text, stamp.coverage, strict=True):
+        for character, part in zip(text.text.replace(" ", ""), stamp.coverage, strict=True):
             _claim(labels[f], best, character_class(character), part)
 
 
@@ -105,35 +114,13 @@ def _blend(frame: Floats, stamp: Stamp, colour: Floats) -> None:
     region += stamp.mask * (colour - region)
 
 
-# Backgrounds
+# Plates and curves
 
 
-@functools.lru_cache(maxsize=8)
-def _ramps(size: int) -> tuple[Floats, Floats]:
-    steps = np.linspace(-0.5, 0.5, size, dtype=np.float32)
-    return steps[None, :, None], steps[:, None, None]
-
-
-def _backdrop(backdrop: Backdrop, size: int) -> Floats:
-    """The background as float32 (size, size, 3)."""
-    canvas = np.empty((size, size, 3), np.float32)
-    first = np.array(backdrop.colour, np.float32)
-    if backdrop.colour2 is None:
-        canvas[:] = first
-        return canvas
-    across, down = _ramps(size)
-    c, s = math.cos(math.radians(backdrop.angle)), math.sin(math.radians(backdrop.angle))
-    reach = abs(c) + abs(s)
-    ramp = 0.5 + across * np.float32(c / reach) + down * np.float32(s / reach)
-    np.multiply(ramp, np.array(backdrop.colour2, np.float32) - first, out=canvas)
-    canvas += first
-    return canvas
-
-
-def _draw_plate(canvas: Floats, plate: Plate, size: int) -> None:
-    scale = size / UNITS
-    x0, x1 = (_clip((plate.x + side * plate.w / 2) * scale, size) for side in (-1, 1))
-    y0, y1 = (_clip((plate.y + side * plate.h / 2) * scale, size) for side in (-1, 1))
+def _draw_plate(canvas: Floats, plate: Plate, scale: float) -> None:
+    height, width, _ = canvas.shape
+    x0, x1 = (_clip((plate.x + side * plate.w / 2) * scale, width) for side in (-1, 1))
+    y0, y1 = (_clip((plate.y + side * plate.h / 2) * scale, height) for side in (-1, 1))
     edge = max(1, round(plate.border_width * scale))
     if plate.rgb is not None:
         canvas[y0:y1, x0:x1] = plate.rgb
@@ -144,8 +131,21 @@ def _draw_plate(canvas: Floats, plate: Plate, size: int) -> None:
             region[:] = plate.border
 
 
-def _clip(value: float, size: int) -> int:
-    return min(max(round(value), 0), size)
+def _draw_curve(canvas: Floats, curve: Curve, scale: float) -> None:
+    height, width, _ = canvas.shape
+    large = Image.new("L", (width * _OVERSAMPLE, height * _OVERSAMPLE), 0)
+    pen, fine = ImageDraw.Draw(large), scale * _OVERSAMPLE
+    points = [(x * fine, y * fine) for x, y in curve.points]
+    pen.line(points, fill=255, width=max(1, round(curve.width * fine)), joint="curve")
+    for x, y in points if curve.dot else ():
+        r = curve.dot * fine
+        pen.ellipse((x - r, y - r, x + r, y + r), fill=255)
+    mask = np.asarray(large.reduce(_OVERSAMPLE), np.float32)[..., None] * np.float32(1 / 255)
+    canvas += mask * (np.array(curve.rgb, np.float32) - canvas)
+
+
+def _clip(value: float, limit: int) -> int:
+    return min(max(round(value), 0), limit)
 
 
 # Shapes
@@ -192,19 +192,17 @@ def _shape_master(shape: str, angle: float, ink: int) -> Image.Image:
     return canvas.reduce(_OVERSAMPLE)
 
 
-def _stamp_figure(figure: Figure, point: tuple[float, float], size: int) -> Stamp:
-    scale = size / UNITS
+def _stamp_figure(figure: Figure, point: tuple[float, float], scale: float, area: tuple[int, ...]) -> Stamp:
     ink = next((m for m in _SHAPE_MASTERS if m >= 1.6 * max(figure.w, figure.h) * scale), _SHAPE_MASTERS[-1])
     master = _shape_master(figure.shape, figure.angle, ink)
     sx, sy = figure.w * scale / ink, figure.h * scale / ink
-    return Stamp(*_place(master, point[0] * scale, point[1] * scale, sx, sy, size))
+    return Stamp(*_place(master, point[0] * scale, point[1] * scale, sx, sy, area))
 
 
 # Text
 
 
-def _stamp_text(text: Text, point: tuple[float, float], size: int) -> Stamp:
-    scale = size / UNITS
+def _stamp_text(text: Text, point: tuple[float, float], scale: float, area: tuple[int, ...]) -> Stamp:
     master = fonts.master_size(text.font, math.ceil(text.h * scale))
     line = fonts.line(text.text, text.font, master, text.spacing)
     sx, sy = text.w * scale / line.width, text.h * scale / line.cap
@@ -218,34 +216,36 @@ def _stamp_text(text: Text, point: tuple[float, float], size: int) -> Stamp:
         turned = np.stack([middle[:, 0] * c + middle[:, 1] * s, middle[:, 1] * c - middle[:, 0] * s], 1)
         boxes += np.tile(turned - middle, 2)
     cx, cy = point[0] * scale, point[1] * scale
-    x0, y0, stamped = _place(mask, cx, cy, sx, sy, size)
+    x0, y0, stamped = _place(mask, cx, cy, sx, sy, area)
     boxes *= np.array([sx, sy, sx, sy], np.float32)
     boxes += np.array([cx, cy, cx, cy], np.float32)
-    return Stamp(x0, y0, stamped, _box_coverage(boxes, size))
+    return Stamp(x0, y0, stamped, _box_coverage(boxes, area))
 
 
-def _box_coverage(boxes: Floats, size: int) -> Floats:
+def _box_coverage(boxes: Floats, area: tuple[int, ...]) -> Floats:
     """Part of every patch that each box (x0, y0, x1, y1) in pixels covers: (boxes, gh, gw)."""
-    low = np.arange(0, size, PATCH, dtype=np.float32)[None, None]
-    starts = boxes[:, :2, None]
-    ends = boxes[:, 2:, None]
-    overlap = np.maximum(np.minimum(ends, low + PATCH) - np.maximum(starts, low), 0)
-    overlap *= np.float32(1 / PATCH)
-    coverage: Floats = overlap[:, 1, :, None] * overlap[:, 0, None, :]
+    shares = []
+    for axis, side in enumerate(area):
+        low = np.arange(0, side, PATCH, dtype=np.float32)[None]
+        share = np.minimum(boxes[:, axis + 2, None], low + PATCH) - np.maximum(boxes[:, axis, None], low)
+        shares.append(np.maximum(share, 0) * np.float32(1 / PATCH))
+    coverage: Floats = shares[1][:, :, None] * shares[0][:, None, :]
     return coverage
 
 
 # Pixels
 
 
-def _place(mask: Image.Image, cx: float, cy: float, sx: float, sy: float, size: int) -> tuple[int, int, Floats]:
+def _place(
+    mask: Image.Image, cx: float, cy: float, sx: float, sy: float, area: tuple[int, ...]
+) -> tuple[int, int, Floats]:
     """Resize a mask by (sx, sy) so that its centre lands on (cx, cy), parts of a pixel included.
 
     Gives the corner in the picture and the mask 0..1 (h, w, 1), cut at the picture's border.
     """
     w, h = mask.size
-    x0, x1 = max(0, math.ceil(cx - w * sx / 2)), min(size, math.floor(cx + w * sx / 2))
-    y0, y1 = max(0, math.ceil(cy - h * sy / 2)), min(size, math.floor(cy + h * sy / 2))
+    x0, x1 = max(0, math.ceil(cx - w * sx / 2)), min(area[0], math.floor(cx + w * sx / 2))
+    y0, y1 = max(0, math.ceil(cy - h * sy / 2)), min(area[1], math.floor(cy + h * sy / 2))
     if x1 <= x0 or y1 <= y0:
         return 0, 0, np.zeros((0, 0, 1), np.float32)
     box = (
@@ -256,39 +256,3 @@ def _place(mask: Image.Image, cx: float, cy: float, sx: float, sy: float, size: 
     )
     small = mask.resize((x1 - x0, y1 - y0), Image.Resampling.BICUBIC, box)
     return x0, y0, np.asarray(small, np.float32)[..., None] * np.float32(1 / 255)
-
-
-@functools.lru_cache(maxsize=4)
-def _noise_pool(count: int) -> Floats:
-    # Gaussian noise drawn once and read from another offset every time: a fresh draw would cost more than the picture.
-    generator = np.random.Generator(np.random.PCG64(20250101))
-    return generator.standard_normal(count + _NOISE_OFFSETS, dtype=np.float32)
-
-
-def _finish(canvas: Floats, look: Look, grain: float) -> NDArray[np.uint8]:
-    """Apply the look to (F, H, W, 3) in place and round to uint8."""
-    if look.blur > 0:
-        canvas = _blurred(canvas, look.blur)
-    canvas *= np.float32(look.contrast)
-    canvas += np.float32(128 * (1 - look.contrast) + look.brightness + 0.5)  # the half turns truncation into rounding
-    count = canvas[0].size
-    pool = _noise_pool(count)
-    for f, frame in enumerate(canvas):
-        # Grain belongs to the thing shown, so it stays from frame to frame; noise is the sensor's and does not.
-        for step, strength in ((0, grain), (7919 * (f + 1), look.noise)):
-            if strength > 0:
-                offset = (look.noise_seed + step) % _NOISE_OFFSETS
-                frame += pool[offset : offset + count].reshape(frame.shape) * np.float32(strength)
-    np.clip(canvas, 0, 255, out=canvas)
-    return canvas.astype(np.uint8)
-
-
-def _blurred(canvas: Floats, weight: float) -> Floats:
-    """A three-pixel blur in both directions, `weight` from either neighbour."""
-    side, middle = np.float32(weight), np.float32(1 - 2 * weight)
-    for axis in (1, 2):
-        padded = np.pad(canvas, [(0, 0)] + [(1, 1) if a == axis else (0, 0) for a in (1, 2)] + [(0, 0)], mode="edge")
-        n = canvas.shape[axis]
-        before, after = np.take(padded, range(n), axis), np.take(padded, range(2, n + 2), axis)
-        canvas = middle * canvas + side * (before + after)
-    return canvas

@@ -1,7 +1,7 @@
-"""Fonts by family name, and lines of capital letters and digits as large grey masks, made of cached glyphs.
+"""Fonts by family name, and lines of characters as large grey masks, made of cached glyphs.
 
-Families: Pillow's embedded font and matplotlib's DejaVu files, found without importing matplotlib. It leaves out
-placing and scaling (`draw`), kerning, and other scripts. Used by `draw`.
+Families: Pillow's embedded font and matplotlib's files, found without importing matplotlib. It leaves out placing and
+scaling (`draw`), kerning, and other scripts. Used by `draw`; the task modules ask it which families a split may show.
 """
 
 from __future__ import annotations
@@ -16,18 +16,35 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from pvc.errors import MissingExtraError, UsageError
+from pvc.synthetic.seeding import Split
 
 _EMBEDDED = "aileron"
 _FILES = {
     "sans": "DejaVuSans.ttf",
     "sans-bold": "DejaVuSans-Bold.ttf",
+    "sans-bold-oblique": "DejaVuSans-BoldOblique.ttf",
     "mono": "DejaVuSansMono.ttf",
     "mono-bold": "DejaVuSansMono-Bold.ttf",
     "serif": "DejaVuSerif.ttf",
+    "serif-italic": "DejaVuSerif-Italic.ttf",
+    "times": "STIXGeneral.ttf",
+    "times-italic": "STIXGeneralItalic.ttf",
+    "roman": "cmr10.ttf",
+    "roman-bold": "cmb10.ttf",
+    "sans-oblique": "DejaVuSans-Oblique.ttf",
     "serif-bold": "DejaVuSerif-Bold.ttf",
+    "times-bold": "STIXGeneralBol.ttf",
+    "grotesque": "cmss10.ttf",
+    "typewriter": "cmtt10.ttf",
 }
 FAMILIES = (_EMBEDDED, *_FILES)
+# Of clearly different cut, and with relatives in training: no split asks for an alphabet that nobody has seen.
+HELD_OUT = ("sans-oblique", "serif-bold", "times-bold", "grotesque", "typewriter")
+_TRAINED = tuple(family for family in FAMILIES if family not in HELD_OUT)
+# Hairlines vanish in small pictures: these faces are drawn with a stroke around them, in parts of the size.
+_STROKES = {"roman": 0.02, "grotesque": 0.014, "times": 0.012, "times-italic": 0.016, "typewriter": 0.014}
 MASTER_SIZES = (32, 64, 128, 256, 512)
+_SPACE = 0.3  # of the size
 _PADDING = 12  # master pixels around a line: at least one pixel of the picture, so that resizing sees the whole edge
 
 
@@ -43,15 +60,21 @@ class Glyph:
 
 @dataclass(frozen=True)
 class Line:
-    """A line as a padded mask, the size of its ink (capital height without tails), and one ink box per character.
+    """A line as a padded mask, the size of its ink (capital height without tails), and the ink box of each character.
 
-    Boxes are (x0, y0, x1, y1) from the centre of the mask, which is also the centre of the (width, cap) ink box.
+    Spaces have no box. Boxes are (x0, y0, x1, y1) from the centre of the mask, which is also the centre of the
+    (width, cap) ink box.
     """
 
     mask: Image.Image
     width: int
     cap: int
     boxes: tuple[tuple[float, float, float, float], ...]
+
+
+def families(split: Split) -> tuple[str, ...]:
+    """The families that a split may show: the held-out ones in "fonts", the others everywhere else."""
+    return HELD_OUT if split == "fonts" else _TRAINED
 
 
 @functools.cache
@@ -85,9 +108,11 @@ def font(family: str, size: int) -> ImageFont.FreeTypeFont:
 def glyph(family: str, size: int, character: str) -> Glyph:
     """The ink of one character at a size in pixels."""
     loaded = font(family, size)
-    x0, y0, x1, y1 = (round(v) for v in loaded.getbbox(character, anchor="ls"))
+    stroke = size * _STROKES.get(family, 0.0)
+    x0, y0, x1, y1 = (round(v) for v in loaded.getbbox(character, anchor="ls", stroke_width=stroke))
     canvas = Image.new("L", (x1 - x0 + 2, y1 - y0 + 2), 0)
-    ImageDraw.Draw(canvas).text((1 - x0, 1 - y0), character, fill=255, font=loaded, anchor="ls")
+    pen = ImageDraw.Draw(canvas)
+    pen.text((1 - x0, 1 - y0), character, fill=255, font=loaded, anchor="ls", stroke_width=stroke)
     pixels = np.asarray(canvas)
     rows, columns = np.flatnonzero(pixels.max(1) > 127), np.flatnonzero(pixels.max(0) > 127)
     top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
@@ -115,6 +140,9 @@ def line(text: str, family: str, size: int, spacing: float) -> Line:
     cap = cap_height(family, size)
     pen, placed = 0.0, []
     for character in text:
+        if character == " ":
+            pen += (_SPACE + spacing) * size
+            continue
         ink = glyph(family, size, character)
         placed.append((round(pen) + ink.left, ink))
         pen += ink.advance + spacing * size

@@ -26,12 +26,17 @@ Track = tuple[tuple[float, float] | None, ...]  # centre per frame in units; Non
 
 @dataclass(frozen=True)
 class Backdrop:
-    """One colour, or a soft ramp to `colour2` in direction `angle` (degrees); grain is noise of its own."""
+    """One colour, or a mix with `colour2` by a texture; grain is noise of its own.
+
+    texture: "ramp" and "stripes" and "checks" have an `angle` (degrees); "clouds", "blobs" and "paper" do not.
+    """
 
     colour: Rgb
     colour2: Rgb | None = None
     angle: float = 0.0
     grain: float = 0.0
+    texture: str = "ramp"
+    texture_seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,16 @@ class Plate:
     rgb: Rgb | None
     border: Rgb | None = None
     border_width: float = 0.0
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line through points, each marked by a dot when `dot` (its radius) is not 0."""
+
+    points: tuple[tuple[float, float], ...]
+    rgb: Rgb
+    width: float
+    dot: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -75,19 +90,45 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Veil:
+    """What hides a box of the picture, text included, in the frames where `shown` is true.
+
+    kind: "board" is a plain colour, "speckle" is noise between the two colours, "smear" averages over `grain` units.
+    """
+
+    kind: Literal["board", "speckle", "smear"]
+    x: float
+    y: float
+    w: float
+    h: float
+    rgb: Rgb
+    rgb2: Rgb
+    grain: float
+    seed: int
+    shown: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
 class Look:
-    """What a camera and a file format do: contrast about mid grey, brightness, blur (0..0.25), noise (grey levels)."""
+    """What a camera and a file format do: contrast about mid grey, brightness, blur (0..0.25), noise (grey levels).
+
+    jpeg: quality of a JPEG file that the frames went through, 0 for none.
+    """
 
     contrast: float
     brightness: float
     blur: float
     noise: float
     noise_seed: int
+    jpeg: int = 0
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything to draw, from back to front; `asked` holds the facts that the answer is taken from."""
+    """Everything to draw, from back to front; `asked` holds the facts that the answer is taken from.
+
+    extent: width and height in units, multiples of 64: at `size` pixels, a scene of (128, 64) is twice as wide.
+    """
 
     backdrop: Backdrop
     look: Look
@@ -97,17 +138,23 @@ class Scene:
     frames: int = 1
     timestamps: tuple[float, ...] = ()
     asked: dict[str, Any] = field(default_factory=dict)
+    veils: tuple[Veil, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    extent: tuple[float, float] = (UNITS, UNITS)
 
     def description(self) -> dict[str, Any]:
         """The scene as values that JSON holds."""
         return {
             "frames": self.frames,
+            "extent": list(self.extent),
             "timestamps": list(self.timestamps),
             "backdrop": _values(self.backdrop),
             "look": _values(self.look),
             "plates": [_values(p) for p in self.plates],
             "figures": [_values(f) for f in self.figures],
             "texts": [_values(t) for t in self.texts],
+            **({"curves": [_values(c) for c in self.curves]} if self.curves else {}),
+            "veils": [_values(v) for v in self.veils],
             "asked": dict(self.asked),
         }
 
@@ -126,11 +173,15 @@ class Draft:
 
 @dataclass(frozen=True)
 class Wish:
-    """What a caller may ask of a task: the split, the frames of a clip, the difficulty 1 to LEVELS (None: drawn)."""
+    """What a caller may ask of a task: the split, the frames of a clip, the difficulty 1 to LEVELS (None: drawn).
+
+    tiles: parts of 64 x 64 units that pictures are wide and high together: 1, 2 (wide or tall) or 4.
+    """
 
     split: Split
     frames: int | None = None
     level: int | None = None
+    tiles: int = 1
 
 
 def _values(item: object) -> dict[str, Any]:

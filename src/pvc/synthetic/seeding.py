@@ -9,13 +9,16 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Sequence
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 
 from pvc.errors import UsageError
 
-Split = Literal["train", "test"]
+Split = Literal["train", "test", "fonts", "colours", "layouts"]
+"""All but "train" are held out: seeds and strings are others. "fonts", "colours" and "layouts" also show, for what is
+asked about, only fonts, colour pairs or layouts that no other split shows."""
+SPLITS: tuple[Split, ...] = get_args(Split)
 T = TypeVar("T")
 
 _MASK = (1 << 64) - 1
@@ -40,18 +43,23 @@ def mix(*values: int) -> int:
     return state
 
 
-def string_split(text: str) -> Split:
-    """Which split a string belongs to: one in ten is seen in test only, whatever task shows it."""
-    digest = hashlib.blake2b(b"string:" + text.encode("utf-8"), digest_size=8).digest()
+def string_split(text: str) -> Literal["train", "test"]:
+    """Which splits a string belongs to, in any case: one in ten is never seen in training, whatever task shows it."""
+    digest = hashlib.blake2b(b"string:" + text.upper().encode("utf-8"), digest_size=8).digest()
     return "test" if int.from_bytes(digest, "little") % 10 == 0 else "train"
+
+
+def is_for(text: str, split: Split) -> bool:
+    """Whether a string may be what a split asks for: training strings in "train", the others everywhere else."""
+    return (string_split(text) == "train") == (split == "train")
 
 
 class Dice:
     """Draws for one sample, rounded to 1/1000 where they are floats so that descriptions are short and exact."""
 
     def __init__(self, split: str, task: str, seed: int) -> None:
-        if split not in ("train", "test"):
-            raise UsageError(f"split is {split!r}; it must be 'train' or 'test'")
+        if split not in SPLITS:
+            raise UsageError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}")
         if seed < 0:
             raise UsageError(f"seed is {seed}; it must not be negative")
         entropy = [stable_hash(f"pvc.synthetic:{split}:{task}"), seed]

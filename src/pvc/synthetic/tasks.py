@@ -9,35 +9,122 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pvc.errors import UsageError
-from pvc.synthetic import dense_tasks, shape_tasks, text_tasks
+from pvc.synthetic import (
+    chart_tasks,
+    compare_tasks,
+    dense_tasks,
+    long_tasks,
+    mixed_tasks,
+    moment_tasks,
+    motion_tasks,
+    receipt_tasks,
+    sequence_tasks,
+    shape_tasks,
+    text_tasks,
+)
 from pvc.synthetic.draw import render
 from pvc.synthetic.scene import LEVELS, PATCH, Draft, Kind, Medium, Sample, Scene, Wish
 from pvc.synthetic.seeding import Dice, Split
+from pvc.synthetic.veils import condensed
 
 MAX_SIZE = 1024
+TILES = (1, 2, 4)
 
 
 @dataclass(frozen=True)
 class Task:
-    """A kind of question: `build` draws a scene with its question and answer from dice."""
+    """A kind of question: `build` draws a scene with its question and answer from dice.
+
+    levels: what the level sets, in a few words. tiles: whether its pictures can be larger than 64 x 64 units.
+    """
 
     name: str
     kind: Kind
     summary: str
     build: Callable[[Dice, Wish], Draft]
+    levels: str = ""
+    tiles: bool = False
 
 
 _ALL = (
-    Task("read", "image", "read a line of 1 to 6 capitals and digits", text_tasks.read),
-    Task("page", "image", "read one of the lines that fill a picture", text_tasks.page),
-    Task("rows", "image", "read a line of a picture full of characters", dense_tasks.rows),
-    Task("shape", "image", "name the colour of a shape, or the shape of a colour", shape_tasks.shape),
-    Task("count", "image", "count the objects of a shape or a colour", shape_tasks.count),
-    Task("place", "image", "say in which part of the picture a shape is", shape_tasks.place),
-    Task("bars", "image", "name the tallest or shortest bar of a chart, or count the bars", shape_tasks.bars),
-    Task("direction", "video", "say which way a shape moves", motion_tasks.direction),
-    Task("digits", "video", "read characters that appear one after another", sequence_tasks.digits),
-    Task("appear", "video", "say which shape appears first or last", motion_tasks.appear),
+    Task("read", "image", "read a line", text_tasks.read, "1-3, 2-5, 3-7, 5-9 characters, ever smaller"),
+    Task("page", "image", "read one of the lines that fill a picture", text_tasks.page, "2, 3, 4, 5 lines", True),
+    Task("locate", "image", "read at a place, or place a text", text_tasks.locate, "2, 3, 4, 5 texts, smaller", True),
+    Task(
+        "rows",
+        "image",
+        "read a line of a grid of characters",
+        dense_tasks.rows,
+        "8, 16, 32, 64 characters a tile",
+        True,
+    ),
+    Task("needle", "image", "find the odd character", dense_tasks.needle, "grids of 3, 4, 6, 8 a side", True),
+    Task(
+        "receipt",
+        "image",
+        "prices, total and extremes of a receipt",
+        receipt_tasks.receipt,
+        "2, 2, 3, 4 items; 0, 1, 2, 2 digits after the point",
+        True,
+    ),
+    Task(
+        "chart",
+        "image",
+        "values and extremes of a labelled chart",
+        chart_tasks.chart,
+        "3 bars with printed values; 3-4 bars with ticks; 4-5, 5-6 bars or points",
+    ),
+    Task("shape", "image", "colour of a shape, shape of a colour", shape_tasks.shape, "1, 2, 3-4, 4-5 shapes, smaller"),
+    Task(
+        "count",
+        "image",
+        "count a shape or a colour",
+        shape_tasks.count,
+        "up to 3, 4, 6, 9 objects and 0, 2, 3, 5 others, smaller",
+    ),
+    Task("place", "image", "say where a shape is", shape_tasks.place, "1, 2, 3-4, 5 shapes, smaller"),
+    Task(
+        "describe",
+        "image",
+        "name all objects in reading order",
+        shape_tasks.describe,
+        "1-2, 2-3, 3-4, 4-5 objects, in rows from level 3",
+    ),
+    Task(
+        "compare",
+        "image",
+        "a question about two pictures",
+        compare_tasks.compare,
+        "up to 2, 4, 6, 8 characters; numbers to 99, 99, 999, 9999; up to 3, 4, 6, 9 objects",
+    ),
+    Task("bars", "image", "compare or count coloured bars", chart_tasks.bars, "2-3, 3-4, 4-5, 5-7 bars"),
+    Task(
+        "direction", "video", "say which way a shape moves", motion_tasks.direction, "1, 1-2, 2-3, 3-4 shapes, slower"
+    ),
+    Task("appear", "video", "order of appearance", motion_tasks.appear, "2, 3, 4, 5 shapes"),
+    Task("events", "video", "count flashes, jumps, appearances", motion_tasks.events, "1, 1, 2, 3 shapes; 4-6 events"),
+    Task("digits", "video", "read single characters in order", sequence_tasks.digits, "2, 2-3, 3-4, 4-5 characters"),
+    Task("pieces", "video", "read a text shown in pieces", sequence_tasks.pieces, "3-4, 4-5, 5-6, 7-8 characters"),
+    Task(
+        "flicker",
+        "video",
+        "read a code that is hidden in most frames",
+        sequence_tasks.flicker,
+        "2-3, 3-4, 4-5, 5-7 characters; legible in 3, 2, 1 of eight frames, in one frame",
+    ),
+    Task("board", "video", "read a line of a board that shows few at a time", sequence_tasks.board, "2, 3, 4, 4 lines"),
+    Task("static", "video", "rows, page or count without any motion", sequence_tasks.static, "as of these tasks"),
+    Task("change", "video", "say what changed, into what, when", moment_tasks.change, "1-2, 2-3, 3-4, 4-5 shapes"),
+    Task("when", "video", "say at which time something happens", moment_tasks.when, "1, 2, 3, 4 shapes; texts"),
+    Task(
+        "long",
+        "video",
+        "find a code or a shape in few of many frames",
+        long_tasks.long,
+        "64, 128, 256, 512 frames; needles of 3, 2, 2, 1 frames",
+    ),
+    Task("match", "video", "find what a picture shows in a clip", mixed_tasks.match, "1, 2, 3, 4 shapes"),
+    Task("turns", "video", "answer several questions about a clip", mixed_tasks.turns, "1, 2, 3, 4 shapes"),
 )
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 
@@ -63,13 +150,15 @@ def make(
     split: Split = "train",
     frames: int | None = None,
     level: int | None = None,
+    tiles: int = 1,
 ) -> Sample:
     """The sample of a task, seed and split at size x size pixels.
 
     frames: length of a video, drawn from 4 to 16 when None; image tasks take None or 1. level: difficulty from 1 to
-    LEVELS, drawn when None.
+    LEVELS, drawn when None. tiles: 1, 2 (twice as wide or as high) or 4 (both), for tasks of pictures that can; `size`
+    stays the side of one tile.
     Raises UsageError for an unknown task or split, a negative seed, a size that is no multiple of 8, too few frames, a
-    level that does not exist.
+    level that does not exist, tiles that a task cannot fill.
     """
     chosen = task_named(task)
     check_size(size)
@@ -77,7 +166,9 @@ def make(
         raise UsageError(f"task {task!r} makes pictures; {frames} frames were asked for")
     if level is not None and not 1 <= level <= LEVELS:
         raise UsageError(f"level is {level}; it must be from 1 to {LEVELS}")
-    draft = chosen.build(Dice(split, task, seed), Wish(split, frames, level))
+    if tiles not in TILES or (tiles > 1 and not chosen.tiles):
+        raise UsageError(f"task {task!r} was asked for {tiles} tiles; it makes {'1, 2 or 4' if chosen.tiles else '1'}")
+    draft = chosen.build(Dice(split, task, seed), Wish(split, frames, level, tiles))
     scenes = (draft.scene, *draft.further)
     description = {
         "task": task,
@@ -104,5 +195,8 @@ def make(
 
 
 def _medium(scene: Scene, size: int) -> Medium:
-    pixels, labels = render(scene, size)
+    shorter, order = condensed(scene)
+    pixels, labels = render(shorter, size)
+    if len(order) != len(pixels):
+        pixels, labels = pixels[order], labels[order]
     return Medium("video" if scene.timestamps else "image", pixels, scene.timestamps, labels)

@@ -3,7 +3,8 @@
 Pure data and look-ups. It leaves out how anything is drawn (`draw`) and which question is asked (the task modules).
 Used by every other module here and by stage-0 training, which needs PATCH_CLASSES.
 
-Patch classes: 0 is background; 1..26 are A..Z and 27..36 are 0..9; then 37 + 8 * shape index + colour index.
+Patch classes: 0 is background; 1..26 are A..Z, 27..36 are 0..9, 37..62 are a..z, 63..70 are marks; then
+71 + 8 * shape index + colour index.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ Rgb = tuple[int, int, int]
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 DIGITS = "0123456789"
-CHARACTERS = LETTERS + DIGITS
+LOWER = LETTERS.lower()
+PUNCTUATION = ".,:-/%$#"
+CHARACTERS = LETTERS + DIGITS + LOWER + PUNCTUATION
 # O and 0, I and 1 differ by little more than their width, and pictures are squashed: mixed strings avoid O and I,
 # as number plates do.
 SAFE_LETTERS = "".join(c for c in LETTERS if c not in "OI")
@@ -58,7 +61,7 @@ _NAMES |= {v: f"{colour} {shape}" for (shape, colour), v in _SHAPE_CLASS.items()
 
 
 def character_class(character: str) -> int:
-    """Patch class of one of A-Z and 0-9."""
+    """Patch class of one of CHARACTERS."""
     return _CHARACTER_CLASS[character]
 
 

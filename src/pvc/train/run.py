@@ -81,7 +81,7 @@ def run_recipe(
                 report(f"{stage.name}: {len(fresh)} tensors start anew: {', '.join(fresh[:6])} ...")
             _run_stage(recipe, stage, model, processor, directory, options)
             if state.is_main_process:
-                _save(model, final)
+                save_weights(model, final)
                 draw_curve(directory / "curve.jsonl", directory / "curve.png")
             state.wait_for_everyone()
         weights = load_file(final)
@@ -95,7 +95,7 @@ def _silent(line: str) -> None:
     """What processes other than the first report."""
 
 
-def _save(model: nn.Module, path: Path) -> None:
+def save_weights(model: nn.Module, path: Path) -> None:
     """Write a stage's weights whole or not at all; tied weights once."""
     state = {key: value.contiguous() for key, value in model.state_dict().items() if key != "lm_head.weight"}
     save_file(state, path.with_suffix(".part"))
@@ -171,4 +171,4 @@ def _export(recipe: Recipe, processor: PVCProcessor, weights: dict[str, torch.Te
     return target
 
 
-__all__ = ["run_recipe"]
+__all__ = ["run_recipe", "save_weights"]

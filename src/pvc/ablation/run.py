@@ -1,0 +1,329 @@
+"""Runs an ablation: every seed's base, then every arm from it, each to a record that is kept.
+
+A record that is there is not made again, so an ablation can go on days later; the weights of a seed's base are kept
+beside the records for as long as they are there, and trained again when they are not. Leaves out the report.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors.torch import load_file
+
+import pvc.auto  # noqa: F401  # so that a saved processor can be loaded
+from pvc.ablation.arms import ARMS, Arm, give_heads
+from pvc.ablation.plan import ArmPlan, Plan, StudyPlan
+from pvc.ablation.records import RunRecord
+from pvc.engine.engine import Engine
+from pvc.evaluate.accuracy import BATCH, Held, Score, forced, measuring, score
+from pvc.processing.processor import PVCProcessor
+from pvc.synthetic import PATCH_CLASSES, Sample, messages_of
+from pvc.synthetic.scene import Medium
+from pvc.train.build import build_model, build_processor, check_recipe, grow, parameters_by_part
+from pvc.train.cache import CachedSamples, PackedCollator, write_cache
+from pvc.train.data import ChatCollator, PatchCollator, SyntheticSamples
+from pvc.train.fit import Fit, Report, fit_stage
+from pvc.train.patches import PatchReader
+from pvc.train.recipe import Stage
+from pvc.train.run import save_weights
+
+FORCED_DURING = 150  # samples a task while training: only the shape of the curve is wanted
+DATA_SEED = 424242  # the samples of a study are the same for all its arms and seeds; their order is not
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an ablation keeps what: `records` for good, `work` for as long as it runs."""
+
+    records: Path
+    work: Path
+    report: Report
+
+
+def run_plan(plan: Plan, place: Place, only: Callable[[str, str, int], bool] = lambda study, arm, seed: True) -> int:
+    """Make every record that is missing, and return how many were made; `only(study, arm, seed)` leaves runs out.
+
+    The order is by seed within a study, so that an interrupted ablation has whole seeds.
+    """
+    place.records.mkdir(parents=True, exist_ok=True)
+    place.work.mkdir(parents=True, exist_ok=True)
+    check_recipe(plan.recipe(0))
+    made = 0
+    for study in plan.studies:
+        for seed in study.seeds:
+            for name, arm in study.arms.items():
+                target = place.records / f"{study.name}-{name}-{seed}.json"
+                if target.exists() or not only(study.name, name, seed):
+                    continue
+                started = time.monotonic()
+                record = run_arm(plan, study, name, arm, seed, place)
+                _write(target, record)
+                made += 1
+                place.report(f"{study.name} {name} seed {seed}: done in {(time.monotonic() - started) / 60:.1f} min")
+    return made
+
+
+def _write(target: Path, record: RunRecord) -> None:
+    part = target.with_suffix(".part")
+    part.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    part.rename(target)
+
+
+# What every arm of a seed starts from
+
+
+def base_weights(plan: Plan, seed: int, place: Place) -> dict[str, torch.Tensor]:
+    """Weights of a seed's base model, trained when they are not there."""
+    directory = place.work / f"base-{seed}"
+    recipe = plan.recipe(seed)
+    weights: dict[str, torch.Tensor] = {}
+    for number, stage in enumerate(plan.base):
+        final = directory / f"{stage.name}.safetensors"
+        if not final.exists():
+            processor = _processor(plan, place)
+            model: Any = (
+                grow(recipe, stage, processor, weights)[0] if weights else build_model(recipe, stage, processor)
+            )
+            trained = PatchReader(model.model.vision_tower, PATCH_CLASSES) if stage.kind == "patches" else model
+            samples = SyntheticSamples(stage, seed * 1000 + number, plan.size)
+            if stage.cache is None:
+                collator: Any = PatchCollator(processor) if stage.kind == "patches" else ChatCollator(processor)
+                dataset: Any = samples
+            else:
+                dataset, collator = _cached(stage, seed * 1000 + number, plan, processor, place, f"base-{stage.name}")
+            directory.mkdir(parents=True, exist_ok=True)
+            fit_stage(stage, trained, dataset, collator, _fit(seed * 1000 + number, directory / stage.name, place))
+            save_weights(model, final)
+        weights = load_file(final)
+    return weights
+
+
+def _processor(plan: Plan, place: Place) -> PVCProcessor:
+    """The ablation's processor, the same for all runs; loaded anew, since every arm sets its tokens per frame."""
+    directory = place.work / "processor"
+    if not directory.exists():
+        stages = (*plan.base, *(study.stage for study in plan.studies))
+        staging = directory.with_name("processor.part")
+        build_processor(plan.recipe(0, stages)).save_pretrained(staging)
+        staging.rename(directory)
+    return PVCProcessor.from_pretrained(directory)
+
+
+def _cached(
+    stage: Stage,
+    seed: int,
+    plan: Plan,
+    processor: PVCProcessor,
+    place: Place,
+    name: str,
+    change: Callable[[Sample], Sample] | None = None,
+) -> tuple[CachedSamples, PackedCollator]:
+    directory = place.work / "cache" / name
+    write_cache(SyntheticSamples(stage, DATA_SEED, plan.size), processor, directory, place.report, change)
+    return CachedSamples(directory, stage, seed), PackedCollator(processor)
+
+
+def _fit(seed: int, output: Path, place: Place, measure: Any = None) -> Fit:
+    output.mkdir(parents=True, exist_ok=True)
+    return Fit(seed=seed, output=output, curve=output / "curve.jsonl", report=place.report, measure=measure)
+
+
+# One arm
+
+
+def arm_stage(study: StudyPlan, arm: Arm, chosen: ArmPlan, temporal_layers: int) -> Stage:
+    """The study's stage as this arm is trained."""
+    return study.stage.model_copy(
+        update={
+            "name": study.name,
+            "downsample_ratio": chosen.downsample_ratio or arm.ratio,
+            "image_steps": chosen.image_steps or {arm.steps: 1.0},
+            "num_temporal_layers": chosen.vision.get("num_temporal_layers", temporal_layers) if arm.temporal else 0,
+            "frozen": arm.frozen,
+            "steps": chosen.steps or study.stage.steps,
+        }
+    )
+
+
+def thinned(sample: Sample, part: float) -> Sample:
+    """A sample with only a part of each clip's frames: the middle ones of equal stretches."""
+    media = []
+    for medium in sample.media:
+        count = len(medium.frames)
+        keep = max(1, round(count * part))
+        chosen = [int((number + 0.5) * count / keep) for number in range(keep)] if medium.timestamps else [0]
+        times = tuple(medium.timestamps[place] for place in chosen) if medium.timestamps else ()
+        media.append(Medium(medium.kind, medium.frames[chosen], times, medium.patch_labels[chosen]))
+    return Sample(
+        sample.task, tuple(media), sample.question, sample.answer, sample.level, sample.description, sample.more
+    )
+
+
+def run_arm(plan: Plan, study: StudyPlan, name: str, chosen: ArmPlan, seed: int, place: Place) -> RunRecord:
+    """Train and measure one arm of one seed."""
+    arm = ARMS[chosen.like]
+    stage = arm_stage(study, arm, chosen, int(plan.model.vision["num_temporal_layers"]))
+    recipe = plan.recipe(seed, (stage,), chosen.vision)
+    processor = _processor(plan, place)
+    start = base_weights(plan, seed, place)
+    thin = arm.frames_part < 1
+    change = (lambda sample: thinned(sample, arm.frames_part)) if thin else None
+    model, _ = grow(recipe, stage, processor, start)
+    if arm.heads > 1:
+        give_heads(model, arm.heads, seed)
+    cache = f"{study.name}-thin" if thin else study.name
+    dataset, collator = _cached(stage, seed, plan, processor, place, cache, change)
+    engine = Engine(model, processor, None)
+    held = Held(level=study.level, frames=study.frames, change=change)
+
+    def during() -> list[dict[str, Any]]:
+        return [
+            {"task": task, "accuracy": _forced(engine, task, held, FORCED_DURING, arm.steps)} for task in stage.tasks
+        ]
+
+    output = place.work / f"{study.name}-{name}-{seed}"
+    started = time.process_time()
+    fit_stage(stage, model, dataset, collator, _fit(seed, output, place, during))
+    seconds = time.process_time() - started
+    rows = [json.loads(line) for line in (output / "curve.jsonl").read_text(encoding="utf-8").splitlines()]
+    steps = study.evaluate_steps if arm.steps > 1 and study.kind == "image" else (arm.steps,)
+    frames = round((study.frames or 8) * arm.frames_part)
+    tokens = processor.tokens_per_frame * (frames if study.kind == "video" else arm.steps)
+    data = {
+        "study": study.name,
+        "arm": name,
+        "seed": seed,
+        "commit": _commit(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {_device(model)}",
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "parameters": _parameters(model),
+        "tokens": tokens,
+        "train": {
+            "steps": stage.steps,
+            "batch_size": stage.batch_size,
+            "samples": stage.steps * stage.batch_size,
+            "cpu_seconds": seconds,
+            "start": "base",
+        },
+        "curve": [{"step": row["step"], "loss": row["loss"]} for row in rows if "loss" in row],
+        "evals": [
+            {"step": row["step"], "task": row["task"], "teacher_forced": row["accuracy"]}
+            for row in rows
+            if "task" in row
+        ],
+        "results": [_result(engine, task, held, study, number, frames) for task in stage.tasks for number in steps],
+        "subsets": _subsets(engine, study, held) if arm.steps == 4 and study.kind == "image" else (),
+    }
+    return RunRecord.model_validate_json(json.dumps(data))
+
+
+def _device(model: torch.nn.Module) -> str:
+    device = next(model.parameters()).device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
+def _commit() -> str:
+    """The commit of the code, or "unknown" outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def _parameters(model: Any) -> dict[str, int]:
+    parts = parameters_by_part(model)
+    total = sum(parts.values())
+    return {
+        "tower": parts["vision"],
+        "temporal": parts["temporal"],
+        "projector": parts["compressor"],
+        "language": parts["language"],
+        "total": total,
+    }
+
+
+# Measuring
+
+
+def _forced(engine: Engine, task: str, held: Held, count: int, steps: int) -> float:
+    right, asked = _forced_counts(engine, task, held, count, steps)
+    return right / asked
+
+
+def _forced_counts(engine: Engine, task: str, held: Held, count: int, steps: int) -> tuple[int, int]:
+    side = int(dict(engine.processor.video_processor.size)["height"])
+    pairs = [
+        forced(engine, held.samples(task, start, min(start + BATCH, count), side), steps)
+        for start in range(0, count, BATCH)
+    ]
+    return sum(right for right, _ in pairs), sum(asked for _, asked in pairs)
+
+
+def _result(engine: Engine, task: str, held: Held, study: StudyPlan, steps: int, frames: int) -> dict[str, Any]:
+    total: Score = score(engine, task, study.count, held, steps)
+    right, asked = _forced_counts(engine, task, held, study.count, steps)
+    return {
+        "task": task,
+        "level": study.level or 0,
+        "split": held.split,
+        "steps": frames if study.kind == "video" else steps,
+        "count": total.count,
+        "right": total.right,
+        "characters": total.characters,
+        "characters_right": total.characters_right,
+        "teacher_forced_tokens": asked,
+        "teacher_forced_right": right,
+    }
+
+
+def _subsets(engine: Engine, study: StudyPlan, held: Held, steps: int = 4) -> list[dict[str, Any]]:
+    """What the language model reads when it sees the tokens of some of the steps only."""
+    kept_sets = [kept for size in range(1, steps + 1) for kept in itertools.combinations(range(steps), size)]
+    side = int(dict(engine.processor.video_processor.size)["height"])
+    rows = []
+    for task in study.stage.tasks:
+        for kept in kept_sets:
+            total = Score()
+            for start in range(0, study.subset_count, BATCH):
+                samples = held.samples(task, start, min(start + BATCH, study.subset_count), side)
+                for sample, answer in zip(samples, _answers_from(engine, samples, kept, steps), strict=True):
+                    total.add(sample, answer)
+            counts = {"characters": total.characters, "characters_right": total.characters_right}
+            rows.append({"task": task, "kept": kept, **counts})
+    return rows
+
+
+def _answers_from(engine: Engine, samples: list[Sample], kept: tuple[int, ...], steps: int) -> list[str]:
+    """Answers to pictures of one tile that are encoded in `steps` steps, of which only `kept` are shown."""
+    messages = [messages_of(sample, answers=False) for sample in samples]
+    batch = engine.processor.apply_chat_template(
+        messages, tokenize=True, add_generation_prompt=True, image_steps=len(kept)
+    )
+    with measuring(engine.model):
+        features = engine.model.get_image_features(
+            batch["pixel_values"], image_grid_thw=batch["image_grid_thw"], image_steps=steps
+        )
+        per_step = [tokens.unflatten(0, (steps, -1)) for tokens in features.pooler_output]
+        features.pooler_output = [tokens[list(kept)].flatten(0, 1) for tokens in per_step]
+        ids = engine.model.generate(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            mm_encoder_outputs={"image": features},
+            do_sample=False,
+        )
+    return engine.processor.tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+__all__ = ["Place", "arm_stage", "base_weights", "run_arm", "run_plan", "thinned"]

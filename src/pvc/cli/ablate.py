@@ -1,0 +1,61 @@
+"""`pvc ablate PLAN.yaml`: run what is missing of an ablation, and write its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pvc.cli.progress import Journal
+from pvc.extras import require
+
+
+def ablate(
+    plan: Annotated[Path, typer.Argument(help="Plan, for example recipes/ablation/core.yaml.")],
+    out: Annotated[Path | None, typer.Option(help="Records and report; by default NAME beside the plan.")] = None,
+    work: Annotated[Path | None, typer.Option(help="Caches and weights; by default runs/ablation/NAME.")] = None,
+    study: Annotated[list[str] | None, typer.Option(help="Only this study; may be given several times.")] = None,
+    arm: Annotated[list[str] | None, typer.Option(help="Only this arm; may be given several times.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Only this seed; may be given several times.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU cores to use.")] = 1,
+    report_only: Annotated[bool, typer.Option("--report-only", help="Train nothing, only write the report.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and stop.")] = False,
+) -> None:
+    """Compare what is left of the method when parts are taken away. Finished runs are kept and not made again."""
+    for module in ("pydantic", "yaml", "accelerate", "matplotlib"):
+        require(module, "train")
+
+    from pvc.ablation.plan import load_plan
+
+    loaded = load_plan(plan)
+    records = out or plan.parent / loaded.name
+    wanted = [
+        (own.name, name, number)
+        for own in loaded.studies
+        for number in own.seeds
+        for name in own.arms
+        if (not study or own.name in study) and (not arm or name in arm) and (not seed or number in seed)
+    ]
+    missing = [run for run in wanted if not (records / f"{run[0]}-{run[1]}-{run[2]}.json").exists()]
+    if dry_run:
+        for name, own_arm, number in missing:
+            print(f"{name} {own_arm} seed {number}")
+        print(f"{len(missing)} of {len(wanted)} runs to make")
+        return
+
+    from pvc.ablation.run import Place, run_plan
+    from pvc.ablation.summary import summarise
+
+    if not report_only:
+        import torch
+
+        torch.set_num_threads(threads)
+        place = Place(records, work or Path("runs") / "ablation" / loaded.name, Journal(records / "log.txt"))
+        records.mkdir(parents=True, exist_ok=True)
+        chosen = set(missing)
+        run_plan(loaded, place, only=lambda *run: run in chosen)
+    print(summarise(loaded, records))
+
+
+__all__ = ["ablate"]
