@@ -20,6 +20,18 @@ SURFACE = {
     ],
     "eval": ["--count", "--image-steps", "--json", "--model", "--record", "--seed", "--task", "--threads"],
     "info": ["--json"],
+    "synth": [
+        "--count",
+        "--force",
+        "--frames",
+        "--level",
+        "--list",
+        "--seed",
+        "--size",
+        "--split",
+        "--task",
+        "--tiles",
+    ],
     "train": ["--dry-run", "--out", "--threads"],
 }
 

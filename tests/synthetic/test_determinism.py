@@ -66,8 +66,8 @@ def test_the_scene_does_not_depend_on_the_size(task: str) -> None:
 def test_strings_are_in_one_split_only(samples: dict[str, list[Sample]]) -> None:
     seen: dict[str, set[str]] = {"train": set(), "test": set()}
     for task in ("read", "digits"):
-        seen["train"] |= {s.answer for s in samples[task]}
-        seen["test"] |= {make(task, seed, split="test").answer for seed in range(60)}
+        seen["train"] |= {s.description["asked"]["text"] for s in samples[task]}
+        seen["test"] |= {make(task, seed, split="test").description["asked"]["text"] for seed in range(60)}
     assert not seen["train"] & seen["test"]
     assert all(string_split(text) == split for split, texts in seen.items() for text in texts)
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from pvc.ablation.arms import ARMS
+from pvc.ablation.records import Study
 from pvc.train.recipe import ModelRecipe, Recipe, Stage, _Strict, load_checked
 
 
@@ -53,16 +54,21 @@ class StudyPlan(_Strict):
     level: int | None = None
     frames: int | None = None
     evaluate_steps: tuple[int, ...] = (1, 2, 3, 4)
+    chance: dict[str, float] = Field(default_factory=dict)
     notes: str = ""
 
 
 class Plan(_Strict):
-    """A whole ablation: every seed trains `base` first (stage 0, then the base model), and all its arms start there."""
+    """A whole ablation: every seed trains `base` first (stage 0, then the base model), and all its arms start there.
+
+    `remarks` are findings of whoever looked for the reasons, by claim; the report prints them beside its verdicts.
+    """
 
     name: str = Field(pattern=r"^[a-z0-9_]+$")
     model: ModelRecipe
     base: tuple[Stage, ...] = Field(min_length=1)
     studies: tuple[StudyPlan, ...] = Field(min_length=1)
+    remarks: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _names(self) -> Plan:
@@ -84,9 +90,34 @@ class Plan(_Strict):
         return Recipe(name=self.name, seed=seed, model=model, stages=list(stages or self.base))
 
 
+def studies(plan: Plan) -> tuple[Study, ...]:
+    """The plan's studies as the report needs them."""
+    return tuple(
+        Study(
+            study=own.name,
+            title=own.title,
+            arms={name: arm.summary or ARMS[arm.like].summary for name, arm in own.arms.items()},
+            seeds=own.seeds,
+            tasks=tuple(own.stage.tasks),
+            default_steps={name: _steps(own, arm) for name, arm in own.arms.items()},
+            kind=own.kind,
+            notes=own.notes,
+            chance=own.chance,
+        )
+        for own in plan.studies
+    )
+
+
+def _steps(study: StudyPlan, arm: ArmPlan) -> int:
+    """Steps of a picture, or frames of a clip, that an arm is judged at."""
+    if study.kind == "video":
+        return round((study.frames or 8) * ARMS[arm.like].frames_part)
+    return max(arm.image_steps) if arm.image_steps else ARMS[arm.like].steps
+
+
 def load_plan(path: str | Path) -> Plan:
     """Read and check an ablation; errors as in `pvc.train.recipe.load_checked`."""
     return load_checked(path, Plan)
 
 
-__all__ = ["ArmPlan", "Plan", "StudyPlan", "load_plan"]
+__all__ = ["ArmPlan", "Plan", "StudyPlan", "load_plan", "studies"]

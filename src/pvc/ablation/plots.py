@@ -13,7 +13,7 @@ from typing import Any
 
 from pvc.ablation.claims import Judged, StudyRuns, progress_by_seed
 from pvc.ablation.stats import MARGIN, t_interval
-from pvc.ablation.tables import steps_by_arm
+from pvc.ablation.tables import is_no_evidence, steps_by_arm
 from pvc.extras import require
 
 _COLOURS = (
@@ -126,7 +126,10 @@ def plot_steps(runs: StudyRuns, palette: Mapping[str, str], picture: Path) -> Pa
             for steps, by_seed in by_steps.items():
                 for seed, value in by_seed.items():
                     series.setdefault(seed, {})[steps] = value * 100
-            _draw(axis, series, palette[arm], arm, marker="o")
+            _draw(axis, series, palette[arm], f"{arm} (no evidence)" if is_no_evidence(runs, arm) else arm, marker="o")
+            if len(by_steps) == 1:  # a line to compare the others with
+                level = fmean(value * 100 for by_seed in by_steps.values() for value in by_seed.values())
+                axis.axhline(level, color=palette[arm], linewidth=1, linestyle=":")
         ticks = sorted({steps for by_steps in arms.values() for steps in by_steps})
         word = "steps" if runs.study.kind == "image" else "frames"
         metric = "characters" if runs.metric(task) == "characters" else "answers"

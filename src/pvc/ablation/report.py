@@ -48,6 +48,7 @@ def write_report(
     lines = ["# Ablation", "", *_state(by_name), ""]
     lines += claims_markdown(judgements, by_name, remarks)
     forest = plots.plot_claims(judgements, directory / "claims.png")
+    lines += ["All comparisons that have runs:", ""] if forest else []
     lines += _picture(forest, "Paired differences with 95 % intervals", directory / "claims.png")
     lines += rules_markdown(claims)
     palette = plots.colours(list(by_name.values()))
@@ -227,9 +228,11 @@ def _machines(records: Sequence[RunRecord]) -> list[str]:
             lines.append(f"- {name}: {next(iter(groups))} (all {len(records)} runs)")
             continue
         lines.append(f"- **{name} differs between runs**:")
-        for value, of in sorted(groups.items(), key=lambda item: -len(item[1])):
-            which = ", ".join(f"{record.study} {record.arm}{record.seed}" for record in of)
-            lines.append(f"  - {value}: {len(of)} runs ({which})")
+        # The largest group is the rule; only the others are named run by run.
+        (value, most), *others = sorted(groups.items(), key=lambda item: -len(item[1]))
+        lines.append(f"  - {value}: {len(most)} runs")
+        for value, of in others:
+            lines.append(f"  - {value}: " + ", ".join(f"{r.study} {r.arm} seed {r.seed}" for r in of))
     if any(record.commit.endswith("-dirty") for record in records):
         lines.append("- A commit marked `-dirty` had changes on top that nobody can look up.")
     sizes = {(r.study, r.train.steps, r.train.batch_size) for r in records}

@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 import pvc.auto  # noqa: F401  # so that a saved processor can be loaded
 from pvc.ablation.arms import ARMS, Arm, give_heads
 from pvc.ablation.plan import ArmPlan, Plan, StudyPlan
-from pvc.ablation.records import RunRecord
+from pvc.ablation.records import RunRecord, record_name, write_record
 from pvc.engine.engine import Engine
 from pvc.evaluate.accuracy import BATCH, Held, Score, forced, measuring, score
 from pvc.processing.processor import PVCProcessor
@@ -63,21 +63,15 @@ def run_plan(plan: Plan, place: Place, only: Callable[[str, str, int], bool] = l
     for study in plan.studies:
         for seed in study.seeds:
             for name, arm in study.arms.items():
-                target = place.records / f"{study.name}-{name}-{seed}.json"
+                target = place.records / record_name(study.name, name, seed)
                 if target.exists() or not only(study.name, name, seed):
                     continue
                 started = time.monotonic()
                 record = run_arm(plan, study, name, arm, seed, place)
-                _write(target, record)
+                write_record(record, place.records)
                 made += 1
                 place.report(f"{study.name} {name} seed {seed}: done in {(time.monotonic() - started) / 60:.1f} min")
     return made
-
-
-def _write(target: Path, record: RunRecord) -> None:
-    part = target.with_suffix(".part")
-    part.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    part.rename(target)
 
 
 # What every arm of a seed starts from

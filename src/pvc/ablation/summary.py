@@ -54,6 +54,8 @@ def _name(finding: Finding, studies: Mapping[str, StudyRuns]) -> str:
     left = contrast.left if contrast.left_steps is None else f"{contrast.left} at {contrast.left_steps}"
     right = contrast.right if contrast.right_steps is None else f"{contrast.right} at {contrast.right_steps}"
     name = f"{contrast.study}: {left}" if right is None else f"{contrast.study}: {left} - {right}"
+    if contrast.rule == "progressive":
+        name += ", all steps - the first"
     runs = studies.get(contrast.study)
     several = runs is not None and len(runs.study.tasks) > 1
     if finding.task is not None and several:
@@ -83,8 +85,10 @@ def _sentence(finding: Finding, studies: Mapping[str, StudyRuns]) -> str:
         return f"{name}: {contrast.question}: no numbers yet ({verdict.reason or 'no runs'})."
     seeds = _numbers(len(finding.seeds))
     if contrast.rule == "progressive":
-        count = f"{verdict.text}; {seeds}" if not verdict.reason else verdict.text
-        return f"{name}: {contrast.question}: {count}. {_progress_sentence(finding, studies[contrast.study])}"
+        missed = [str(step) for step, of in enumerate(finding.steps, 2) if of.outcome != "supported"]
+        shown = "every step adds" if not missed else f"not shown of step {', '.join(missed)}"
+        shown = f"no conclusion ({verdict.reason})" if verdict.reason else f"{shown} ({seeds})"
+        return f"{name}: {contrast.question}: {shown}. {_progress_sentence(finding, studies[contrast.study])}"
     means = f"{contrast.left} has {points(finding.left)} %, {contrast.right} {points(finding.right)} %"
     if verdict.reason:
         conclusion = f"no conclusion ({verdict.reason})"
@@ -101,8 +105,6 @@ def _rows(judged: Judged, studies: Mapping[str, StudyRuns]) -> list[list[str]]:
             name = f"- {finding.task}"
         elif not finding.contrast.decisive:
             name += " (beside)"
-        if finding.contrast.rule == "progressive":
-            name += ", all steps - the first"
         verdict = finding.verdict.text
         rows.append(
             [name, difference(finding.verdict.estimate), str(len(finding.seeds)), finding.contrast.rule, verdict]
@@ -118,9 +120,11 @@ def _one(judged: Judged, studies: Mapping[str, StudyRuns], remark: str) -> list[
     lines += [f"- {_sentence(f, studies)}" for f in judged.findings if f.task is None or f.decisive]
     header = ("comparison", "difference, points (95 %)", "seeds", "rule", "verdict")
     lines += ["", table(header, _rows(judged, studies)), ""]
-    notes = list(dict.fromkeys(note for finding in judged.findings for note in finding.notes))
+    notes = [f"- {_name(f, studies)}: {'; '.join(f.notes)}." for f in judged.findings if f.notes]
     if notes:
-        lines += ["Of these numbers: " + "; ".join(notes) + ".", ""]
+        lines += ["About these numbers:", "", *notes, ""]
+    if claim.caveat:
+        lines += [claim.caveat, ""]
     if remark:
         lines += [remark, ""]
     return lines
@@ -150,9 +154,9 @@ def rules_markdown(claims: Sequence[Claim]) -> list[str]:
     return [
         "## How it is judged",
         "",
-        "- Accuracy is free-running (the model writes, the answer is compared) on held-out samples: characters at the "
-        "right place for tasks whose answer is a text, exact answers for the others; a mean over tasks weighs each the "
-        "same.",
+        "- Accuracy is free-running (the model writes, the answer is compared) on held-out samples: characters "
+        "right (length less edits) for tasks whose answer is a text, exact answers for the others; a mean over tasks "
+        "weighs each the same.",
         "- Differences are paired: the same seed in both arms, which share their start. Only seeds that both arms have "
         "are used. Intervals are 95 %, Student's t over seeds; they say how training varies, not how the test does.",
         *(f"- Rule {RULES[rule]}." for rule in used),

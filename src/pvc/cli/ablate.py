@@ -26,7 +26,8 @@ def ablate(
     for module in ("pydantic", "yaml", "accelerate", "matplotlib"):
         require(module, "train")
 
-    from pvc.ablation.plan import load_plan
+    from pvc.ablation.plan import load_plan, studies
+    from pvc.ablation.records import read_records, record_name
 
     loaded = load_plan(plan)
     records = out or plan.parent / loaded.name
@@ -37,15 +38,15 @@ def ablate(
         for name in own.arms
         if (not study or own.name in study) and (not arm or name in arm) and (not seed or number in seed)
     ]
-    missing = [run for run in wanted if not (records / f"{run[0]}-{run[1]}-{run[2]}.json").exists()]
+    missing = [run for run in wanted if not (records / record_name(*run)).exists()]
     if dry_run:
         for name, own_arm, number in missing:
             print(f"{name} {own_arm} seed {number}")
         print(f"{len(missing)} of {len(wanted)} runs to make")
         return
 
+    from pvc.ablation.report import write_report
     from pvc.ablation.run import Place, run_plan
-    from pvc.ablation.summary import summarise
 
     if not report_only:
         import torch
@@ -55,7 +56,7 @@ def ablate(
         records.mkdir(parents=True, exist_ok=True)
         chosen = set(missing)
         run_plan(loaded, place, only=lambda *run: run in chosen)
-    print(summarise(loaded, records))
+    print(write_report(studies(loaded), read_records(records), records, remarks=loaded.remarks))
 
 
 __all__ = ["ablate"]

@@ -17,6 +17,7 @@ import pvc
 from pvc.cli.ask import ask
 from pvc.cli.evaluate import evaluate
 from pvc.cli.info import info
+from pvc.cli.synth import synth
 from pvc.cli.train import train
 from pvc.errors import PVCError
 
@@ -31,6 +32,7 @@ app = typer.Typer(
 app.command()(ask)
 app.command()(info)
 app.command("eval")(evaluate)
+app.command()(synth)
 app.command()(train)
 
 

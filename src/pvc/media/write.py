@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -46,13 +47,18 @@ def write_image(path: str | os.PathLike[str], image: Any) -> None:
 
 
 def write_video(
-    path: str | os.PathLike[str], frames: Video | np.ndarray[Any, Any] | Sequence[Any], fps: float, crf: int = 18
+    path: str | os.PathLike[str],
+    frames: Video | np.ndarray[Any, Any] | Sequence[Any],
+    fps: float,
+    crf: int = 18,
+    times: Sequence[float] | None = None,
 ) -> None:
-    """Write frames as an MP4 (H.264, yuv420p, no sound), `fps` frames a second.
+    """Write frames as an MP4 (H.264, yuv420p, no sound), `fps` frames a second or at `times` (seconds, from 0).
 
     `frames`: a Video (its timestamps are not used), uint8 or float (F, H, W, 3), or a list of pictures. `crf`: 0
     (lossless but for the colours) to 51. H.264 in this form needs even sides: odd ones are padded by repeating
     the last row or column. One thread, so that a machine's number of cores does not change the bytes.
+    Times are kept to the millisecond.
     Raises UsageError, also when the file cannot be written, and MismatchError for frames of different sizes.
     """
     if not is_number(fps) or fps <= 0:
@@ -63,11 +69,16 @@ def write_video(
     rate = Fraction(fps).limit_denominator(1001)
     if not Fraction(1, 1000) <= rate <= 1000:
         raise UsageError(f"fps must lie between 0.001 and 1000, not {fps!r}")
+    ticks = None if times is None else [round(1000 * time) for time in times]
+    if ticks is not None and (len(ticks) != len(array) or ticks[0] != 0 or any(a >= b for a, b in pairwise(ticks))):
+        raise UsageError(f"times must be {len(array)} increasing seconds from 0, not {list(times or ())}")
     with _replacing(Path(path)) as file:
-        _encode(file, array, rate, crf)
+        _encode(file, array, rate, crf, ticks)
 
 
-def _encode(file: BinaryIO, array: np.ndarray[Any, np.dtype[np.uint8]], rate: Fraction, crf: int) -> None:
+def _encode(
+    file: BinaryIO, array: np.ndarray[Any, np.dtype[np.uint8]], rate: Fraction, crf: int, ticks: list[int] | None
+) -> None:
     import av
 
     height, width = array.shape[1] + array.shape[1] % 2, array.shape[2] + array.shape[2] % 2
@@ -76,8 +87,12 @@ def _encode(file: BinaryIO, array: np.ndarray[Any, np.dtype[np.uint8]], rate: Fr
         with av.open(file, "w", format="mp4") as container:
             stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "threads": "1"})
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-            for picture in array:
+            if ticks is not None:
+                stream.codec_context.time_base = Fraction(1, 1000)
+            for i, picture in enumerate(array):
                 frame = av.VideoFrame.from_ndarray(np.pad(picture, padding, mode="edge"), format="rgb24")
+                if ticks is not None:
+                    frame.pts, frame.time_base = ticks[i], Fraction(1, 1000)
                 container.mux(stream.encode(frame))
             container.mux(stream.encode())
     except av.FFmpegError as error:

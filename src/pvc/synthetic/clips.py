@@ -18,12 +18,14 @@ from pvc.synthetic.vocabulary import COLOUR_NAMES, DIRECTIONS
 
 T = TypeVar("T")
 Point = tuple[float, float]
+Path = tuple[Point, Point]  # start and end
 Builder = Callable[[Dice, Wish], Draft]
 Ask = tuple[str, str, str]  # question, short answer, answer as a sentence
 WAYS = {**DIRECTIONS, "up left": (-1, -1), "up right": (1, -1), "down left": (-1, 1), "down right": (1, 1)}
 _TENTHS = {2: 1.0, 3: 1.0, 5: 4.0, 8: 1.0, 10: 4.0, 15: 1.0, 20: 2.0}  # of a second between frames
 _TRIES = 40  # of one placement, before the whole sample is drawn anew
 _RESTARTS = 200
+_APART = 10.0  # units
 
 
 class _NoLayoutError(Exception):
@@ -116,7 +118,7 @@ def between(start: Point, end: Point, frames: int) -> Track:
 
 def journey(
     dice: Dice, way: str, size: tuple[float, float], travel: float, room: tuple[float, float] = (0.0, UNITS)
-) -> tuple[Point, Point]:
+) -> Path:
     """Start and end of a straight path that stays in the picture, between the heights of `room`.
 
     It drifts to the side by at most a seventh of the way; a slanted one goes equally far in both directions.
@@ -137,6 +139,22 @@ def anywhere(dice: Dice, size: tuple[float, float], room: tuple[float, float] = 
     """A point where an object of this size is wholly in the picture, between the heights of `room`."""
     w, h = size[0] / 2 + 1, size[1] / 2 + 1
     return dice.uniform(w, UNITS - w), dice.uniform(room[0] + h, room[1] - h)
+
+
+def journeys(count: int, draw: Callable[[int], Path], first: Path) -> list[Path]:
+    """The first path and more, each apart from the others at its start or its end, so that all objects are seen."""
+    paths = [first]
+    while len(paths) < count:
+        for _ in range(_TRIES):
+            path = draw(len(paths))
+            if all(max(_gap(path[0], other[0]), _gap(path[1], other[1])) >= _APART for other in paths):
+                break
+        paths.append(path)
+    return paths
+
+
+def _gap(one: Point, other: Point) -> float:
+    return max(abs(one[0] - other[0]), abs(one[1] - other[1]))
 
 
 # Objects and looks

@@ -6,6 +6,7 @@ leaves out patch labels and descriptions: those are for training on generated sa
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -144,7 +145,7 @@ def _write_medium(folder: Path, stem: str, medium: Medium) -> str:
         write_image(folder / f"{stem}.png", medium.frames[0])
         return f"{stem}.png"
     times = medium.timestamps
-    steps = {round(b - a, 6) for a, b in zip(times[:-1], times[1:], strict=True)}
+    steps = {round(b - a, 6) for a, b in itertools.pairwise(times)}
     if len(steps) > 1:
         write_video(folder / f"{stem}.mp4", medium.frames, 10.0, times=times)
     else:

@@ -30,12 +30,16 @@ COVERAGE = 0.25  # part of a patch that an object must cover to give it its clas
 
 @dataclass(frozen=True)
 class Stamp:
-    """A mask in the picture: rows y0.., columns x0.., values 0..1 (h, w, 1); for text, the part of patches covered."""
+    """A mask in the picture: rows y0.., columns x0.., values 0..1 (h, w, 1); for text, the patches that it wins.
+
+    wins: bool (gh, gw). classes: int64, one per patch won.
+    """
 
     x0: int
     y0: int
     mask: Floats
-    coverage: Floats | None = None  # (characters, gh, gw)
+    wins: NDArray[np.bool_] | None = None
+    classes: NDArray[np.int64] | None = None
 
 
 def render(scene: Scene, size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -95,10 +99,8 @@ def _draw_text(canvas: Floats, labels: NDArray[np.int64], text: Text, scale: flo
         if stamp is None or point != where:
             stamp, where = _stamp_text(text, point, scale, canvas.shape[2:0:-1]), point
         _blend(canvas[f], stamp, colour)
-        assert stamp.coverage is not None
-        best = np.full(labels[f].shape, COVERAGE, np.float32)
-        for character, part in zip(text.text.replace(" ", ""), stamp.coverage, strict=True):
-            _claim(labels[f], best, character_class(character), part)
+        assert stamp.wins is not None
+        labels[f][stamp.wins] = stamp.classes
 
 
 def _claim(labels: NDArray[np.int64], best: Floats, patch_class: int, part: Floats) -> None:
@@ -219,7 +221,10 @@ def _stamp_text(text: Text, point: tuple[float, float], scale: float, area: tupl
     x0, y0, stamped = _place(mask, cx, cy, sx, sy, area)
     boxes *= np.array([sx, sy, sx, sy], np.float32)
     boxes += np.array([cx, cy, cx, cy], np.float32)
-    return Stamp(x0, y0, stamped, _box_coverage(boxes, area))
+    parts = _box_coverage(boxes, area)
+    wins = parts.max(0) >= COVERAGE
+    classes = np.array([character_class(c) for c in text.text if c != " "], np.int64)
+    return Stamp(x0, y0, stamped, wins, classes[parts.argmax(0)[wins]])
 
 
 def _box_coverage(boxes: Floats, area: tuple[int, ...]) -> Floats:

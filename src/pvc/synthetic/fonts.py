@@ -135,6 +135,7 @@ def master_size(family: str, target: int) -> int:
     return MASTER_SIZES[-1]
 
 
+@functools.lru_cache(maxsize=64)  # rows of a grid and frames of a clip repeat
 def line(text: str, family: str, size: int, spacing: float) -> Line:
     """Set a line of characters at a master size; `spacing` is extra space between them in parts of the size."""
     cap = cap_height(family, size)

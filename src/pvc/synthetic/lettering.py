@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pvc.synthetic import palette
 from pvc.synthetic.seeding import Dice, Split, is_for
+from pvc.synthetic.strings import text_of
 from pvc.synthetic.vocabulary import DIGITS, SAFE_LETTERS
 
 # Widths of characters in heights of a capital, over all families: the scene must not depend on a font file's metrics.
@@ -16,6 +17,8 @@ WIDTHS |= dict.fromkeys("abcdeghknopqsuvxyz", 0.72) | dict.fromkeys("frt", 0.55)
 WIDTHS |= {"m": 1.1, "w": 1.0, " ": 0.35, ".": 0.22, ",": 0.22, ":": 0.22, "-": 0.4, "/": 0.45, "%": 1.2}
 WIDTH = 0.88
 GAP = 0.16
+_CODES = 0.6  # part of the texts
+_WORDS = {"upper": 0.3, "title": 0.35, "lower": 0.35}
 LEAST_ADVANCE = 6.4  # units per character: less is not legible at 64 pixels
 
 
@@ -33,6 +36,13 @@ def fitted(text: str, height: float, room: float = 60.0) -> tuple[float, float]:
     # A character of less than this is not legible at 64 pixels; a wide I is no longer one.
     floor = LEAST_ADVANCE * sum(min(1.0, WIDTHS.get(c, 1.0)) for c in text)
     return round(min(room, max(width, floor)), 3), round(height, 3)
+
+
+def draw_text(dice: Dice, split: Split, length: int) -> str:
+    """A code or, less often, a word that can be spoken, in one of three cases, of this split."""
+    if dice.chance(_CODES):
+        return draw_code(dice, split, length)
+    return text_of(dice, split, (length,), _WORDS)[0]
 
 
 def draw_code(dice: Dice, split: Split, length: int) -> str:

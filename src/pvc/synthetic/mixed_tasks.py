@@ -10,6 +10,7 @@ import dataclasses
 from pvc.synthetic import fonts, palette
 from pvc.synthetic.clips import (
     Ask,
+    Path,
     Point,
     anywhere,
     between,
@@ -18,6 +19,7 @@ from pvc.synthetic.clips import (
     during,
     home,
     journey,
+    journeys,
     laid_out,
     placed,
     redrawn,
@@ -25,7 +27,7 @@ from pvc.synthetic.clips import (
     spans,
     stamp,
 )
-from pvc.synthetic.lettering import draw_code, fitted
+from pvc.synthetic.lettering import draw_code, draw_text, fitted
 from pvc.synthetic.motion_tasks import Pair, about, stillness_ask, there_are, way_ask
 from pvc.synthetic.objects import name_of, scatter
 from pvc.synthetic.phrasing import capitalised, with_article
@@ -105,11 +107,17 @@ def _portrait(dice: Dice, wish: Wish, pair: Pair) -> Scene:
 def _moving(dice: Dice, wish: Wish, pairs: list[Pair], length: int, level: int) -> tuple[Scene, list[Ask]]:
     """Objects that move, each another way."""
     ways = dice.sample(tuple(DIRECTIONS), len(pairs))
-    figures = []
-    for pair, way in zip(pairs, ways, strict=True):
-        size = palette.extents(dice, *_MATCH[level][1], 1.0, 24)
-        travel = dice.uniform(20, 34) if level < 3 else dice.uniform(12, 22)
-        figures.append(palette.figure(dice, *pair, size, between(*journey(dice, way, size, travel), length)))
+    sizes = [palette.extents(dice, *_MATCH[level][1], 1.0, 24) for _ in pairs]
+    near, far = (20, 34) if level < 3 else (12, 22)
+
+    def path(i: int) -> Path:
+        return journey(dice, ways[i], sizes[i], dice.uniform(near, far))
+
+    paths = journeys(len(pairs), path, path(0))
+    figures = [
+        palette.figure(dice, *pair, size, between(*ends, length))
+        for pair, size, ends in zip(pairs, sizes, paths, strict=True)
+    ]
     ground = palette.figure_backdrop(dice, [colour for _, colour in pairs])
     # Drawn last, so that nothing passes in front of the one that is asked for.
     figures.reverse()
@@ -186,12 +194,12 @@ def turns(dice: Dice, wish: Wish) -> Draft:
     number, bounds, lengths = _TURNS[level]
     pairs = palette.pairs(dice, wish.split, number)
     ways = ["still" if dice.chance(0.25) else way for way in dice.sample(tuple(DIRECTIONS), number)]
-    text = draw_code(dice, wish.split, dice.integer(*lengths))
+    text = draw_text(dice, wish.split, dice.integer(*lengths))
     on_top = dice.chance(0.5)
     room = (_STRIP, UNITS) if on_top else (0.0, UNITS - _STRIP)
     sizes = [palette.extents(dice, *bounds, 1.0, 20) for _ in pairs]
 
-    def path(i: int) -> tuple[Point, Point]:
+    def path(i: int) -> Path:
         if ways[i] == "still":
             return (anywhere(dice, sizes[i], room),) * 2
         return journey(dice, ways[i], sizes[i], dice.uniform(_LEAST_WAY, 28), room)
@@ -199,7 +207,7 @@ def turns(dice: Dice, wish: Wish) -> Draft:
     first = laid_out(
         wish.split, lambda: path(0), lambda ends: ("turns", *palette.cell_of(*ends[0], 8), ways[0], number, on_top)
     )
-    paths = [first, *(path(i) for i in range(1, number))]
+    paths = journeys(number, path, first)
     one_by_one = number > 1 and length // 2 >= number and dice.chance(0.5)
     starts = sorted(dice.sample(range(length // 2), number)) if one_by_one else [0] * number
     figures = []

@@ -26,7 +26,7 @@ from pvc.synthetic.clips import (
     seconds,
     stamp,
 )
-from pvc.synthetic.lettering import draw_code, fitted
+from pvc.synthetic.lettering import draw_text, fitted
 from pvc.synthetic.motion_tasks import Pair, about
 from pvc.synthetic.objects import name_of, scatter
 from pvc.synthetic.scene import UNITS, Backdrop, Draft, Figure, Scene, Text, Wish
@@ -226,9 +226,12 @@ def when(dice: Dice, wish: Wish) -> Draft:
         time, text = stamp(times[moment]), texts[0].text
         asks.append((f"When does the text {text} appear?", time, f"The text {text} appears at {time}."))
         asks.append(("What does the text say?", text, f"The text says {text}."))
-    for shape, moment in zip([shape for shape, _ in pairs], moments, strict=True):
-        time = stamp(times[moment])
-        asks.append((f"To which shape does something happen at {time}?", shape, f"Something happens to the {shape}."))
+    gone = {happening.moment + 1 for happening in happenings if happening.kind == "flash up"}
+    for happening in happenings:
+        if happening.moment not in gone:  # else something happens to two shapes
+            time, shape = stamp(times[happening.moment]), happening.item.shape
+            sentence = f"Something happens to the {shape}."
+            asks.append((f"To which shape does something happen at {time}?", shape, sentence))
     first, *others = (asks[i] for i in dice.sample(range(len(asks)), len(asks)))
     asked = {"kinds": [h.kind for h in happenings], "moments": moments}
     scene = Scene(ground, camera(dice, level), (), tuple(figures), texts, length, times, asked)
@@ -255,7 +258,7 @@ def _happenings(dice: Dice, items: tuple[Figure, ...], moments: list[int], kinds
 
 def _headline(dice: Dice, wish: Wish, ground: Backdrop, moment: int, length: int) -> Text:
     """A text at the top that appears at a moment."""
-    text = draw_code(dice, wish.split, dice.integer(2, 5))
+    text = draw_text(dice, wish.split, dice.integer(2, 5))
     w, h = fitted(text, dice.uniform(9, 11))
     point = (dice.uniform(w / 2 + 1, UNITS - w / 2 - 1), round(_HEADLINE / 2, 3))
     rgb = palette.contrasting(dice, *palette.colours_of(ground), split=wish.split)

@@ -11,7 +11,7 @@ from pvc.synthetic import palette
 from pvc.synthetic.clips import (
     WAYS,
     Ask,
-    Point,
+    Path,
     anywhere,
     between,
     camera,
@@ -20,6 +20,7 @@ from pvc.synthetic.clips import (
     home,
     in_colour,
     journey,
+    journeys,
     laid_out,
     moments,
     other_colour,
@@ -108,17 +109,17 @@ def direction(dice: Dice, wish: Wish) -> Draft:
     ratio = palette.squash(dice)
     sizes = [palette.extents(dice, low, high, ratio, 24) for _ in pairs]
 
-    def path(i: int) -> tuple[Point, Point]:
+    def path(i: int) -> Path:
         if ways[i] == "still":
             return (anywhere(dice, sizes[i]),) * 2
         slow = i > 0 and level > 1 and dice.chance(0.4)
         travel = dice.uniform(near, far)
         return journey(dice, ways[i], sizes[i], max(6.0, 0.5 * travel) if slow else travel)
 
-    def layout(ends: tuple[Point, Point]) -> tuple[object, ...]:
+    def layout(ends: Path) -> tuple[object, ...]:
         return "direction", *palette.cell_of(*ends[0], 4), ways[0], len(pairs)
 
-    paths = [laid_out(wish.split, lambda: path(0), layout), *(path(i) for i in range(1, len(pairs)))]
+    paths = journeys(len(pairs), path, laid_out(wish.split, lambda: path(0), layout))
     tracks = [between(start, end, length) for start, end in paths]
     figures = [palette.figure(dice, *p, size, track) for p, size, track in zip(pairs, sizes, tracks, strict=True)]
     asked = {"shape": pairs[0][0], "colour": pairs[0][1], "direction": ways[0]}
@@ -132,7 +133,7 @@ def direction(dice: Dice, wish: Wish) -> Draft:
     return drafted(dice, scene, [asks[0], *others, *about(dice, pairs)], level)
 
 
-def _faster(dice: Dice, pairs: list[Pair], paths: list[tuple[Point, Point]]) -> list[Ask]:
+def _faster(dice: Dice, pairs: list[Pair], paths: list[Path]) -> list[Ask]:
     """Which of two moves faster, for the first two that differ clearly."""
     gone = [((x1 - x0) ** 2 + (y1 - y0) ** 2) ** 0.5 for (x0, y0), (x1, y1) in paths]
     for i, (one, _) in enumerate(pairs):

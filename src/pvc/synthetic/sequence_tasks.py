@@ -12,7 +12,7 @@ from typing import Literal
 
 from pvc.synthetic import dense_tasks, fonts, palette, shape_tasks, text_tasks
 from pvc.synthetic.clips import Ask, camera, drafted, during, laid_out, redrawn, seconds, stamp
-from pvc.synthetic.lettering import draw_code, fitted, nominal_width
+from pvc.synthetic.lettering import draw_code, draw_text, fitted, nominal_width
 from pvc.synthetic.scene import UNITS, Backdrop, Draft, Figure, Plate, Scene, Text, Veil, Wish
 from pvc.synthetic.seeding import Dice, Split, is_for
 from pvc.synthetic.vocabulary import DIGITS, LETTERS, Rgb
@@ -55,7 +55,7 @@ def _character_asks(text: str, thing: str) -> list[Ask]:
         for i, character in enumerate(text)
     ]
     for one, other in itertools.pairwise(text):
-        if text.count(one) == 1:
+        if text.lower().count(one.lower()) == 1:
             asks.append((f"Which {thing} comes after {one}?", other, f"{other} comes after {one}."))
     number = len(text)
     asks.append((f"How many {thing}s are there?", str(number), f"There are {number} {thing}s."))
@@ -189,7 +189,7 @@ def flicker(dice: Dice, wish: Wish) -> Draft:
     level = palette.level_of(dice, wish)
     length = palette.clip_length(dice, wish.frames, 2)
     (fewest, most), least, of_eight = _FLICKER[level]
-    text = draw_code(dice, wish.split, dice.integer(fewest, most))
+    text = draw_text(dice, wish.split, dice.integer(fewest, most))
     ground = palette.backdrop(dice)
     rgb = palette.contrasting(dice, *palette.colours_of(ground), split=wish.split)
 
@@ -270,8 +270,8 @@ def board(dice: Dice, wish: Wish) -> Draft:
     rows, (fewest, most), part = _BOARD[level]
     lines: list[str] = []
     while len(lines) < rows:
-        text = draw_code(dice, wish.split, dice.integer(fewest, most))
-        if text not in lines:
+        text = draw_text(dice, wish.split, dice.integer(fewest, most))
+        if text.lower() not in [line.lower() for line in lines]:
             lines.append(text)
     ground = palette.backdrop(dice)
     rgb = palette.contrasting(dice, *palette.colours_of(ground), split=wish.split)

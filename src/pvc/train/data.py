@@ -8,7 +8,7 @@ drawn before (`cache.py`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,8 @@ class SyntheticSamples(Dataset[Item]):
         if mix.tiles != 1:
             options["tiles"] = mix.tiles
         sample = make(task, int(own.integers(2**62)), size=self.size, split="train", frames=frames, **options)
+        if self.stage.questions is not None:
+            sample = replace(sample, more=sample.more[: self.stage.questions - 1])
         return Item(sample, drawn_steps(self.stage, self.seed, number))
 
 

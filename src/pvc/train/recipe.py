@@ -65,6 +65,7 @@ class Stage(_Strict):
     `num_temporal_layers` overrides the model's (0 where every clip has one step). `image_steps` may be several
     numbers with weights, drawn for every batch, so that one checkpoint serves several budgets.
 
+    `questions`: at most this many are asked about a sample's media, each in a turn of its own (all by default).
     `cache`: this many samples are drawn once, into a memory-mapped file, and repeated in another order every round;
     by default every sample is new. `evaluate_every`: steps between measurements on `evaluate_count` held-out
     samples of every task. `frozen`: parameters whose names contain one of these stay as they are.
@@ -84,6 +85,7 @@ class Stage(_Strict):
     tasks: dict[str, TaskMix]
     video_frames: dict[int, float] = Field(default_factory=lambda: {8: 1.0})
     save_steps: int = Field(500, ge=1)
+    questions: int | None = Field(None, ge=1)
     cache: int | None = Field(None, ge=1)
     augment: Augment | None = None
     evaluate_every: int | None = Field(None, ge=1)
