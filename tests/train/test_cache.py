@@ -9,7 +9,7 @@ from pvc.synthetic import messages_of
 from pvc.testing import tiny_processor
 from pvc.train.augment import augmented
 from pvc.train.cache import CachedSamples, PackedCollator, pack, write_cache
-from pvc.train.data import ChatCollator, SyntheticSamples
+from pvc.train.data import ChatCollator, StageSamples
 from pvc.train.recipe import Augment, Stage
 
 STAGE = Stage(
@@ -29,14 +29,14 @@ def cached(tmp_path_factory):
     processor = tiny_processor(max_tiles=1)
     directory = tmp_path_factory.mktemp("cache") / "x"
     lines = []
-    write_cache(SyntheticSamples(STAGE, 3, 32), processor, directory, lines.append)
+    write_cache(StageSamples(STAGE, 3, 32), processor, directory, lines.append)
     assert lines
     return directory, processor
 
 
 def test_batches_equal_those_of_the_processor(cached):
     directory, processor = cached
-    samples, kept = SyntheticSamples(STAGE, 3, 32), CachedSamples(directory, STAGE, 3)
+    samples, kept = StageSamples(STAGE, 3, 32), CachedSamples(directory, STAGE, 3)
     seen = set()
     for number in range(10):
         items = [samples[number * 4 + i] for i in range(4)]
@@ -68,7 +68,7 @@ def test_tiles_and_several_media_are_packed_as_they_are():
         given = PackedCollator(processor)([type(packed)(**{**vars(packed), "image_steps": steps})])
         assert torch.equal(given["input_ids"], expected["input_ids"])
         assert torch.equal(given["image_steps"], expected["image_steps"])
-    assert messages_of(SyntheticSamples(STAGE, 3, 32)[0].sample)
+    assert messages_of(StageSamples(STAGE, 3, 32)[0].sample)
 
 
 def test_every_round_has_all_samples_in_another_order(cached):
@@ -87,9 +87,9 @@ def test_every_round_has_all_samples_in_another_order(cached):
 
 def test_a_cache_belongs_to_one_recipe(cached):
     directory, processor = cached
-    write_cache(SyntheticSamples(STAGE, 3, 32), processor, directory, lambda line: None)
+    write_cache(StageSamples(STAGE, 3, 32), processor, directory, lambda line: None)
     with pytest.raises(CheckpointError, match="another recipe"):
-        write_cache(SyntheticSamples(STAGE, 4, 32), processor, directory, lambda line: None)
+        write_cache(StageSamples(STAGE, 4, 32), processor, directory, lambda line: None)
 
 
 def test_augmentation_depends_on_its_seed_alone_and_keeps_the_middle():

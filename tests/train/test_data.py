@@ -2,8 +2,10 @@
 
 import torch
 
+from pvc.processing.rows import read_rows
+from pvc.synthetic import write_dataset
 from pvc.testing import tiny_config, tiny_model, tiny_processor
-from pvc.train.data import IGNORED, ChatCollator, SyntheticSamples
+from pvc.train.data import IGNORED, ChatCollator, StageSamples
 from pvc.train.recipe import Stage
 
 STAGE = Stage(
@@ -18,15 +20,15 @@ STAGE = Stage(
 
 
 def test_a_sample_depends_on_its_index_alone():
-    ours, theirs = SyntheticSamples(STAGE, 3, 32), SyntheticSamples(STAGE, 3, 32)
+    ours, theirs = StageSamples(STAGE, 3, 32), StageSamples(STAGE, 3, 32)
     assert len(ours) == 48
     for index in (17, 3, 40, 3):
         assert ours[index].sample.description == theirs[index].sample.description
-    assert ours[3].sample.description != SyntheticSamples(STAGE, 4, 32)[3].sample.description
+    assert ours[3].sample.description != StageSamples(STAGE, 4, 32)[3].sample.description
 
 
 def test_batches_hold_one_kind_and_one_length():
-    samples = SyntheticSamples(STAGE, 0, 32)
+    samples = StageSamples(STAGE, 0, 32)
     seen = set()
     for batch in range(12):
         chosen = [samples[batch * 4 + i].sample for i in range(4)]
@@ -38,7 +40,7 @@ def test_batches_hold_one_kind_and_one_length():
 
 def test_labels_cover_the_answer_and_its_end_only():
     processor = tiny_processor(max_tiles=1)
-    samples = SyntheticSamples(STAGE, 0, 32)
+    samples = StageSamples(STAGE, 0, 32)
     for batch in range(4):
         chosen = [samples[batch * 4 + i] for i in range(4)]
         inputs = ChatCollator(processor)(chosen)
@@ -53,7 +55,7 @@ def test_labels_cover_the_answer_and_its_end_only():
 def test_a_model_can_learn_one_batch_by_heart():
     config = tiny_config(image_steps=2)
     model, processor = tiny_model(image_steps=2).train(), tiny_processor(config, max_tiles=1)
-    samples = SyntheticSamples(STAGE, 0, 32)
+    samples = StageSamples(STAGE, 0, 32)
     inputs = ChatCollator(processor)([samples[i] for i in range(4)])
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
@@ -64,3 +66,23 @@ def test_a_model_can_learn_one_batch_by_heart():
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.1 * losses[0]
+
+
+def test_files_are_trained_on_beside_tasks(tmp_path):
+    write_dataset(tmp_path, ["shape", "direction"], 3, seed=5, size=32, frames=3)
+    stage = STAGE.model_copy(update={"tasks": {}, "files": {str(tmp_path / "data.jsonl"): 1.0}})
+    samples, processor = StageSamples(stage, 0, 32), tiny_processor(max_tiles=1)
+    rows = {row.id: row for row in read_rows(tmp_path / "data.jsonl")}
+    seen = set()
+    for batch in range(8):
+        chosen = [samples[batch * 4 + i] for i in range(4)]
+        inputs = ChatCollator(processor)(chosen)
+        kinds = {"video" if "pixel_values_videos" in inputs else "image"}
+        seen |= kinds
+        for item, labels in zip(chosen, inputs["labels"], strict=True):
+            row = next(row for row in rows.values() if list(row.messages) == list(item.messages))
+            answers = [message["content"][0]["text"] for message in row.messages if message["role"] == "assistant"]
+            assert processor.tokenizer.decode(labels[labels != IGNORED]) == "".join(
+                f"{answer}<|im_end|>" for answer in answers
+            )
+    assert seen == {"image", "video"}

@@ -8,7 +8,7 @@ import yaml
 from pvc.errors import ConfigError, UsageError
 from pvc.train.recipe import load_recipe
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)

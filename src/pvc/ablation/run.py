@@ -32,7 +32,7 @@ from pvc.synthetic import PATCH_CLASSES, Sample, messages_of
 from pvc.synthetic.scene import Medium
 from pvc.train.build import build_model, build_processor, check_recipe, grow, parameters_by_part
 from pvc.train.cache import CachedSamples, PackedCollator, write_cache
-from pvc.train.data import ChatCollator, PatchCollator, SyntheticSamples
+from pvc.train.data import ChatCollator, PatchCollator, StageSamples
 from pvc.train.fit import Fit, Report, fit_stage
 from pvc.train.patches import PatchReader
 from pvc.train.recipe import Stage
@@ -90,7 +90,7 @@ def base_weights(plan: Plan, seed: int, place: Place) -> dict[str, torch.Tensor]
                 grow(recipe, stage, processor, weights)[0] if weights else build_model(recipe, stage, processor)
             )
             trained = PatchReader(model.model.vision_tower, PATCH_CLASSES) if stage.kind == "patches" else model
-            samples = SyntheticSamples(stage, seed * 1000 + number, plan.size)
+            samples = StageSamples(stage, seed * 1000 + number, plan.size)
             if stage.cache is None:
                 collator: Any = PatchCollator(processor) if stage.kind == "patches" else ChatCollator(processor)
                 dataset: Any = samples
@@ -124,7 +124,7 @@ def _cached(
     change: Callable[[Sample], Sample] | None = None,
 ) -> tuple[CachedSamples, PackedCollator]:
     directory = place.work / "cache" / name
-    write_cache(SyntheticSamples(stage, DATA_SEED, plan.size), processor, directory, place.report, change)
+    write_cache(StageSamples(stage, DATA_SEED, plan.size), processor, directory, place.report, change)
     return CachedSamples(directory, stage, seed), PackedCollator(processor)
 
 

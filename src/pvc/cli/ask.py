@@ -15,8 +15,10 @@ import typer
 
 from pvc import media as pvc_media
 from pvc.checkpoint.files import CheckpointFiles
+from pvc.cli.batch import answer_rows, rows_file
 from pvc.cli.progress import status
 from pvc.errors import ForbiddenError, MediaError, UsageError
+from pvc.processing.rows import read_rows
 
 if TYPE_CHECKING:
     from pvc.engine.engine import Engine, MediaOptions
@@ -88,20 +90,25 @@ def ask(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default the best there is.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
 ) -> None:
-    """Ask about pictures and videos. Without a question, hold a conversation."""
+    """Ask about pictures and videos. Without a question, hold a conversation; of a FILE.jsonl, ask all questions."""
     paths, question = sort_arguments(arguments or [])
-    if json_output and question is None:
+    conversations = rows_file(paths, question)
+    rows = read_rows(conversations) if conversations else []
+    if json_output and question is None and not rows:
         raise UsageError("--json needs a question")
     settings = CheckpointFiles(model).media_settings
     sampling = sampling_of(frames or settings.num_frames, fps, times)
     with status("opening media"):
-        opened, decode_s = _open(paths, sampling, settings.image_size)
+        opened, decode_s = _open([] if rows else paths, sampling, settings.image_size)
     with status("loading the model"):
         from pvc.engine.engine import Engine, MediaOptions
 
         engine = Engine.load(model, device=device)
     media_options = MediaOptions(image_steps=image_steps, max_tiles=max_tiles)
     said = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+    if rows:
+        answer_rows(engine, rows, media_options, sampling, said, json_output)
+        return
     if question is None:
         from pvc.cli.conversation import converse
 

@@ -188,9 +188,9 @@ def other_colour(dice: Dice, shapes: Sequence[str], taken: Sequence[str]) -> str
     return dice.choice(free) if free else None
 
 
-def camera(dice: Dice, level: int) -> Look:
-    """The usual look; noisier at the highest level."""
-    look = palette.look(dice)
+def camera(dice: Dice, level: int, fine: bool = False) -> Look:
+    """The usual look; noisier at the highest level. fine: without what makes small text illegible."""
+    look = palette.look(dice, fine)
     return dataclasses.replace(look, noise=dice.uniform(6, 12)) if level == LEVELS else look
 
 

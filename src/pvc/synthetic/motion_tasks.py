@@ -127,10 +127,13 @@ def direction(dice: Dice, wish: Wish) -> Draft:
     scene = clip(dice, tuple(reversed(figures)), asked, level)
     moving = list(zip(pairs, ways, strict=True))
     asks = [way_ask(dice, pair, way) for pair, way in moving if way != "still"]
-    others = [*asks[1:], stillness_ask(dice, *dice.choice(moving)), *_faster(dice, pairs, paths)]
-    if len(others) > 1 and dice.chance(0.15):
-        asks[0], others[-1] = others[-1], asks[0]
-    return drafted(dice, scene, [asks[0], *others, *about(dice, pairs)], level)
+    others = _faster(dice, pairs, paths)
+    if len(moving) > 1:  # one shape alone always moves
+        still = [item for item in moving if item[1] == "still"]
+        others.append(stillness_ask(dice, *dice.choice(still if still and dice.chance(0.6) else moving)))
+    if others and dice.chance(0.2):
+        asks.insert(0, others.pop())
+    return drafted(dice, scene, [*asks, *others, *about(dice, pairs)], level)
 
 
 def _faster(dice: Dice, pairs: list[Pair], paths: list[Path]) -> list[Ask]:

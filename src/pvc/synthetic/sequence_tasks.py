@@ -13,6 +13,7 @@ from typing import Literal
 from pvc.synthetic import dense_tasks, fonts, palette, shape_tasks, text_tasks
 from pvc.synthetic.clips import Ask, camera, drafted, during, laid_out, redrawn, seconds, stamp
 from pvc.synthetic.lettering import draw_code, draw_text, fitted, nominal_width
+from pvc.synthetic.phrasing import number_word
 from pvc.synthetic.scene import UNITS, Backdrop, Draft, Figure, Plate, Scene, Text, Veil, Wish
 from pvc.synthetic.seeding import Dice, Split, is_for
 from pvc.synthetic.vocabulary import DIGITS, LETTERS, Rgb
@@ -40,6 +41,7 @@ _FLICKER = {1: ((2, 3), 20, 3), 2: ((3, 4), 15, 2), 3: ((4, 5), 11, 1), 4: ((5, 
 # Rows, characters (fewest and most), and the part of the frames that shows a row, by level.
 _BOARD = {1: (2, (2, 4), 0.6), 2: (3, (3, 5), 0.5), 3: (4, (4, 6), 0.4), 4: (4, (6, 8), 0.25)}
 _MARGIN = 2.0
+_SMALL = 2  # levels up to here stay legible in frames of 32 pixels
 Box = tuple[float, float, float]  # centre across, width, height
 
 
@@ -58,7 +60,7 @@ def _character_asks(text: str, thing: str) -> list[Ask]:
         if text.lower().count(one.lower()) == 1:
             asks.append((f"Which {thing} comes after {one}?", other, f"{other} comes after {one}."))
     number = len(text)
-    asks.append((f"How many {thing}s are there?", str(number), f"There are {number} {thing}s."))
+    asks.append((f"How many {thing}s are there?", str(number), f"There are {number_word(number)} {thing}s."))
     return asks
 
 
@@ -135,7 +137,7 @@ def pieces(dice: Dice, wish: Wish) -> Draft:
         if centred:
             w, h = fitted("M" * max(map(len, parts)), dice.uniform(20, 34))
         else:
-            w, h = fitted(text, dice.uniform(13, 26))
+            w, h = fitted(text, dice.uniform(15, 27))
         x = dice.uniform(w / 2 + 1, UNITS - w / 2 - 1)
         return x, dice.uniform(h / 2 + 2, UNITS - h * 0.75 - 2), w, h
 
@@ -157,7 +159,16 @@ def pieces(dice: Dice, wish: Wish) -> Draft:
         track = during((middle, y), [start <= f < (length if stays else end) for f in range(length)])
         items.append(Text(part, family, rgb, width, height, 0.0, 0.0, track))
     asked = {"text": text, "pieces": parts, "centred": centred}
-    scene = Scene(ground, camera(dice, level), (), (), tuple(items), length, palette.timestamps(dice, length), asked)
+    scene = Scene(
+        ground,
+        camera(dice, level, level <= _SMALL),
+        (),
+        (),
+        tuple(items),
+        length,
+        palette.timestamps(dice, length),
+        asked,
+    )
     first = (dice.choice(_WHOLE), text, f"The whole text is {text}.")
     asks = [first, *_character_asks(text, "character")]
     asks += [
@@ -215,14 +226,18 @@ def flicker(dice: Dice, wish: Wish) -> Draft:
     item = Text(text, dice.choice(fonts.families(wish.split)), rgb, w, h, 0.0, 0.0, track)
     times = seconds(dice, length)
     asked = {"text": text, "legible": sorted(legible)}
-    scene = Scene(ground, camera(dice, level), (), (), (item,), length, times, asked, tuple(veils))
+    scene = Scene(ground, camera(dice, level, level <= _SMALL), (), (), (item,), length, times, asked, tuple(veils))
     asks = [(dice.choice(_HIDDEN), text, f"The text is {text}."), *_character_asks(text, "character")]
     since = stamp(times[min(legible)])
     asks.append(("When can the text be read for the first time?", since, f"The text can be read first at {since}."))
     if clear <= 6:
         frames = "frame" if clear == 1 else "frames"
         asks.append(
-            ("In how many frames can the text be read?", str(clear), f"The text can be read in {clear} {frames}.")
+            (
+                "In how many frames can the text be read?",
+                str(clear),
+                f"The text can be read in {number_word(clear)} {frames}.",
+            )
         )
     return drafted(dice, scene, asks, level)
 

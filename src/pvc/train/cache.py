@@ -25,7 +25,7 @@ from torch.utils.data import Dataset
 from pvc.errors import CheckpointError
 from pvc.processing.processor import PVCProcessor
 from pvc.synthetic import Sample, messages_of
-from pvc.train.data import IGNORED, SyntheticSamples, drawn_steps
+from pvc.train.data import IGNORED, StageSamples, drawn_steps
 from pvc.train.recipe import Stage
 
 FORMAT = 1
@@ -89,7 +89,7 @@ def _to_bytes(pixels: torch.Tensor, owner: Any) -> NDArray[np.uint8]:
 
 
 def write_cache(
-    samples: SyntheticSamples,
+    samples: StageSamples,
     processor: PVCProcessor,
     directory: Path,
     report: Callable[[str], None],
@@ -118,6 +118,7 @@ def write_cache(
     with (staging / "frames.u8").open("wb") as out:
         for index in range(count):
             sample = samples[index].sample
+            assert sample is not None  # a stage with files has no cache
             packed = pack(messages_of(change(sample) if change else sample), processor)
             lengths.append(len(packed.ids))
             owned.append(len(packed.media))

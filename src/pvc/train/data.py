@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import Dataset
 
 from pvc.processing.processor import PVCProcessor
+from pvc.processing.rows import Row, read_rows
 from pvc.synthetic import TASKS, Sample, make, messages_of
 from pvc.train.recipe import Stage
 
@@ -36,14 +37,19 @@ def drawn_steps(stage: Stage, seed: int, batch: int) -> int:
 
 @dataclass(frozen=True)
 class Item:
-    """One sample to train on, and the steps that its pictures are encoded in."""
+    """One conversation to train on, and the steps that its pictures are encoded in; `sample` where it was drawn."""
 
-    sample: Sample
+    messages: Sequence[dict[str, Any]]
     image_steps: int
+    sample: Sample | None = None
 
 
-class SyntheticSamples(Dataset[Item]):
-    """`steps * batch_size` samples of a stage's tasks."""
+class StageSamples(Dataset[Item]):
+    """`steps * batch_size` samples of a stage's tasks and files.
+
+    Raises:
+        UsageError, ConfigError: a file that cannot be read.
+    """
 
     def __init__(self, stage: Stage, seed: int, size: int) -> None:
         self.stage = stage
@@ -53,6 +59,13 @@ class SyntheticSamples(Dataset[Item]):
         for task, mix in stage.tasks.items():
             self.kinds.setdefault(TASKS[task].kind, {})[task] = mix.weight
         self.kind_weights = {kind: sum(tasks.values()) for kind, tasks in self.kinds.items()}
+        self.rows: dict[str, list[Row]] = {}
+        for path, weight in stage.files.items():
+            rows = read_rows(path)
+            for kind in ("image", "video"):
+                if own := [row for row in rows if row.kind == kind]:
+                    self.rows[f"{path} ({kind})"] = own
+                    self.kind_weights[f"{path} ({kind})"] = weight * len(own) / len(rows)
 
     def __len__(self) -> int:
         return self.stage.steps * self.stage.batch_size
@@ -61,6 +74,8 @@ class SyntheticSamples(Dataset[Item]):
         number = index // self.stage.batch_size
         batch = np.random.default_rng((self.seed, 0, number))
         kind = pick(batch, self.kind_weights)
+        if kind in self.rows:
+            return self._row(kind, index, number)
         frames = int(pick(batch, self.stage.video_frames)) if kind == "video" else None
         own = np.random.default_rng((self.seed, 1, index))
         task = pick(own, self.kinds[kind])
@@ -73,7 +88,12 @@ class SyntheticSamples(Dataset[Item]):
         sample = make(task, int(own.integers(2**62)), size=self.size, split="train", frames=frames, **options)
         if self.stage.questions is not None:
             sample = replace(sample, more=sample.more[: self.stage.questions - 1])
-        return Item(sample, drawn_steps(self.stage, self.seed, number))
+        return Item(messages_of(sample), drawn_steps(self.stage, self.seed, number), sample)
+
+    def _row(self, kind: str, index: int, number: int) -> Item:
+        rows = self.rows[kind]
+        row = rows[int(np.random.default_rng((self.seed, 1, index)).integers(len(rows)))]
+        return Item(row.messages, drawn_steps(self.stage, self.seed, number))
 
 
 class ChatCollator:
@@ -84,11 +104,12 @@ class ChatCollator:
 
     def __call__(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
         batch = self.processor.apply_chat_template(
-            [messages_of(item.sample) for item in items],
+            [item.messages for item in items],
             tokenize=True,
             return_assistant_tokens_mask=True,
             image_steps=items[0].image_steps,
-            do_sample_frames=False,
+            # Drawn clips are what they are; a file is sampled as the model's users will have it sampled.
+            do_sample_frames=None if items[0].sample is None else False,
         )
         mask = batch.pop("assistant_masks")
         return {**batch, "labels": batch["input_ids"].masked_fill(mask == 0, IGNORED)}
@@ -101,11 +122,11 @@ class PatchCollator:
         self.processor = processor
 
     def __call__(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
-        media = [medium for item in items for medium in item.sample.media]
+        media = [medium for item in items if item.sample for medium in item.sample.media]
         frames = np.concatenate([medium.frames for medium in media])
         labels = np.concatenate([medium.patch_labels for medium in media])
         pixels = self.processor.video_processor(frames, do_sample_frames=False, return_tensors="pt")
         return {"pixel_values": pixels["pixel_values_videos"], "labels": torch.from_numpy(labels).flatten(1)}
 
 
-__all__ = ["IGNORED", "ChatCollator", "Item", "PatchCollator", "SyntheticSamples", "drawn_steps", "pick"]
+__all__ = ["IGNORED", "ChatCollator", "Item", "PatchCollator", "StageSamples", "drawn_steps", "pick"]

@@ -66,6 +66,7 @@ class Stage(_Strict):
     numbers with weights, drawn for every batch, so that one checkpoint serves several budgets.
 
     `questions`: at most this many are asked about a sample's media, each in a turn of its own (all by default).
+    `files`: JSON lines of conversations (`pvc synth` writes them) with weights beside those of the tasks.
     `cache`: this many samples are drawn once, into a memory-mapped file, and repeated in another order every round;
     by default every sample is new. `evaluate_every`: steps between measurements on `evaluate_count` held-out
     samples of every task. `frozen`: parameters whose names contain one of these stay as they are.
@@ -82,7 +83,8 @@ class Stage(_Strict):
     downsample_ratio: float = 0.25
     image_steps: dict[int, float] = Field(default_factory=lambda: {4: 1.0})
     num_temporal_layers: int | None = Field(None, ge=0)
-    tasks: dict[str, TaskMix]
+    tasks: dict[str, TaskMix] = Field(default_factory=dict)
+    files: dict[str, float] = Field(default_factory=dict)
     video_frames: dict[int, float] = Field(default_factory=lambda: {8: 1.0})
     save_steps: int = Field(500, ge=1)
     questions: int | None = Field(None, ge=1)
@@ -111,8 +113,12 @@ class Stage(_Strict):
 
     @model_validator(mode="after")
     def _weights(self) -> Stage:
-        if not self.tasks:
-            raise ValueError("tasks must name at least one task")
+        if not self.tasks and not self.files:
+            raise ValueError("tasks must name at least one task, or files one file")
+        if any(weight <= 0 for weight in self.files.values()):
+            raise ValueError("files need weights above 0")
+        if self.files and (self.kind == "patches" or self.cache is not None):
+            raise ValueError("files are for stages of kind chat without a cache")
         if not self.image_steps or min(self.image_steps) < 1 or min(self.image_steps.values()) <= 0:
             raise ValueError("image_steps must name at least one number of steps, with weights above 0")
         if self.cache is not None and (self.kind == "patches" or self.cache < self.batch_size):

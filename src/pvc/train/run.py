@@ -33,7 +33,7 @@ from pvc.train.build import (
 )
 from pvc.train.cache import CachedSamples, PackedCollator, write_cache
 from pvc.train.curve import draw_curve
-from pvc.train.data import ChatCollator, PatchCollator, SyntheticSamples
+from pvc.train.data import ChatCollator, PatchCollator, StageSamples
 from pvc.train.fit import Fit, Report, fit_stage
 from pvc.train.patches import PatchReader
 from pvc.train.recipe import Recipe, Stage
@@ -126,7 +126,7 @@ def _run_stage(
 ) -> None:
     size = int(recipe.model.vision["image_size"])
     seed = recipe.seed * 1000 + recipe.stages.index(stage)
-    samples = SyntheticSamples(stage, seed=seed, size=size)
+    samples = StageSamples(stage, seed=seed, size=size)
     dataset: Any = samples
     trained, collator = model, cast(Any, ChatCollator(processor))
     if stage.kind == "patches":

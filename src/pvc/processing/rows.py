@@ -1,0 +1,108 @@
+"""Conversations in files: JSON lines as InternVL and LLaVA write them, to chat messages.
+
+A row: {"id", "image" and "video": a path or a list of them, "conversations": [{"from": "human", "value":
+"<image>\\nQuestion"}, {"from": "gpt", "value": "Answer"}, ...]}. Paths are relative to the file. Leaves out reading
+the media. Used by `pvc ask FILE.jsonl` and by training.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pvc.errors import ConfigError, UsageError
+
+ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+_PLACEHOLDER = re.compile(r"<(image|video)>\n?")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One conversation: `messages` as a chat template takes them, media as paths, and the line it stands in."""
+
+    id: str
+    line: int
+    messages: tuple[dict[str, Any], ...]
+
+    @property
+    def kind(self) -> str:
+        """ "video" if there is one among the media, else "image"."""
+        parts = [part["type"] for message in self.messages for part in message["content"]]
+        return "video" if "video" in parts else "image"
+
+
+def read_rows(path: str | Path) -> list[Row]:
+    """All rows of a file.
+
+    Raises:
+        UsageError: the file cannot be read.
+        ConfigError: a row is malformed, named with its line, or there is none.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text") from error
+    rows = list(_rows(text, path))
+    if not rows:
+        raise ConfigError(f"{path} has no rows")
+    return rows
+
+
+def _rows(text: str, path: Path) -> Iterator[Row]:
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            where = f"{path}, line {number}"
+            try:
+                data = json.loads(line)
+            except ValueError as error:
+                raise ConfigError(f"{where}: not JSON: {error}") from error
+            if not isinstance(data, dict):
+                raise ConfigError(f"{where}: not an object")
+            yield Row(str(data.get("id", number)), number, tuple(_messages(data, path.parent, where)))
+
+
+def _messages(data: dict[str, Any], folder: Path, where: str) -> Iterator[dict[str, Any]]:
+    media = {kind: iter(_paths(data, kind, folder, where)) for kind in ("image", "video")}
+    turns = data.get("conversations")
+    if not isinstance(turns, list) or not turns:
+        raise ConfigError(f"{where}: 'conversations' must be a list of turns")
+    for turn in turns:
+        role = ROLES.get(str(turn.get("from"))) if isinstance(turn, dict) else None
+        if role is None or not isinstance(turn.get("value"), str):
+            raise ConfigError(f"{where}: a turn must have 'from' ({', '.join(ROLES)}) and a text 'value'")
+        yield {"role": role, "content": list(_parts(turn["value"], role, media, where))}
+    for kind, left in media.items():
+        if count := len(list(left)):
+            raise ConfigError(f"{where}: {count} more of '{kind}' than <{kind}> in the conversation")
+
+
+def _parts(value: str, role: str, media: dict[str, Iterator[Path]], where: str) -> Iterator[dict[str, Any]]:
+    # Only a user shows media; in an answer "<image>" is what the model says.
+    pieces = _PLACEHOLDER.split(value) if role == "user" else [value]
+    for place, piece in enumerate(pieces):
+        if place % 2 == 0:
+            if piece:
+                yield {"type": "text", "text": piece}
+            continue
+        path = next(media[piece], None)
+        if path is None:
+            raise ConfigError(f"{where}: more <{piece}> in the conversation than paths under '{piece}'")
+        yield {"type": piece, piece: path}
+
+
+def _paths(data: dict[str, Any], kind: str, folder: Path, where: str) -> list[Path]:
+    value = data.get(kind, [])
+    paths = [value] if isinstance(value, str) else value
+    if not isinstance(paths, list) or not all(isinstance(path, str) and path for path in paths):
+        raise ConfigError(f"{where}: '{kind}' must be a path or a list of paths")
+    return [folder / path for path in paths]
+
+
+__all__ = ["Row", "read_rows"]
