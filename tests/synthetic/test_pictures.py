@@ -1,4 +1,4 @@
-"""Every question about a picture, further ones too, is answered again here, from where things lie in the description."""
+"""Every question about a picture, further ones too, is answered again here from where things lie."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ from pvc.train.patches import PatchReader
 from pvc.train.recipe import Stage
 from pvc.train.run import save_weights
 
-FORCED_DURING = 150  # samples a task while training: only the shape of the curve is wanted
+FORCED_DURING = 100  # samples a task while training: only the shape of the curve is wanted
 DATA_SEED = 424242  # the samples of a study are the same for all its arms and seeds; their order is not
 
 

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pvc.cli.progress import Journal
+from pvc.errors import UsageError
 from pvc.extras import require
+
+if TYPE_CHECKING:
+    from pvc.train.recipe import Recipe
+
+ENDLESS = 100_000_000
 
 
 def train(
     recipe: Annotated[Path, typer.Argument(help="Recipe file, for example recipes/nano.yaml.")],
     out: Annotated[Path | None, typer.Option(help="Directory of the run; by default runs/NAME.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU cores to use.")] = 1,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that draw samples beside the training.")] = 0,
+    start: Annotated[
+        str | None, typer.Option(help="Model directory to start from, or nano; else the recipe's.")
+    ] = None,
+    stage: Annotated[list[str] | None, typer.Option(help="Only this stage; may be given several times.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="End the last stage after so long, whatever its steps.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe and stop.")] = False,
 ) -> None:
     """Train a model from a recipe. A run that was interrupted goes on; what it does is in OUT/log.txt."""
@@ -25,7 +37,7 @@ def train(
     from pvc.train.build import check_recipe
     from pvc.train.recipe import load_recipe
 
-    loaded = load_recipe(recipe)
+    loaded = changed(load_recipe(recipe), start, stage or [], minutes)
     check_recipe(loaded)
     if dry_run:
         print(f"{recipe}: ok, {len(loaded.stages)} stages: {', '.join(stage.name for stage in loaded.stages)}")
@@ -34,9 +46,25 @@ def train(
     from pvc.train.run import run_recipe
 
     directory = out or Path("runs") / loaded.name
-    finished = run_recipe(loaded, directory, report=Journal(directory / "log.txt"), threads=threads)
+    finished = run_recipe(
+        loaded, directory, report=Journal(directory / "log.txt"), threads=threads, workers=workers, minutes=minutes
+    )
     if os.environ.get("RANK", "0") == "0":  # under torchrun every process comes here
         print(finished)
 
 
-__all__ = ["train"]
+def changed(recipe: Recipe, start: str | None, stages: list[str], minutes: float | None) -> Recipe:
+    """The recipe as the command line changes it; raises UsageError for stages that it has not."""
+    names = [stage.name for stage in recipe.stages]
+    if unknown := [name for name in stages if name not in names]:
+        raise UsageError(f"the recipe has no stage {', '.join(unknown)}; it has {', '.join(names)}")
+    if minutes is not None and minutes <= 0:
+        raise UsageError(f"--minutes must be above 0, not {minutes}")
+    kept = [stage for stage in recipe.stages if not stages or stage.name in stages]
+    if minutes is not None:
+        # Steps no longer say when to stop, only how many samples there are to draw from.
+        kept[-1] = kept[-1].model_copy(update={"steps": ENDLESS})
+    return recipe.model_copy(update={"stages": kept, **({"start": start} if start else {})})
+
+
+__all__ = ["changed", "train"]

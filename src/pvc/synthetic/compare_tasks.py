@@ -49,34 +49,38 @@ def _written(dice: Dice, wish: Wish, level: int, text: str) -> Scene:
     return Scene(ground, palette.look(dice, level == 4), (), (), (item,))
 
 
-def _changed(dice: Dice, wish: Wish, text: str) -> tuple[str, int]:
-    """The text with one character replaced by another of its sort, and which."""
-    while True:
-        i = dice.integer(0, len(text) - 1)
-        other = dice.choice(DIGITS if text[i] in DIGITS else LETTERS)
-        changed = text[:i] + other + text[i + 1 :]
-        # Only a character that is there once can be named; pairs that only their font tells apart are left out.
-        clear = text.count(text[i]) == 1 and text[i] not in "IO01" and other not in text + "IO01"
-        if clear and is_for(changed, wish.split):
-            return changed, i
+def _changed(dice: Dice, text: str) -> str:
+    """The text with one character replaced by another of its sort."""
+    i = dice.integer(0, len(text) - 1)
+    other = dice.choice(DIGITS if text[i] in DIGITS else LETTERS)
+    return text[:i] + other + text[i + 1 :]
+
+
+def _difference(text: str, other: str) -> tuple[str, str] | None:
+    """The one character of either text that the other has not; None if there is none, or only its font tells it."""
+    gone, come = set(text) - set(other), set(other) - set(text)
+    if len(gone) != 1 or len(come) != 1 or (gone | come) & set("IO01"):
+        return None
+    return gone.pop(), come.pop()
 
 
 def _texts(dice: Dice, wish: Wish, level: int) -> Draft:
     """The same text or, in most cases, one that differs in one character."""
+    same, difference = dice.chance(0.4), None
     while True:
         text, _ = strings.text_of(dice, wish.split, _LENGTHS[level], strings.PLAIN)
-        if any(text.count(c) == 1 and c not in "IO01" for c in text):
+        other = text if same else _changed(dice, text)
+        difference = _difference(text, other)
+        if same or (difference and is_for(other, wish.split)):
             break
-    same = dice.chance(0.4)
-    other, place = (text, 0) if same else _changed(dice, wish, text)
     first, second = _written(dice, wish, level, text), _written(dice, wish, level, other)
     sentence = "Both pictures show the same text." if same else "The pictures show different texts."
     asks = [phrase(dice, dice.choice(_SAME), "same" if same else "different", sentence)]
     for name, shown in zip(_NAMES, (text, other), strict=True):
         asks.append(phrase(dice, f"What does the {name} picture say?", shown, f"The {name} picture says {shown}."))
-    if not same and len(text) > 1:
-        asks.append(("Which character of the first picture is missing in the second?", text[place]))
-        asks.append(("Which character of the second picture is missing in the first?", other[place]))
+    if difference and len(text) > 1:
+        asks.append(("Which character of the first picture is missing in the second?", difference[0]))
+        asks.append(("Which character of the second picture is missing in the first?", difference[1]))
     asked = asks[0] if same or dice.chance(0.6) else dice.choice(asks)
     facts: dict[str, Any] = {"kind": "text", "texts": [text, other], "same": same}
     return _draft(dice, (first, second), facts, asked, asks, level)
@@ -84,14 +88,11 @@ def _texts(dice: Dice, wish: Wish, level: int) -> Draft:
 
 def _numbers(dice: Dice, wish: Wish, level: int) -> Draft:
     """Two numbers; asked is which is larger or smaller."""
-    one = strings.number_below(dice, wish.split, 1, _HIGHEST[level])
-    two = one
-    while two == one:
-        # Half of the pairs have as many digits, so that the width does not tell.
-        low, high = (10 ** (len(str(one)) - 1), 10 ** len(str(one)) - 1) if dice.chance(0.5) else (1, _HIGHEST[level])
-        drawn = dice.integer(max(1, low), high)
-        two = drawn if is_for(str(drawn), wish.split) else one
-    values = (one, two)
+    as_long = dice.chance(0.5)  # half of the pairs have as many digits, so that the width does not tell
+    while True:
+        values = tuple(strings.number_below(dice, wish.split, 1, _HIGHEST[level]) for _ in range(2))
+        if values[0] != values[1] and (not as_long or len(str(values[0])) == len(str(values[1]))):
+            break
     scenes = tuple(_written(dice, wish, level, str(value)) for value in values)
     asks = []
     for which, best in (("larger", max(values)), ("smaller", min(values))):

@@ -181,6 +181,7 @@ def _in_rows(dice: Dice, rows: Sequence[int], ratio: float) -> list[tuple[tuple[
     """Places and sizes in reading order: rows apart by more than anybody could mistake, any gaps in a row."""
     found = []
     cell_h = UNITS / len(rows)
+    shift = dice.uniform(-15, 15) if len(rows) == 1 else 0.0  # one row may lie anywhere
     for row, count_ in enumerate(rows):
         cell_w = UNITS / count_
         for column in range(count_):
@@ -189,7 +190,7 @@ def _in_rows(dice: Dice, rows: Sequence[int], ratio: float) -> list[tuple[tuple[
             spare = (cell_w - w) / 2 - 1.5
             x = (column + 0.5) * cell_w + dice.uniform(-spare, spare)
             reach = min(0.1 * cell_h, (cell_h - h) / 2 - 1)
-            y = (row + 0.5) * cell_h + dice.uniform(-reach, reach)
+            y = (row + 0.5) * cell_h + shift + dice.uniform(-reach, reach)
             found.append(((round(x, 3), round(y, 3)), (w, h)))
     return found
 

@@ -38,6 +38,7 @@ class Fit:
         curve: file of JSON lines that the log and the measurements are appended to.
         measure: what is called every `stage.evaluate_every` steps.
         workers: processes that draw samples beside the training; 0 draws them in it.
+        minutes: how long to train, whatever number of steps that is; the learning rate follows the clock.
     """
 
     seed: int
@@ -46,6 +47,7 @@ class Fit:
     report: Report
     measure: Measure | None = None
     workers: int = 0
+    minutes: float | None = None
 
 
 class StageLog(TrainerCallback):
@@ -56,17 +58,24 @@ class StageLog(TrainerCallback):
         self.started = time.monotonic()
         self.first_step: int | None = None
 
+    def _left(self, step: int) -> float:
+        """Minutes that are left."""
+        if self.first_step is None:
+            self.first_step, self.started = step, time.monotonic()
+        passed = (time.monotonic() - self.started) / 60
+        if self.fit.minutes is not None:
+            return max(0.0, self.fit.minutes - passed)
+        done = step - self.first_step
+        return passed / done * (self.stage.steps - step) if done else 0.0
+
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         if not logs or "loss" not in logs or not state.is_world_process_zero:
             return
-        if self.first_step is None:
-            self.first_step, self.started = state.global_step, time.monotonic()
-        done = state.global_step - self.first_step
-        left = (time.monotonic() - self.started) / done * (self.stage.steps - state.global_step) if done else 0.0
+        left = self._left(state.global_step)
         self._write({"step": state.global_step, "loss": logs["loss"], "lr": logs["learning_rate"]})
+        of = "" if self.fit.minutes is not None else f"/{self.stage.steps}"
         self.fit.report(
-            f"{self.stage.name}: step {state.global_step}/{self.stage.steps}  loss {logs['loss']:.4f}  "
-            f"{left / 60:.0f} min left"
+            f"{self.stage.name}: step {state.global_step}{of}  loss {logs['loss']:.4f}  {left:.0f} min left"
         )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -82,6 +91,30 @@ class StageLog(TrainerCallback):
     def _write(self, row: dict[str, Any]) -> None:
         with self.fit.curve.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"stage": self.stage.name, **row}) + "\n")
+
+
+class Clock(TrainerCallback):
+    """Trains for a time: warm-up over its first twentieth, then a cosine to zero, then the end.
+
+    For machines that are lent by the minute. What comes out depends on their speed, so such a run cannot be repeated
+    to the bit.
+    """
+
+    def __init__(self, minutes: float, learning_rate: float) -> None:
+        self.seconds, self.learning_rate = 60 * minutes, learning_rate
+        self.started: float | None = None
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.started is None:
+            self.started = time.monotonic()
+        part = min(1.0, (time.monotonic() - self.started) / self.seconds)
+        scale = min(1.0, part / 0.05 + 1e-3) * 0.5 * (1 + math.cos(math.pi * part))
+        for group in kwargs["optimizer"].param_groups:
+            group["lr"] = self.learning_rate * scale
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.started is not None and time.monotonic() - self.started >= self.seconds:
+            control.should_training_stop = True
 
 
 class StageTrainer(Trainer):
@@ -123,7 +156,7 @@ def fit_stage(stage: Stage, model: nn.Module, dataset: Any, collator: Any, fit: 
         args=_arguments(stage, fit),
         train_dataset=dataset,
         data_collator=collator,
-        callbacks=[StageLog(stage, fit)],
+        callbacks=[StageLog(stage, fit), *([] if fit.minutes is None else [Clock(fit.minutes, stage.learning_rate)])],
     )
     trainer.stage, trainer.seed = stage, fit.seed
     trainer.remove_callback(PrinterCallback)

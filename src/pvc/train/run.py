@@ -43,14 +43,21 @@ from pvc.train.recipe import Recipe, Stage
 class _Run:
     report: Report
     workers: int
+    minutes: float | None
 
 
 def run_recipe(
-    recipe: Recipe, directory: str | Path, report: Report = print, threads: int = 1, workers: int = 0
+    recipe: Recipe,
+    directory: str | Path,
+    report: Report = print,
+    threads: int = 1,
+    workers: int = 0,
+    minutes: float | None = None,
 ) -> Path:
     """Run (or go on with) a recipe in `directory`; returns the directory of the finished model.
 
     `threads` is the number of cores for the model on a CPU, `workers` of processes that draw samples beside it.
+    `minutes`: train for so long instead of the last stage's steps.
 
     Raises:
         UsageError: unknown tasks, or a directory that belongs to another recipe.
@@ -64,7 +71,7 @@ def run_recipe(
         processor = _processor(recipe, directory / "processor")
     if not state.is_main_process:
         report = _silent
-    options = _Run(report, workers)
+    options = _Run(report, workers, minutes)
     weights = start_weights(recipe) if recipe.start else {}
     model: nn.Module | None = None
     for stage in recipe.stages:
@@ -149,6 +156,7 @@ def _run_stage(
         report=options.report,
         measure=held_out if stage.kind == "chat" else None,
         workers=options.workers,
+        minutes=options.minutes if stage is recipe.stages[-1] else None,
     )
     fit_stage(stage, trained, dataset, collator, fit)
 
