@@ -5,6 +5,7 @@ import typer
 from pvc.cli.main import app
 
 SURFACE = {
+    "ablate": ["--arm", "--dry-run", "--out", "--report-only", "--seed", "--study", "--threads", "--work"],
     "ask": [
         "--device",
         "--fps",
@@ -18,7 +19,18 @@ SURFACE = {
         "--temperature",
         "--times",
     ],
-    "eval": ["--count", "--image-steps", "--json", "--model", "--record", "--seed", "--task", "--threads"],
+    "eval": [
+        "--count",
+        "--image-steps",
+        "--json",
+        "--level",
+        "--model",
+        "--record",
+        "--seed",
+        "--split",
+        "--task",
+        "--threads",
+    ],
     "info": ["--json"],
     "synth": [
         "--count",
@@ -32,7 +44,7 @@ SURFACE = {
         "--task",
         "--tiles",
     ],
-    "train": ["--dry-run", "--out", "--threads"],
+    "train": ["--dry-run", "--minutes", "--out", "--stage", "--start", "--threads", "--workers"],
 }
 
 

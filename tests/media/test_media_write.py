@@ -106,3 +106,12 @@ def test_a_failure_keeps_what_was_there(tmp_path, monkeypatch):
         write_video(tmp_path / "a.mp4", CLIP * 2, 10)
     assert (tmp_path / "a.mp4").read_bytes() == before
     assert listing(tmp_path) == ["a.mp4"]
+
+
+def test_frames_at_uneven_times(tmp_path):
+    times = [0, 0.2, 0.3, 1.0, 1.5, 2.345][: len(CLIP)]
+    write_video(tmp_path / "a.mp4", CLIP[: len(times)], 10, times=times)
+    assert load_video(tmp_path / "a.mp4", Sampling(fps=1000)).timestamps == pytest.approx(times, abs=1e-6)
+    for wrong in (times[:-1], [0.1, *times[1:]], [0.0, *times[:-1]]):
+        with pytest.raises(UsageError, match="times"):
+            write_video(tmp_path / "b.mp4", CLIP[: len(times)], 10, times=wrong)

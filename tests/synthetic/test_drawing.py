@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
-import json
-import sys
 from collections.abc import Iterator
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
 
 from pvc.errors import MissingExtraError, UsageError
 from pvc.synthetic import (
@@ -24,13 +20,12 @@ from pvc.synthetic import (
     class_name,
     contact_sheet,
     fonts,
-    make,
     shape_class,
-    write_dataset,
 )
+from pvc.synthetic.camera import compressed
 from pvc.synthetic.draw import render
-from pvc.synthetic.scene import Backdrop, Figure, Look, Scene, Text
-from pvc.synthetic.vocabulary import CHARACTERS, COLOURS, SHAPES
+from pvc.synthetic.scene import Backdrop, Curve, Figure, Look, Scene, Text
+from pvc.synthetic.vocabulary import CHARACTERS, COLOURS, PUNCTUATION, SHAPES
 
 CLEAN = Look(1.0, 0.0, 0.0, 0.0, 0)
 GREY = Backdrop((128, 128, 128))
@@ -88,16 +83,21 @@ def test_classes_are_one_to_one() -> None:
     assert len({class_name(i) for i in range(PATCH_CLASSES)}) == PATCH_CLASSES
 
 
+def _classes(scene: dict[str, Any], frame: int, least: float) -> set[int]:
+    """Classes of what a frame shows, at least so many units high; marks such as a point are small in any size."""
+    shapes = [i for i in scene["figures"] if i["track"][frame] and min(i["w"], i["h"]) >= least]
+    texts = [t["text"] for t in scene["texts"] if t["track"][frame] and t["h"] >= least]
+    characters = {c for text in texts for c in text if c != " " and (least == 0 or c not in PUNCTUATION)}
+    return {shape_class(i["shape"], i["colour"]) for i in shapes} | {character_class(c) for c in characters}
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_labels_name_what_is_shown_and_only_that(samples: dict[str, list[Sample]], task: str) -> None:
     missing = shown = 0
     for s in samples[task]:
-        assert s.patch_labels is not None
         for f, labels in enumerate(s.patch_labels):
-            there = {shape_class(i["shape"], i["colour"]) for i in s.description["figures"] if i["track"][f]}
-            there |= {character_class(c) for t in s.description["texts"] if t["track"][f] for c in t["text"]}
-            found = set(labels.ravel().tolist()) - {0}
-            assert found <= there
+            found, there = set(labels.ravel().tolist()) - {0}, _classes(s.description, f, 8.5)
+            assert found <= _classes(s.description, f, 0)
             if any(veil["shown"][f] for veil in s.description["veils"]):
                 continue
             missing, shown = missing + len(there - found), shown + len(there)
@@ -106,7 +106,7 @@ def test_labels_name_what_is_shown_and_only_that(samples: dict[str, list[Sample]
 
 
 def test_text_stays_in_the_picture(samples: dict[str, list[Sample]]) -> None:
-    for s in (*samples["read"], *samples["digits"]):
+    for s in (*samples["read"], *samples["page"], *samples["receipt"], *samples["locate"]):
         for t in s.description["texts"]:
             for point in filter(None, t["track"]):
                 assert t["w"] / 2 <= point[0] <= 64 - t["w"] / 2 and t["h"] / 2 <= point[1] <= 64 - t["h"] / 2
@@ -138,35 +138,40 @@ def test_missing_fonts_are_named(no_fonts: None) -> None:
         fonts.font("comic", 33)
 
 
-@pytest.mark.parametrize("task", ["read", "digits"])
-def test_files_hold_what_the_rows_say(tmp_path: Path, task: str) -> None:
-    pytest.importorskip("pvc.media.write", reason="writes the files", exc_type=ImportError)
-    rows = write_dataset(tmp_path / "set", task, 3, 4, "test", 64)
-    kind = TASKS[task].kind
-    lines = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
-    assert len(lines) == 3 and len({row["id"] for row in lines}) == 3
-    for i, row in enumerate(lines):
-        sample = make(task, 4 + i, split="test")
-        assert set(row) == {"id", "task", kind, "question", "answer"}
-        assert (row["task"], row["question"], row["answer"]) == (task, sample.question, sample.answer)
-        file = rows.parent / row[kind]
-        assert file.stat().st_size > 0
-        if kind == "image":
-            assert np.array_equal(np.asarray(Image.open(file).convert("RGB")), sample.frames[0])
+@pytest.mark.parametrize("texture", ["ramp", "clouds", "blobs", "stripes", "paper", "checks"])
+def test_a_texture_only_mixes_its_two_colours(texture: str) -> None:
+    backdrop = Backdrop((40, 90, 200), (100, 60, 220), 33.0, 0.0, texture, 4711)
+    (large,), _ = render(Scene(backdrop, CLEAN, extent=(128.0, 64.0)), 96)
+    assert large.shape == (96, 192, 3)
+    (frame,), _ = render(Scene(backdrop, CLEAN), 64)
+    for channel in range(3):
+        low, high = sorted((backdrop.colour[channel], (100, 60, 220)[channel]))
+        values = frame[..., channel]
+        assert low <= values.min() and values.max() <= high and np.ptp(values) > 0.4 * (high - low)
+    other, _ = render(Scene(dataclasses.replace(backdrop, texture_seed=4712), CLEAN), 64)
+    assert texture == "ramp" or (frame != other[0]).any()
 
 
-def test_clips_are_written_at_the_rate_of_their_timestamps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written: dict[str, tuple[Any, ...]] = {}
-    writer: Any = ModuleType("pvc.media.write")
-    writer.write_video = lambda path, frames, fps: written.update({Path(path).name: (frames, fps)})
-    writer.write_image = lambda path, picture: written.update({Path(path).name: (picture,)})
-    monkeypatch.setitem(sys.modules, "pvc.media.write", writer)
-    for task in ("direction", "shape"):
-        rows = write_dataset(tmp_path / task, task, 4, 0)
-        for i, line in enumerate(rows.read_text(encoding="utf-8").splitlines()):
-            row, sample = json.loads(line), make(task, i)
-            what = written[row[sample.kind]]
-            if sample.kind == "image":
-                assert np.array_equal(what[0], sample.frames[0])
-            else:
-                assert np.array_equal(what[0], sample.frames) and what[1] == 1 / sample.timestamps[1]
+def test_jpeg_changes_pixels_a_little_and_repeats(samples: dict[str, list[Sample]]) -> None:
+    sample = samples["shape"][0]
+    rough = compressed(np.repeat(sample.frames, 3, 0), 30)
+    assert (rough[0] == rough[2]).all() and (rough[0] != sample.frames[0]).any()
+    assert np.abs(rough[0].astype(int) - sample.frames[0].astype(int)).mean() < 12
+
+
+def test_a_curve_goes_through_its_points() -> None:
+    curve = Curve(((10.0, 50.0), (32.0, 14.0), (54.0, 40.0)), (255, 255, 255), 1.2, 2.2)
+    (frame,), _ = render(Scene(GREY, CLEAN, curves=(curve,)), 64)
+    assert all(frame[int(y), int(x)].min() > 230 for x, y in curve.points)
+    assert _ink(frame) == (8, 12, 56, 52)
+
+
+def test_named_colours_are_the_ones_that_are_seen(samples: dict[str, list[Sample]]) -> None:
+    seen = [
+        (figure["colour"], sample.frames[0][int(figure["track"][0][1]), int(figure["track"][0][0])])
+        for sample in samples["place"]
+        if sample.level < 4
+        for figure in sample.description["figures"]
+    ]
+    nearest = [min(COLOURS, key=lambda c: float(np.sum((np.array(COLOURS[c]) - pixel) ** 2.0))) for _, pixel in seen]
+    assert sum(near == colour for near, (colour, _) in zip(nearest, seen, strict=True)) >= 0.97 * len(seen)

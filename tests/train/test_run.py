@@ -2,6 +2,7 @@
 
 import copy
 import json
+import time
 
 import pytest
 import torch
@@ -116,3 +117,39 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch):
     with pytest.raises(PVCError, match="the loss is nan"):
         run_recipe(recipe(), tmp_path, report=lambda line: None)
     assert not (tmp_path / "model").exists()
+
+
+def test_a_run_may_end_by_the_clock(tmp_path):
+    stages = [{**TINY["stages"][1], "steps": 100_000, "save_steps": 1_000_000}]
+    lines = []
+    started = time.monotonic()
+    model = run_recipe(recipe(stages=stages), tmp_path, report=lines.append, minutes=0.05, workers=1)
+    assert time.monotonic() - started < 60
+    assert pvc.load(model, device="cpu").processor.tokens_per_frame == 1
+    rows = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
+    assert rows == [] or rows[-1]["step"] < 100_000
+
+
+def test_a_run_starts_from_a_model_and_is_measured_on_the_way(finished, tmp_path):
+    _, start, _ = finished
+    stages = [{**TINY["stages"][1], "steps": 4, "evaluate_every": 2, "evaluate_count": 3, "image_steps": {1: 1, 2: 1}}]
+    lines = []
+    model = run_recipe(recipe(stages=stages, start=str(start)), tmp_path, report=lines.append)
+    assert not any("start anew" in line for line in lines)
+    assert (model / "tokenizer.json").read_bytes() == (start / "tokenizer.json").read_bytes()
+    rows = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
+    measured = [(row["step"], row["task"]) for row in rows if "task" in row]
+    assert measured == [(2, "shape"), (2, "direction"), (4, "shape"), (4, "direction")]
+
+
+def test_what_is_frozen_stays(finished, tmp_path):
+    _, start, _ = finished
+    stages = [{**TINY["stages"][1], "steps": 3, "frozen": ["vision_tower"]}]
+    model = run_recipe(recipe(stages=stages, start=str(start)), tmp_path, report=lambda line: None)
+    before, after = (load_file(path / "model.safetensors") for path in (start, model))
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert {name for name in before if "vision_tower" in name} <= same
+    assert any("language_model" in name for name in set(before) - same)
+    with pytest.raises(UsageError, match="frozen names 'nothing'"):
+        stages[0]["frozen"] = ["nothing"]
+        run_recipe(recipe(stages=stages, start=str(start)), tmp_path / "b", report=lambda line: None)

@@ -130,7 +130,14 @@ def _cached(
 
 def _fit(seed: int, output: Path, place: Place, measure: Any = None) -> Fit:
     output.mkdir(parents=True, exist_ok=True)
-    return Fit(seed=seed, output=output, curve=output / "curve.jsonl", report=place.report, measure=measure)
+    return Fit(
+        seed=seed,
+        output=output,
+        curve=output / "curve.jsonl",
+        report=place.report,
+        measure=measure,
+        progress=getattr(place.report, "progress", None),
+    )
 
 
 # One arm

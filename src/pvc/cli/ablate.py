@@ -52,10 +52,15 @@ def ablate(
         import torch
 
         torch.set_num_threads(threads)
-        place = Place(records, work or Path("runs") / "ablation" / loaded.name, Journal(records / "log.txt"))
-        records.mkdir(parents=True, exist_ok=True)
+        folder = work or Path("runs") / "ablation" / loaded.name
+        folder.mkdir(parents=True, exist_ok=True)
+        journal = Journal(folder / "log.txt")
+        place = Place(records, folder, journal)
         chosen = set(missing)
-        run_plan(loaded, place, only=lambda *run: run in chosen)
+        try:
+            run_plan(loaded, place, only=lambda *run: run in chosen)
+        finally:
+            journal.close()
     print(write_report(studies(loaded), read_records(records), records, remarks=loaded.remarks))
 
 

@@ -14,6 +14,7 @@ import warnings
 import typer
 
 import pvc
+from pvc.cli.ablate import ablate
 from pvc.cli.ask import ask
 from pvc.cli.evaluate import evaluate
 from pvc.cli.info import info
@@ -29,6 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(ablate)
 app.command()(ask)
 app.command()(info)
 app.command("eval")(evaluate)

@@ -46,9 +46,11 @@ def train(
     from pvc.train.run import run_recipe
 
     directory = out or Path("runs") / loaded.name
-    finished = run_recipe(
-        loaded, directory, report=Journal(directory / "log.txt"), threads=threads, workers=workers, minutes=minutes
-    )
+    journal = Journal(directory / "log.txt")
+    try:
+        finished = run_recipe(loaded, directory, report=journal, threads=threads, workers=workers, minutes=minutes)
+    finally:
+        journal.close()
     if os.environ.get("RANK", "0") == "0":  # under torchrun every process comes here
         print(finished)
 

@@ -74,7 +74,7 @@ def needle(dice: Dice, wish: Wish) -> Draft:
     base, odd = _base_and_odd(dice, wish.split, level)
     while True:
         row, column = dice.integer(0, number - 1), dice.integer(0, columns - 1)
-        if palette.layout_is_for(wish.split, "needle", number, columns, row, column):
+        if palette.layout_is_for(wish.split, "grid", number, columns, row, column):
             break
     ground = palette.backdrop(dice)
     rgb = palette.contrasting(dice, *palette.colours_of(ground), split=wish.split)

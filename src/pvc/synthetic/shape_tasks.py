@@ -189,7 +189,7 @@ def _in_rows(dice: Dice, rows: Sequence[int], ratio: float) -> list[tuple[tuple[
             w, h = palette.extents(dice, min(11.0, 0.7 * limit), min(20.0, limit), ratio, limit)
             spare = (cell_w - w) / 2 - 1.5
             x = (column + 0.5) * cell_w + dice.uniform(-spare, spare)
-            reach = min(0.1 * cell_h, (cell_h - h) / 2 - 1)
+            reach = min(0.1 * cell_h, (cell_h - h) / 2 - 1, 4.0)  # less than half a height: a row is seen as one
             y = (row + 0.5) * cell_h + shift + dice.uniform(-reach, reach)
             found.append(((round(x, 3), round(y, 3)), (w, h)))
     return found

@@ -25,6 +25,7 @@ from pvc.train.augment import augmented
 from pvc.train.recipe import Stage
 
 Report = Callable[[str], None]
+Progress = Callable[[str, float, str], None]
 # Measures the model as it is: rows for the curve, each with "task" and "accuracy".
 Measure = Callable[[], list[dict[str, Any]]]
 
@@ -39,6 +40,7 @@ class Fit:
         measure: what is called every `stage.evaluate_every` steps.
         workers: processes that draw samples beside the training; 0 draws them in it.
         minutes: how long to train, whatever number of steps that is; the learning rate follows the clock.
+        progress: told (stage, part done from 0 to 1, line) in place of `report` where it can show a bar.
     """
 
     seed: int
@@ -48,6 +50,7 @@ class Fit:
     measure: Measure | None = None
     workers: int = 0
     minutes: float | None = None
+    progress: Progress | None = None
 
 
 class StageLog(TrainerCallback):
@@ -74,9 +77,12 @@ class StageLog(TrainerCallback):
         left = self._left(state.global_step)
         self._write({"step": state.global_step, "loss": logs["loss"], "lr": logs["learning_rate"]})
         of = "" if self.fit.minutes is not None else f"/{self.stage.steps}"
-        self.fit.report(
-            f"{self.stage.name}: step {state.global_step}{of}  loss {logs['loss']:.4f}  {left:.0f} min left"
-        )
+        line = f"{self.stage.name}: step {state.global_step}{of}  loss {logs['loss']:.4f}  {left:.0f} min left"
+        if self.fit.progress is None:
+            self.fit.report(line)
+            return
+        done = state.global_step / self.stage.steps if self.fit.minutes is None else 1 - left / self.fit.minutes
+        self.fit.progress(self.stage.name, done, line)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         every = self.stage.evaluate_every
@@ -215,4 +221,4 @@ def _share(batch_size: int) -> int:
     return batch_size // processes
 
 
-__all__ = ["Fit", "Measure", "Report", "StageLog", "fit_stage"]
+__all__ = ["Fit", "Measure", "Progress", "Report", "StageLog", "fit_stage"]

@@ -157,6 +157,7 @@ def _run_stage(
         measure=held_out if stage.kind == "chat" else None,
         workers=options.workers,
         minutes=options.minutes if stage is recipe.stages[-1] else None,
+        progress=getattr(options.report, "progress", None),
     )
     fit_stage(stage, trained, dataset, collator, fit)
 
