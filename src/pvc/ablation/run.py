@@ -32,7 +32,7 @@ from pvc.synthetic import PATCH_CLASSES, Sample, messages_of
 from pvc.synthetic.scene import Medium
 from pvc.train.build import build_model, build_processor, check_recipe, grow, parameters_by_part
 from pvc.train.cache import CachedSamples, PackedCollator, write_cache
-from pvc.train.data import ChatCollator, PatchCollator, StageSamples
+from pvc.train.data import ChatCollator, PatchCollator, StageSamples, shortened
 from pvc.train.fit import Fit, Report, fit_stage
 from pvc.train.patches import PatchReader
 from pvc.train.recipe import Stage
@@ -180,13 +180,19 @@ def run_arm(plan: Plan, study: StudyPlan, name: str, chosen: ArmPlan, seed: int,
     start = base_weights(plan, seed, place)
     thin = arm.frames_part < 1
     change = (lambda sample: thinned(sample, arm.frames_part)) if thin else None
+
+    def shown(sample: Sample) -> Sample:
+        """A held-out sample as this arm is asked about it: as many questions as it was trained with."""
+        short = shortened(sample, stage.questions, stage.characters)
+        return change(short) if change else short
+
     model, _ = grow(recipe, stage, processor, start)
     if arm.heads > 1:
         give_heads(model, arm.heads, seed)
     cache = f"{study.name}-thin" if thin else study.name
     dataset, collator = _cached(stage, seed, plan, processor, place, cache, change)
     engine = Engine(model, processor, None)
-    held = Held(level=study.level, frames=study.frames, change=change)
+    held = Held(level=study.level, frames=study.frames, change=shown)
 
     def during() -> list[dict[str, Any]]:
         return [

@@ -159,16 +159,8 @@ def pieces(dice: Dice, wish: Wish) -> Draft:
         track = during((middle, y), [start <= f < (length if stays else end) for f in range(length)])
         items.append(Text(part, family, rgb, width, height, 0.0, 0.0, track))
     asked = {"text": text, "pieces": parts, "centred": centred}
-    scene = Scene(
-        ground,
-        camera(dice, level, level <= _SMALL),
-        (),
-        (),
-        tuple(items),
-        length,
-        palette.timestamps(dice, length),
-        asked,
-    )
+    look, times = camera(dice, level, level <= _SMALL), palette.timestamps(dice, length)
+    scene = Scene(ground, look, (), (), tuple(items), length, times, asked)
     first = (dice.choice(_WHOLE), text, f"The whole text is {text}.")
     asks = [first, *_character_asks(text, "character")]
     asks += [

@@ -35,6 +35,20 @@ def drawn_steps(stage: Stage, seed: int, batch: int) -> int:
     return int(pick(np.random.default_rng((seed, 2, batch)), stage.image_steps))
 
 
+def shortened(sample: Sample, questions: int | None, characters: int | None = None) -> Sample:
+    """A sample with at most so many questions, and further ones only as long as all of the text is no longer."""
+    more = sample.more[: None if questions is None else questions - 1]
+    if characters is not None:
+        left, kept = characters - len(sample.question) - len(sample.answer), []
+        for question, answer in more:
+            left -= len(question) + len(answer)
+            if left < 0:
+                break
+            kept.append((question, answer))
+        more = tuple(kept)
+    return replace(sample, more=more)
+
+
 @dataclass(frozen=True)
 class Item:
     """One conversation to train on, and the steps that its pictures are encoded in; `sample` where it was drawn."""
@@ -86,8 +100,7 @@ class StageSamples(Dataset[Item]):
         if mix.tiles != 1:
             options["tiles"] = mix.tiles
         sample = make(task, int(own.integers(2**62)), size=self.size, split="train", frames=frames, **options)
-        if self.stage.questions is not None:
-            sample = replace(sample, more=sample.more[: self.stage.questions - 1])
+        sample = shortened(sample, self.stage.questions, self.stage.characters)
         return Item(messages_of(sample), drawn_steps(self.stage, self.seed, number), sample)
 
     def _row(self, kind: str, index: int, number: int) -> Item:
@@ -129,4 +142,4 @@ class PatchCollator:
         return {"pixel_values": pixels["pixel_values_videos"], "labels": torch.from_numpy(labels).flatten(1)}
 
 
-__all__ = ["IGNORED", "ChatCollator", "Item", "PatchCollator", "StageSamples", "drawn_steps", "pick"]
+__all__ = ["IGNORED", "ChatCollator", "Item", "PatchCollator", "StageSamples", "drawn_steps", "pick", "shortened"]

@@ -65,7 +65,8 @@ class Stage(_Strict):
     `num_temporal_layers` overrides the model's (0 where every clip has one step). `image_steps` may be several
     numbers with weights, drawn for every batch, so that one checkpoint serves several budgets.
 
-    `questions`: at most this many are asked about a sample's media, each in a turn of its own (all by default).
+    `questions`: at most this many are asked about a sample's media, each in a turn of its own (all by default);
+    `characters`: further ones only while questions and answers together are no longer, so that batches pad little.
     `files`: JSON lines of conversations (`pvc synth` writes them) with weights beside those of the tasks.
     `cache`: this many samples are drawn once, into a memory-mapped file, and repeated in another order every round;
     by default every sample is new. `evaluate_every`: steps between measurements on `evaluate_count` held-out
@@ -88,6 +89,7 @@ class Stage(_Strict):
     video_frames: dict[int, float] = Field(default_factory=lambda: {8: 1.0})
     save_steps: int = Field(500, ge=1)
     questions: int | None = Field(None, ge=1)
+    characters: int | None = Field(None, ge=1)
     cache: int | None = Field(None, ge=1)
     augment: Augment | None = None
     evaluate_every: int | None = Field(None, ge=1)
