@@ -149,6 +149,14 @@ def test_ceiling_and_floor_decide_nothing(share):
     assert found.findings[0].verdict.estimate.mean == 0
 
 
+def test_a_ceiling_that_another_arm_misses_tells_them_apart():
+    near = flat("D", [0.995] * 5, 4) + flat("A", [0.999] * 5, 1)
+    found = judged("a", near + flat("B", [0.7] * 5, 1))
+    assert found.outcome == "supported"
+    assert any("B is not: this density does tell arms apart" in note for note in found.findings[0].notes)
+    assert judged("a", near + flat("B", [0.96] * 5, 1)).outcome == "undecided"
+
+
 def test_a_loss_is_not_hidden():
     records = flat("D", [0.80, 0.81, 0.79], 4) + flat("A", [0.90, 0.90, 0.91], 1)
     assert judged("a", records).outcome == "not supported"

@@ -7,11 +7,12 @@ Leaves out Markdown (`tables`, `report`) and plots. Used by `report`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pvc.ablation.records import Result, RunRecord, Study
 from pvc.ablation.stats import (
+    CEILING,
     Outcome,
     Progress,
     Verdict,
@@ -59,6 +60,9 @@ class Claim:
     contrasts: tuple[Contrast, ...]
     caveat: str = ""
 
+
+# So far below the ceiling an arm has to be to show that the task separates arms.
+CLEARLY = 0.05
 
 CLAIMS = (
     Claim(
@@ -275,7 +279,13 @@ def _compare(runs: StudyRuns, contrast: Contrast, task: str | None) -> Finding:
         return Finding(contrast, task, verdict, notes=tuple(notes))
     left_mean, right_mean = (sum(of[seed] for seed in pairs.seeds) / len(pairs.seeds) for of in (left, right))
     reasons = [verdict.reason] if verdict.reason else []
-    if at_ceiling(left_mean, right_mean):
+    if (
+        at_ceiling(left_mean, right_mean)
+        and contrast.rule == "non_inferior"
+        and (other := _below(runs, contrast, tasks))
+    ):
+        notes.append(f"both are near the ceiling, but {other} is not: this density does tell arms apart")
+    elif at_ceiling(left_mean, right_mean):
         where = "this density" if study.kind == "image" else "this task"
         reasons.append(f"at the ceiling: {where} cannot tell them apart")
     elif at_floor(left_mean, right_mean, sum(study.chance.get(name, 0.0) for name in tasks) / len(tasks)):
@@ -290,6 +300,17 @@ def _compare(runs: StudyRuns, contrast: Contrast, task: str | None) -> Finding:
     if mixed:
         notes.append(f"seed{'s'[: len(mixed) > 1]} {_list(mixed)}: the two runs are of different commits")
     return Finding(contrast, task, verdict, pairs.seeds, left_mean, right_mean, tuple(notes))
+
+
+def _below(runs: StudyRuns, contrast: Contrast, tasks: Sequence[str]) -> str | None:
+    """An arm that is clearly below the ceiling on the same tasks: where one is, being near it means something."""
+    for arm in runs.study.arms:
+        if arm in (contrast.left, contrast.right):
+            continue
+        scores, _ = _scores(runs, replace(contrast, left=arm, left_steps=None), tasks, [])
+        if scores and sum(scores.values()) / len(scores) < CEILING - CLEARLY:
+            return arm
+    return None
 
 
 def _list(values: Iterable[object]) -> str:

@@ -161,7 +161,9 @@ def rules_markdown(claims: Sequence[Claim]) -> list[str]:
         "are used. Intervals are 95 %, Student's t over seeds; they say how training varies, not how the test does.",
         *(f"- Rule {RULES[rule]}." for rule in used),
         "- Fewer than 3 paired seeds: always undecided. Both arms above 98 %: undecided, since a difference of 2 "
-        "points could not have shown. Both within 5 points of chance: undecided, neither has learned the task.",
+        "points could not have shown (for *no loss* only where every other arm of the study is near the ceiling too: "
+        "one that is not shows that the task tells arms apart). Both within 5 points of chance: undecided, neither has "
+        "learned the task.",
         "- A claim with several comparisons is supported if all are, not supported if one is not, else undecided. Rows "
         "marked *beside*, and single tasks below a mean, inform and do not count. Nothing is corrected for the number "
         "of comparisons: of twenty single tasks, one interval may miss by chance.",

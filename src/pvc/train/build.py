@@ -40,7 +40,7 @@ def build_processor(recipe: Recipe) -> PVCProcessor:
     side = int(recipe.model.vision["image_size"])
     size = {"height": side, "width": side}
     stage = recipe.stages[-1]
-    image_processor = PVCImageProcessor(size=size, max_patches=1, image_steps=stage.most_steps)
+    image_processor = PVCImageProcessor(size=size, max_patches=recipe.model.max_tiles, image_steps=stage.most_steps)
     video_processor = PVCVideoProcessor(size=size, num_frames=recipe.model.num_frames)
     config = build_config(recipe, stage, len(tokenizer), 0, 1)
     return PVCProcessor(

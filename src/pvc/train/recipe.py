@@ -27,6 +27,7 @@ class ModelRecipe(_Strict):
     vocab_size: int = Field(512, ge=263)
     num_frames: int = Field(8, ge=1)
     max_new_tokens: int = Field(32, ge=1)
+    max_tiles: int = Field(1, ge=1)
 
 
 class TaskMix(_Strict):
