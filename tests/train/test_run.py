@@ -153,3 +153,36 @@ def test_what_is_frozen_stays(finished, tmp_path):
     with pytest.raises(UsageError, match="frozen names 'nothing'"):
         stages[0]["frozen"] = ["nothing"]
         run_recipe(recipe(stages=stages, start=str(start)), tmp_path / "b", report=lambda line: None)
+
+
+def test_a_compressor_for_fewer_tokens_starts_as_the_mean_of_those_it_replaces():
+    """Without the LayerNorm, which spans more channels, the mean is exact."""
+    from pvc.model.compressor import pixel_shuffle
+    from pvc.model.config import PVCConfig
+    from pvc.testing import tiny_config
+    from pvc.train.build import widened_compressor
+
+    config = PVCConfig(**{**tiny_config().to_dict(), "downsample_ratio": 0.25})
+    width = config.vision_config.hidden_size
+    generator = torch.Generator().manual_seed(0)
+    prefix = "model.multi_modal_projector."
+    weights = {
+        f"{prefix}linear_1.weight": torch.randn(5, 4 * width, generator=generator),
+        f"{prefix}norm.modulation.weight": torch.randn(8 * width, width, generator=generator),
+        f"{prefix}norm.modulation.bias": torch.randn(8 * width, generator=generator),
+    }
+    wide = widened_compressor(weights, config)
+    patches = torch.randn(1, 16, width, generator=generator)
+    four = pixel_shuffle(patches, 2) @ weights[f"{prefix}linear_1.weight"].T
+    one = pixel_shuffle(patches, 4) @ wide[f"{prefix}linear_1.weight"].T
+    assert torch.allclose(one[0, 0], four.mean(1)[0], atol=1e-5)
+    # The modulation of a channel is that of the same patch and channel in the token it came from.
+    scale, shift = weights[f"{prefix}norm.modulation.bias"].chunk(2)
+    wide_scale, wide_shift = wide[f"{prefix}norm.modulation.bias"].chunk(2)
+    marked = patches.clone()
+    assert torch.allclose(
+        (pixel_shuffle(marked, 4) * wide_scale + wide_shift)[0, 0].view(2, 2, 2, 2, width)[0, :, 0].flatten(),
+        (pixel_shuffle(marked, 2) * scale + shift)[0, 0],
+    )
+    assert widened_compressor(wide, config) == {}
+    assert widened_compressor({}, config) == {}

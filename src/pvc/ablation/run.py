@@ -54,17 +54,17 @@ class Place:
 def run_plan(plan: Plan, place: Place, only: Callable[[str, str, int], bool] = lambda study, arm, seed: True) -> int:
     """Make every record that is missing, and return how many were made; `only(study, arm, seed)` leaves runs out.
 
-    The order is by seed within a study, so that an interrupted ablation has whole seeds.
+    The order is by seed, so that an interrupted ablation has whole ones.
     """
     place.records.mkdir(parents=True, exist_ok=True)
     place.work.mkdir(parents=True, exist_ok=True)
     check_recipe(plan.recipe(0))
     made = 0
-    for study in plan.studies:
-        for seed in study.seeds:
+    for seed in sorted({seed for study in plan.studies for seed in study.seeds}):
+        for study in plan.studies:
             for name, arm in study.arms.items():
                 target = place.records / record_name(study.name, name, seed)
-                if target.exists() or not only(study.name, name, seed):
+                if seed not in study.seeds or target.exists() or not only(study.name, name, seed):
                     continue
                 started = time.monotonic()
                 record = run_arm(plan, study, name, arm, seed, place)

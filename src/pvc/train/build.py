@@ -130,12 +130,37 @@ def grow(
 ) -> tuple[PVCForConditionalGeneration, list[str]]:
     """A model for `stage` that starts from `weights`; returns the names of tensors that start anew, too."""
     model = build_model(recipe, stage, processor)
+    weights = {**weights, **widened_compressor(weights, model.config)}
     # Tied weights are one tensor under two names; naming it once keeps it from being called new.
     state = {key: value for key, value in model.state_dict().items() if key != "lm_head.weight"}
     taken = {key: value for key, value in weights.items() if key in state and state[key].shape == value.shape}
     fresh = sorted(set(state) - set(taken))
     model.load_state_dict({**state, **taken}, strict=False)
     return model, fresh
+
+
+def widened_compressor(weights: dict[str, torch.Tensor], config: PVCConfig) -> dict[str, torch.Tensor]:
+    """A compressor for fewer tokens that starts as about the mean of the tokens that each of its own replaces.
+
+    The columns of `linear_1` (and the rows of its norm's modulation) are repeated for every one of the `k * k` tokens
+    in a new one, the columns divided by `k * k`. LayerNorm then spans `k * k` times the channels, so it is a start and
+    no equality. Nothing is returned where the weights already fit, or the new factor is no multiple of the old one.
+    """
+    prefix = "model.multi_modal_projector."
+    linear = weights.get(f"{prefix}linear_1.weight")
+    if linear is None:
+        return {}
+    width, new = config.vision_config.hidden_size, config.downsample_factor
+    old = round((linear.shape[1] / width) ** 0.5)
+    if new == old or new % old or old * old * width != linear.shape[1]:
+        return {}
+    part = torch.arange(new) % old
+    columns = ((part[:, None] * old + part[None, :])[..., None] * width + torch.arange(width)).flatten()
+    wide = {f"{prefix}linear_1.weight": linear[:, columns] / (new // old) ** 2}
+    for name in ("weight", "bias"):
+        scale, shift = weights[f"{prefix}norm.modulation.{name}"].chunk(2)
+        wide[f"{prefix}norm.modulation.{name}"] = torch.cat((scale[columns], shift[columns]))
+    return wide
 
 
 def parameters_by_part(model: Any) -> dict[str, int]:
@@ -156,4 +181,5 @@ __all__ = [
     "parameters_by_part",
     "start_processor",
     "start_weights",
+    "widened_compressor",
 ]
