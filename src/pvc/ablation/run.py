@@ -6,7 +6,6 @@ beside the records for as long as they are there, and trained again when they ar
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import platform
@@ -23,12 +22,13 @@ from safetensors.torch import load_file
 
 import pvc.auto  # noqa: F401  # so that a saved processor can be loaded
 from pvc.ablation.arms import ARMS, Arm, give_heads
+from pvc.ablation.measure import forced_share, result, subsets
 from pvc.ablation.plan import ArmPlan, Plan, StudyPlan
 from pvc.ablation.records import RunRecord, record_name, write_record
 from pvc.engine.engine import Engine
-from pvc.evaluate.accuracy import BATCH, Held, Score, forced, measuring, score
+from pvc.evaluate.accuracy import Held
 from pvc.processing.processor import PVCProcessor
-from pvc.synthetic import PATCH_CLASSES, Sample, messages_of
+from pvc.synthetic import PATCH_CLASSES, Sample
 from pvc.synthetic.scene import Medium
 from pvc.train.build import build_model, build_processor, check_recipe, grow, parameters_by_part
 from pvc.train.cache import CachedSamples, PackedCollator, write_cache
@@ -196,7 +196,8 @@ def run_arm(plan: Plan, study: StudyPlan, name: str, chosen: ArmPlan, seed: int,
 
     def during() -> list[dict[str, Any]]:
         return [
-            {"task": task, "accuracy": _forced(engine, task, held, FORCED_DURING, arm.steps)} for task in stage.tasks
+            {"task": task, "accuracy": forced_share(engine, task, held, FORCED_DURING, arm.steps)}
+            for task in stage.tasks
         ]
 
     output = place.work / f"{study.name}-{name}-{seed}"
@@ -204,33 +205,50 @@ def run_arm(plan: Plan, study: StudyPlan, name: str, chosen: ArmPlan, seed: int,
     fit_stage(stage, model, dataset, collator, _fit(seed, output, place, during))
     seconds = time.process_time() - started
     rows = [json.loads(line) for line in (output / "curve.jsonl").read_text(encoding="utf-8").splitlines()]
+    trained = {
+        "steps": stage.steps,
+        "batch_size": stage.batch_size,
+        "samples": stage.steps * stage.batch_size,
+        "cpu_seconds": seconds,
+        "start": "base",
+    }
+    rows = [json.loads(line) for line in (output / "curve.jsonl").read_text(encoding="utf-8").splitlines()]
+    return _record(study, name, arm, seed, engine, held, trained, rows)
+
+
+def _record(
+    study: StudyPlan,
+    name: str,
+    arm: Arm,
+    seed: int,
+    engine: Engine,
+    held: Held,
+    trained: dict[str, Any],
+    rows: list[dict[str, Any]],
+) -> RunRecord:
+    """What is kept of a run: what it was, how it learned, and what the trained model answers."""
     steps = study.evaluate_steps if arm.steps > 1 and study.kind == "image" else (arm.steps,)
     frames = round((study.frames or 8) * arm.frames_part)
-    tokens = processor.tokens_per_frame * (frames if study.kind == "video" else arm.steps)
     data = {
         "study": study.name,
         "arm": name,
         "seed": seed,
         "commit": _commit(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {_device(model)}",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {_device(engine.model)}",
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        "parameters": _parameters(model),
-        "tokens": tokens,
-        "train": {
-            "steps": stage.steps,
-            "batch_size": stage.batch_size,
-            "samples": stage.steps * stage.batch_size,
-            "cpu_seconds": seconds,
-            "start": "base",
-        },
+        "parameters": _parameters(engine.model),
+        "tokens": engine.processor.tokens_per_frame * (frames if study.kind == "video" else arm.steps),
+        "train": trained,
         "curve": [{"step": row["step"], "loss": row["loss"]} for row in rows if "loss" in row],
         "evals": [
             {"step": row["step"], "task": row["task"], "teacher_forced": row["accuracy"]}
             for row in rows
             if "task" in row
         ],
-        "results": [_result(engine, task, held, study, number, frames) for task in stage.tasks for number in steps],
-        "subsets": _subsets(engine, study, held) if arm.steps == 4 and study.kind == "image" else (),
+        "results": [
+            result(engine, task, held, study, number, frames) for task in study.stage.tasks for number in steps
+        ],
+        "subsets": subsets(engine, study, held) if arm.steps == 4 and study.kind == "image" else (),
     }
     return RunRecord.model_validate_json(json.dumps(data))
 
@@ -259,78 +277,6 @@ def _parameters(model: Any) -> dict[str, int]:
         "language": parts["language"],
         "total": total,
     }
-
-
-# Measuring
-
-
-def _forced(engine: Engine, task: str, held: Held, count: int, steps: int) -> float:
-    right, asked = _forced_counts(engine, task, held, count, steps)
-    return right / asked
-
-
-def _forced_counts(engine: Engine, task: str, held: Held, count: int, steps: int) -> tuple[int, int]:
-    side = int(dict(engine.processor.video_processor.size)["height"])
-    pairs = [
-        forced(engine, held.samples(task, start, min(start + BATCH, count), side), steps)
-        for start in range(0, count, BATCH)
-    ]
-    return sum(right for right, _ in pairs), sum(asked for _, asked in pairs)
-
-
-def _result(engine: Engine, task: str, held: Held, study: StudyPlan, steps: int, frames: int) -> dict[str, Any]:
-    total: Score = score(engine, task, study.count, held, steps)
-    right, asked = _forced_counts(engine, task, held, study.count, steps)
-    return {
-        "task": task,
-        "level": study.level or 0,
-        "split": held.split,
-        "steps": frames if study.kind == "video" else steps,
-        "count": total.count,
-        "right": total.right,
-        "characters": total.characters,
-        "characters_right": total.characters_right,
-        "teacher_forced_tokens": asked,
-        "teacher_forced_right": right,
-    }
-
-
-def _subsets(engine: Engine, study: StudyPlan, held: Held, steps: int = 4) -> list[dict[str, Any]]:
-    """What the language model reads when it sees the tokens of some of the steps only."""
-    kept_sets = [kept for size in range(1, steps + 1) for kept in itertools.combinations(range(steps), size)]
-    side = int(dict(engine.processor.video_processor.size)["height"])
-    rows = []
-    for task in study.stage.tasks:
-        for kept in kept_sets:
-            total = Score()
-            for start in range(0, study.subset_count, BATCH):
-                samples = held.samples(task, start, min(start + BATCH, study.subset_count), side)
-                for sample, answer in zip(samples, _answers_from(engine, samples, kept, steps), strict=True):
-                    total.add(sample, answer)
-            counts = {"characters": total.characters, "characters_right": total.characters_right}
-            rows.append({"task": task, "kept": kept, **counts})
-    return rows
-
-
-def _answers_from(engine: Engine, samples: list[Sample], kept: tuple[int, ...], steps: int) -> list[str]:
-    """Answers to pictures of one tile that are encoded in `steps` steps, of which only `kept` are shown."""
-    messages = [messages_of(sample, answers=False) for sample in samples]
-    batch = engine.processor.apply_chat_template(
-        messages, tokenize=True, add_generation_prompt=True, image_steps=len(kept)
-    )
-    with measuring(engine.model):
-        features = engine.model.get_image_features(
-            batch["pixel_values"], image_grid_thw=batch["image_grid_thw"], image_steps=steps
-        )
-        per_step = [tokens.unflatten(0, (steps, -1)) for tokens in features.pooler_output]
-        features.pooler_output = [tokens[list(kept)].flatten(0, 1) for tokens in per_step]
-        ids = engine.model.generate(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            mm_encoder_outputs={"image": features},
-            do_sample=False,
-        )
-    return engine.processor.tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
 __all__ = ["Place", "arm_stage", "base_weights", "run_arm", "run_plan", "thinned"]

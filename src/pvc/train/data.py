@@ -97,8 +97,8 @@ class StageSamples(Dataset[Item]):
         options: dict[str, Any] = {}
         if mix.levels is not None:
             options["level"] = int(own.choice(mix.levels))
-        if mix.tiles != 1:
-            options["tiles"] = mix.tiles
+        if mix.tiles != (1,):
+            options["tiles"] = int(own.choice(mix.tiles))
         sample = make(task, int(own.integers(2**62)), size=self.size, split="train", frames=frames, **options)
         sample = shortened(sample, self.stage.questions, self.stage.characters)
         return Item(messages_of(sample), drawn_steps(self.stage, self.seed, number), sample)

@@ -31,11 +31,19 @@ class ModelRecipe(_Strict):
 
 
 class TaskMix(_Strict):
-    """How much of a stage one task is, and how it is asked: its levels (all by default) and tiles a picture has."""
+    """How much of a stage one task is, and how it is asked: its levels and the tiles of its pictures, drawn evenly.
+
+    All levels by default; of tiles one number, or several (one that stands twice is drawn twice as often).
+    """
 
     weight: float = Field(1.0, gt=0)
     levels: tuple[int, ...] | None = None
-    tiles: int = Field(1, ge=1)
+    tiles: tuple[int, ...] = (1,)
+
+    @field_validator("tiles", mode="before")
+    @classmethod
+    def _one_number_of_tiles(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, int) else value
 
     @field_validator("levels")
     @classmethod
