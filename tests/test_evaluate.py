@@ -1,11 +1,15 @@
 """Intervals and the measuring of accuracy."""
 
 import pytest
+import torch
 
 import pvc
+from pvc.cli.evaluate import recorded
 from pvc.errors import UsageError
-from pvc.evaluate.accuracy import measure
+from pvc.evaluate.accuracy import Held, forced, measure
 from pvc.evaluate.intervals import wilson
+from pvc.evaluate.metrics import characters_right, edit_distance
+from pvc.synthetic import messages_of
 
 
 def test_wilson_by_hand():
@@ -20,9 +24,14 @@ def test_wilson_by_hand():
 
 def test_an_untrained_model_is_measured_as_it_is(checkpoint):
     engine = pvc.load(checkpoint, device="cpu")
-    results = measure(engine, tasks=["read", "direction"], count=30, threads=1)
-    assert set(results) == {"read", "direction"}
-    for result in results.values():
+    results = measure(engine, tasks=["read", "direction"], count=30, levels=[None, 2], threads=1)
+    assert [(row["task"], row["level"]) for row in results] == [
+        ("read", None),
+        ("read", 2),
+        ("direction", None),
+        ("direction", 2),
+    ]
+    for result in results:
         assert result["count"] == 30
         assert result["accuracy"] < 0.3
         assert len(result["wrong"]) == 5
@@ -33,3 +42,56 @@ def test_an_untrained_model_is_measured_as_it_is(checkpoint):
 def test_unknown_task(checkpoint):
     with pytest.raises(UsageError, match="dancing"):
         measure(pvc.load(checkpoint, device="cpu"), tasks=["dancing"])
+
+
+def test_edit_distance_and_characters():
+    assert edit_distance("kitten", "sitting") == 3
+    assert edit_distance("", "abc") == 3
+    assert characters_right("ABCD", "ABCD") == 4
+    assert characters_right("ABCD", "ABXD") == 3
+    assert characters_right("ABCD", "BCD") == 3
+    assert characters_right("AB", "XYZXYZ") == 0
+
+
+def test_forced_counts_what_the_model_would_say(checkpoint):
+    """Against a loop that asks for one answer token after another."""
+    engine = pvc.load(checkpoint, device="cpu")
+    samples = Held(seed=1, levels=(1, 2)).samples("shape", 0, 4, 32)
+    assert [sample.level for sample in samples] == [1, 2, 1, 2]
+    right, asked = forced(engine, samples)
+    slow_right = slow_asked = 0
+    for sample in samples:
+        batch = engine.processor.apply_chat_template(
+            messages_of(sample), tokenize=True, return_assistant_tokens_mask=True, do_sample_frames=False
+        )
+        mask = batch.pop("assistant_masks")[0]
+        for place in mask.nonzero().flatten().tolist():
+            cut = {**batch, "input_ids": batch["input_ids"][:, :place]}
+            cut["attention_mask"] = batch["attention_mask"][:, :place]
+            with torch.inference_mode():
+                named = int(engine.model(**cut).logits[0, -1].argmax())
+            slow_right += named == int(batch["input_ids"][0, place])
+            slow_asked += 1
+    assert (right, asked) == (slow_right, slow_asked)
+    assert asked > 10
+
+
+def test_measuring_leaves_the_model_in_its_mode(checkpoint):
+    engine = pvc.load(checkpoint, device="cpu")
+    engine.model.train()
+    measure(engine, tasks=["shape"], count=2, threads=1)
+    assert engine.model.training
+
+
+def test_a_record_is_replaced_row_by_row():
+    def row(task, level, accuracy):
+        return {"task": task, "level": level, "split": "test", "image_steps": None, "accuracy": accuracy, "wrong": []}
+
+    before = recorded([], [row("read", 1, 0.1), row("read", 2, 0.2)])
+    after = recorded(before, [row("read", 2, 0.3), row("page", None, 0.4)])
+    assert [(r["task"], r["level"], r["accuracy"]) for r in after] == [
+        ("read", 1, 0.1),
+        ("read", 2, 0.3),
+        ("page", None, 0.4),
+    ]
+    assert all("wrong" not in r for r in after)

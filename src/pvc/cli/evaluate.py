@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -18,7 +18,7 @@ def evaluate(
     task: Annotated[list[str] | None, typer.Option(help="Only this task; may be given several times.")] = None,
     seed: Annotated[int, typer.Option(help="Which held-out samples.")] = 0,
     split: Annotated[str, typer.Option(help="Held-out samples: test, fonts, colours or layouts.")] = "test",
-    level: Annotated[int | None, typer.Option(min=1, help="Only this difficulty.")] = None,
+    level: Annotated[list[int] | None, typer.Option(help="Only this difficulty, 1 to 4; may be repeated.")] = None,
     image_steps: Annotated[int | None, typer.Option(min=1, help="Steps of pictures.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
     record: Annotated[bool, typer.Option("--record", help="Write the result into the model's training.json.")] = False,
@@ -33,30 +33,41 @@ def evaluate(
     training = files.optional_json("training.json")
     stages = training.get("recipe", {}).get("stages", [])
     engine = Engine.load(model)
-    results = measure(
+    rows = measure(
         engine,
         tasks=task or (list(stages[-1]["tasks"]) if stages else None),
         count=count,
-        held=Held(cast(Split, split), seed, level),
+        held=Held(cast(Split, split), seed),
+        levels=level or (None,),
         image_steps=image_steps,
         threads=threads,
         report=lambda line: print(line, file=sys.stderr) if sys.stderr.isatty() else None,
     )
     if record:
-        kept = {name: {k: v for k, v in result.items() if k != "wrong"} for name, result in results.items()}
-        training["accuracy"] = {**training.get("accuracy", {}), **kept}
+        training["accuracy"] = recorded(training.get("accuracy", []), rows)
         path = files.directory / "training.json"
-        path.write_text(json.dumps(training, indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(training, indent=1) + "\n", encoding="utf-8")
     if json_output:
-        print(json.dumps(results))
+        print(json.dumps(rows))
         return
-    print(f"{'task':<12} {'right':>7}   95 % interval     characters   n")
-    for name, result in results.items():
-        low, high = result["interval"]
+    print(f"{'task':<10} {'level':>5} {'right':>7}   95 % interval     characters   n")
+    for row in rows:
+        low, high = row["interval"]
         print(
-            f"{name:<12} {result['accuracy']:>7.1%}   {low:>6.1%} to {high:>6.1%}   {result['characters']:>10.1%}   "
-            f"{result['count']}"
+            f"{row['task']:<10} {row['level'] or 'all':>5} {row['accuracy']:>7.1%}   {low:>6.1%} to {high:>6.1%}   "
+            f"{row['characters']:>10.1%}   {row['count']}"
         )
 
 
-__all__ = ["evaluate"]
+def recorded(before: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a model's record says after a measurement: new rows take the place of those about the same."""
+
+    def key(row: dict[str, Any]) -> tuple[Any, ...]:
+        return row["task"], row["level"], row["split"], row["image_steps"]
+
+    new = {key(row) for row in rows}
+    kept = [{name: value for name, value in row.items() if name != "wrong"} for row in rows]
+    return [row for row in before if key(row) not in new] + kept
+
+
+__all__ = ["evaluate", "recorded"]

@@ -87,9 +87,12 @@ def _training_rows(table: Any, training: dict[str, Any]) -> None:
     for stage in training.get("recipe", {}).get("stages", []):
         what = f"{stage['kind']}, {stage['steps']:,} steps x {stage['batch_size']}, ratio {stage['downsample_ratio']}"
         table.add_row(f"trained, {stage['name']}", what)
-    for task, result in training.get("accuracy", {}).items():
-        low, high = result["interval"]
-        table.add_row(f"held-out, {task}", f"{result['accuracy']:.1%} ({low:.1%} to {high:.1%}), n = {result['count']}")
+    for row in training.get("accuracy", []):
+        if row["split"] != "test" or row["image_steps"] is not None:
+            continue
+        low, high = row["interval"]
+        what = f"{row['task']}" + (f" {row['level']}" if row["level"] else "")
+        table.add_row(f"held-out, {what}", f"{row['accuracy']:.1%} ({low:.1%} to {high:.1%}), n = {row['count']}")
 
 
 __all__ = ["describe", "info"]

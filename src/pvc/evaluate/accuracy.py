@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -25,11 +25,15 @@ SHOWN = 5  # wrong answers kept to be looked at
 
 @dataclass(frozen=True)
 class Held:
-    """Which held-out samples: their split, seed, level, frames of clips and tiles of pictures (None: as drawn)."""
+    """Which held-out samples: their split, seed, level, frames of clips and tiles of pictures (None: as drawn).
+
+    `levels`: instead of one level, these in turn.
+    """
 
     split: Split = "test"
     seed: int = 0
     level: int | None = None
+    levels: tuple[int, ...] | None = None
     frames: int | None = None
     tiles: int = 1
     change: Callable[[Sample], Sample] | None = None  # applied to every sample, for example to drop frames
@@ -38,9 +42,15 @@ class Held:
         """Samples `start` to `stop` of a task at `size` pixels."""
         options: dict[str, Any] = {} if self.tiles == 1 else {"tiles": self.tiles}
         frames = self.frames if TASKS[task].kind == "video" else None
-        options.update(size=size, split=self.split, frames=frames, level=self.level)
-        samples = [make(task, self.seed * 1_000_003 + index, **options) for index in range(start, stop)]
+        options.update(size=size, split=self.split, frames=frames)
+        samples = [
+            make(task, self.seed * 1_000_003 + index, level=self._level(index), **options)
+            for index in range(start, stop)
+        ]
         return [self.change(sample) for sample in samples] if self.change else samples
+
+    def _level(self, index: int) -> int | None:
+        return self.levels[index % len(self.levels)] if self.levels and self.level is None else self.level
 
 
 @dataclass
@@ -132,26 +142,33 @@ def measure(
     tasks: Sequence[str] | None = None,
     count: int = 200,
     held: Held | None = None,
+    levels: Sequence[int | None] = (None,),
     image_steps: int | None = None,
     threads: int | None = 2,
     report: Callable[[str], None] = lambda line: None,
-) -> dict[str, dict[str, Any]]:
-    """Per task what `Score.row` says; `threads` is the number of cores (None: as it is set).
+) -> list[dict[str, Any]]:
+    """Rows, one per task and level: `task`, `level`, `split`, `image_steps`, and what `Score.row` says.
+
+    `levels`: of difficulty; None draws them as training does without being told. `image_steps`: None for the model's
+    own. `threads` is the number of cores (None: as it is set).
 
     Raises:
-        UsageError: an unknown task.
+        UsageError: an unknown task or level.
     """
+    held = held or Held()
     unknown = sorted(set(tasks or ()) - set(TASKS))
     if unknown:
         raise UsageError(f"unknown tasks: {', '.join(unknown)}; there are {', '.join(TASKS)}")
     if threads is not None:
         torch.set_num_threads(threads)
-    results = {}
+    rows = []
     for task in tasks or TASKS:
-        total = score(engine, task, count, held, image_steps)
-        results[task] = total.row()
-        report(f"{task}: {total.right}/{count}")
-    return results
+        for level in levels:
+            total = score(engine, task, count, replace(held, level=level), image_steps)
+            about = {"task": task, "level": level, "split": held.split, "image_steps": image_steps}
+            rows.append({**about, **total.row()})
+            report(f"{task}{'' if level is None else f', level {level}'}: {total.right}/{count}")
+    return rows
 
 
 __all__ = ["Held", "Score", "answers", "forced", "measure", "measuring", "score"]

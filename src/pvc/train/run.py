@@ -19,7 +19,7 @@ from torch import nn
 import pvc.auto  # noqa: F401  # so that a saved processor can be loaded
 from pvc.engine.engine import Engine
 from pvc.errors import UsageError
-from pvc.evaluate.accuracy import measure
+from pvc.evaluate.accuracy import Held, measure
 from pvc.processing.processor import PVCProcessor
 from pvc.synthetic import PATCH_CLASSES
 from pvc.train.build import (
@@ -146,8 +146,11 @@ def _run_stage(
 
     def held_out() -> list[dict[str, Any]]:
         engine = Engine(model, processor, None)
-        results = measure(engine, list(stage.tasks), stage.evaluate_count, threads=None)
-        return [{"task": task, "accuracy": result["accuracy"]} for task, result in results.items()]
+        rows = []
+        for task, mix in stage.tasks.items():
+            held = Held(levels=mix.levels)
+            rows += measure(engine, [task], stage.evaluate_count, held, threads=None)
+        return [{"task": row["task"], "accuracy": row["accuracy"]} for row in rows]
 
     fit = Fit(
         seed=seed,
