@@ -186,3 +186,15 @@ def test_a_compressor_for_fewer_tokens_starts_as_the_mean_of_those_it_replaces()
     )
     assert widened_compressor(wide, config) == {}
     assert widened_compressor({}, config) == {}
+
+
+def test_half_a_checkpoint_is_not_used(tmp_path):
+    for step in (5, 20, 100):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    assert fit.last_complete(tmp_path) is None
+    (tmp_path / "checkpoint-5" / "trainer_state.json").write_text("{}")
+    (tmp_path / "checkpoint-20" / "trainer_state.json").write_text("{}")
+    (tmp_path / "checkpoint-100" / "trainer_state.json").write_text('{"epoch": ')
+    lines = []
+    assert fit.last_complete(tmp_path, lines.append) == tmp_path / "checkpoint-20"
+    assert len(lines) == 1 and "checkpoint-100 is incomplete" in lines[0]

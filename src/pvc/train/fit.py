@@ -18,7 +18,6 @@ from accelerate import PartialState
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_utils import get_last_checkpoint
 
 from pvc.errors import PVCError, UsageError
 from pvc.train.augment import augmented
@@ -166,10 +165,24 @@ def fit_stage(stage: Stage, model: nn.Module, dataset: Any, collator: Any, fit: 
     )
     trainer.stage, trainer.seed = stage, fit.seed
     trainer.remove_callback(PrinterCallback)
-    last = get_last_checkpoint(str(fit.output)) if fit.output.is_dir() else None
-    if last:
-        fit.report(f"{stage.name}: going on from {Path(last).name}")
-    trainer.train(resume_from_checkpoint=last)
+    last = last_complete(fit.output, fit.report)
+    if last is not None:
+        fit.report(f"{stage.name}: going on from {last.name}")
+    trainer.train(resume_from_checkpoint=None if last is None else str(last))
+
+
+def last_complete(output: Path, report: Report = lambda line: None) -> Path | None:
+    """The newest checkpoint that was written to its end: a killed run may leave half of one behind."""
+    found = sorted(output.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    for path in found:
+        try:
+            # Trainer writes this file last.
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            report(f"{path.parent.name}: {path.name} is incomplete and not used")
+            continue
+        return path
+    return None
 
 
 def _freeze(stage: Stage, model: nn.Module) -> None:
