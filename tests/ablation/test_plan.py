@@ -64,7 +64,7 @@ def _model(small: tuple[Plan, object], name: str):
         give_heads(model, ARMS[name].heads, 0)
     torch.manual_seed(1)
     for key, parameter in model.named_parameters():
-        if not any(part in key for part in ARMS[name].frozen) and "modulation" in key + "projection_layer":
+        if not any(part in key for part in ARMS[name].frozen) and any(part in key for part in ("modulation", "projection_layer")):
             parameter.data.add_(0.05 * torch.randn_like(parameter))
     return model.eval(), stage
 

@@ -70,7 +70,7 @@ def _answers_from(engine: Engine, samples: list[Sample], kept: tuple[int, ...], 
     messages = [messages_of(sample, answers=False) for sample in samples]
     batch = engine.processor.apply_chat_template(
         messages, tokenize=True, add_generation_prompt=True, image_steps=len(kept)
-    )
+    ).to(engine.model.device)
     with measuring(engine.model):
         features = engine.model.get_image_features(
             batch["pixel_values"], image_grid_thw=batch["image_grid_thw"], image_steps=steps

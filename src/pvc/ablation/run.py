@@ -58,7 +58,7 @@ def run_plan(plan: Plan, place: Place, only: Callable[[str, str, int], bool] = l
     """
     place.records.mkdir(parents=True, exist_ok=True)
     place.work.mkdir(parents=True, exist_ok=True)
-    check_recipe(plan.recipe(0))
+    check_plan(plan)
     made = 0
     for seed in sorted({seed for study in plan.studies for seed in study.seeds}):
         for study in plan.studies:
@@ -72,6 +72,15 @@ def run_plan(plan: Plan, place: Place, only: Callable[[str, str, int], bool] = l
                 made += 1
                 place.report(f"{study.name} {name} seed {seed}: done in {(time.monotonic() - started) / 60:.1f} min")
     return made
+
+
+def check_plan(plan: Plan) -> None:
+    """Check the base and every arm as recipes are, before hours go into what all of them start from."""
+    check_recipe(plan.recipe(0))
+    for study in plan.studies:
+        for chosen in study.arms.values():
+            stage = arm_stage(study, ARMS[chosen.like], chosen, int(plan.model.vision["num_temporal_layers"]))
+            check_recipe(plan.recipe(0, (stage,), chosen.vision))
 
 
 # What every arm of a seed starts from
@@ -107,7 +116,9 @@ def _processor(plan: Plan, place: Place) -> PVCProcessor:
     """The ablation's processor, the same for all runs; loaded anew, since every arm sets its tokens per frame."""
     directory = place.work / "processor"
     if not directory.exists():
-        stages = (*plan.base, *(study.stage for study in plan.studies))
+        # Studies may train alike; a recipe wants each of its stages to have a name of its own.
+        renamed = (study.stage.model_copy(update={"name": f"study-{study.name}"}) for study in plan.studies)
+        stages = (*plan.base, *renamed)
         staging = directory.with_name("processor.part")
         build_processor(plan.recipe(0, stages)).save_pretrained(staging)
         staging.rename(directory)
@@ -158,13 +169,16 @@ def arm_stage(study: StudyPlan, arm: Arm, chosen: ArmPlan, temporal_layers: int)
 
 
 def thinned(sample: Sample, part: float) -> Sample:
-    """A sample with only a part of each clip's frames: the middle ones of equal stretches."""
+    """A sample with only a part of each clip's frames: the middle ones of equal stretches. Pictures stay whole."""
     media = []
     for medium in sample.media:
+        if not medium.timestamps:
+            media.append(medium)
+            continue
         count = len(medium.frames)
         keep = max(1, round(count * part))
-        chosen = [int((number + 0.5) * count / keep) for number in range(keep)] if medium.timestamps else [0]
-        times = tuple(medium.timestamps[place] for place in chosen) if medium.timestamps else ()
+        chosen = [int((number + 0.5) * count / keep) for number in range(keep)]
+        times = tuple(medium.timestamps[place] for place in chosen)
         media.append(Medium(medium.kind, medium.frames[chosen], times, medium.patch_labels[chosen]))
     return Sample(
         sample.task, tuple(media), sample.question, sample.answer, sample.level, sample.description, sample.more
@@ -204,7 +218,6 @@ def run_arm(plan: Plan, study: StudyPlan, name: str, chosen: ArmPlan, seed: int,
     started = time.process_time()
     fit_stage(stage, model, dataset, collator, _fit(seed, output, place, during))
     seconds = time.process_time() - started
-    rows = [json.loads(line) for line in (output / "curve.jsonl").read_text(encoding="utf-8").splitlines()]
     trained = {
         "steps": stage.steps,
         "batch_size": stage.batch_size,
@@ -279,4 +292,4 @@ def _parameters(model: Any) -> dict[str, int]:
     }
 
 
-__all__ = ["Place", "arm_stage", "base_weights", "run_arm", "run_plan", "thinned"]
+__all__ = ["Place", "arm_stage", "base_weights", "check_plan", "run_arm", "run_plan", "thinned"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pvc.cli.progress import Journal
+from pvc.errors import UsageError
 from pvc.extras import require
 
 
@@ -30,6 +32,11 @@ def ablate(
     from pvc.ablation.records import read_records, record_name
 
     loaded = load_plan(plan)
+    arms = sorted({name for own in loaded.studies for name in own.arms})
+    seeds = sorted({number for own in loaded.studies for number in own.seeds})
+    _check("study", study, [own.name for own in loaded.studies])
+    _check("arm", arm, arms)
+    _check("seed", seed, seeds)
     records = out or plan.parent / loaded.name
     wanted = [
         (own.name, name, number)
@@ -62,6 +69,12 @@ def ablate(
         finally:
             journal.close()
     print(write_report(studies(loaded), read_records(records), records, remarks=loaded.remarks))
+
+
+def _check(what: str, asked: Sequence[object] | None, known: Sequence[object]) -> None:
+    """A word that names nothing would run nothing, and look like a finished ablation."""
+    if unknown := [value for value in asked or () if value not in known]:
+        raise UsageError(f"the plan has no {what} {unknown[0]}; it has {', '.join(map(str, known))}")
 
 
 __all__ = ["ablate"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -60,8 +61,8 @@ def changed(recipe: Recipe, start: str | None, stages: list[str], minutes: float
     names = [stage.name for stage in recipe.stages]
     if unknown := [name for name in stages if name not in names]:
         raise UsageError(f"the recipe has no stage {', '.join(unknown)}; it has {', '.join(names)}")
-    if minutes is not None and minutes <= 0:
-        raise UsageError(f"--minutes must be above 0, not {minutes}")
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise UsageError(f"--minutes must be a number above 0, not {minutes}")
     kept = [stage for stage in recipe.stages if not stages or stage.name in stages]
     if minutes is not None:
         # Steps no longer say when to stop, only how many samples there are to draw from.

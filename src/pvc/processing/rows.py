@@ -56,12 +56,13 @@ def read_rows(path: str | Path) -> list[Row]:
 
 
 def _rows(text: str, path: Path) -> Iterator[Row]:
-    for number, line in enumerate(text.splitlines(), 1):
+    # Not splitlines: JSON strings may hold other separators, such as U+2028, as they are.
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             where = f"{path}, line {number}"
             try:
                 data = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ConfigError(f"{where}: not JSON: {error}") from error
             if not isinstance(data, dict):
                 raise ConfigError(f"{where}: not an object")

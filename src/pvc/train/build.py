@@ -13,11 +13,12 @@ from transformers import GenerationConfig
 
 from pvc.checkpoint.files import PARTS, CheckpointFiles, part_of
 from pvc.checkpoint.loading import load_checkpoint
-from pvc.errors import ConfigError, UsageError
+from pvc.errors import ConfigError, PVCError, UsageError
 from pvc.model.config import PVCConfig
 from pvc.model.modeling import PVCForConditionalGeneration
 from pvc.processing.image import PVCImageProcessor
 from pvc.processing.processor import PVCProcessor
+from pvc.processing.rows import read_rows
 from pvc.processing.tokenizer import build_tokenizer
 from pvc.processing.video import PVCVideoProcessor
 from pvc.synthetic import TASKS, make
@@ -69,7 +70,7 @@ def _start_directory(recipe: Recipe) -> str | None:
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Build what every stage asks for, as far as it costs nothing: configurations and tasks.
+    """Build what every stage asks for, as far as it costs nothing: configurations, a sample of every task, rows.
 
     Raises:
         ConfigError: naming the stage and what is wrong with it.
@@ -78,13 +79,29 @@ def check_recipe(recipe: Recipe) -> None:
     unknown = sorted({task for stage in recipe.stages for task in stage.tasks} - set(TASKS))
     if unknown:
         raise UsageError(f"unknown tasks: {', '.join(unknown)}; there are {', '.join(TASKS)}")
-    if not isinstance(recipe.model.vision.get("image_size"), int):
+    size = recipe.model.vision.get("image_size")
+    if not isinstance(size, int):
         raise ConfigError("model.vision.image_size must be a number of pixels")
     for stage in recipe.stages:
+        _check_samples(stage, size)
         try:
             build_config(recipe, stage, recipe.model.vocab_size, 0, 1)
         except (ValueError, TypeError, StrictDataclassError) as error:
             raise ConfigError(f"stage {stage.name}: {' '.join(str(error).split())}") from error
+
+
+def _check_samples(stage: Stage, size: int) -> None:
+    """One sample of everything that a stage asks its tasks for, and all rows of its files."""
+    try:
+        for task, mix in stage.tasks.items():
+            for level in mix.levels or (None,):
+                for tiles in mix.tiles:
+                    for frames in stage.video_frames if TASKS[task].kind == "video" else (None,):
+                        make(task, 0, size=size, frames=frames, level=level, tiles=tiles)
+        for path in stage.files:
+            read_rows(path)
+    except PVCError as error:
+        raise ConfigError(f"stage {stage.name}: {error}") from error
 
 
 def build_config(recipe: Recipe, stage: Stage, vocab_size: int, image_token: int, video_token: int) -> PVCConfig:

@@ -13,11 +13,14 @@ def draw_curve(rows: Path, picture: Path) -> None:
     """Loss over steps, one panel a stage, and below it held-out accuracy where it was measured.
 
     `rows` are JSON lines with `stage`, `step`, and `loss` or `task` and `accuracy`. A resumed run writes the steps
-    after its last checkpoint twice; the later row counts.
+    after its last checkpoint twice; the later row counts. Without any loss (a run that ended by the clock before its
+    first row) nothing is drawn.
     """
+    losses, measured = _read(rows) if rows.exists() else ({}, {})
+    if not losses:
+        return
     require("matplotlib", "train").use("Agg")
     pyplot = require("matplotlib.pyplot", "train")
-    losses, measured = _read(rows)
     stages = list(losses)
     high = 2 if measured else 1
     figure, axes = pyplot.subplots(high, len(stages), figsize=(4.5 * len(stages), 3.2 * high), squeeze=False)

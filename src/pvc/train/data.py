@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from pvc.errors import ConfigError
 from pvc.processing.processor import PVCProcessor
 from pvc.processing.rows import Row, read_rows
 from pvc.synthetic import TASKS, Sample, make, messages_of
@@ -62,7 +63,7 @@ class StageSamples(Dataset[Item]):
     """`steps * batch_size` samples of a stage's tasks and files.
 
     Raises:
-        UsageError, ConfigError: a file that cannot be read.
+        UsageError, ConfigError: a file that cannot be read, or a row without an answer.
     """
 
     def __init__(self, stage: Stage, seed: int, size: int) -> None:
@@ -76,6 +77,9 @@ class StageSamples(Dataset[Item]):
         self.rows: dict[str, list[Row]] = {}
         for path, weight in stage.files.items():
             rows = read_rows(path)
+            for row in rows:
+                if all(message["role"] != "assistant" for message in row.messages):
+                    raise ConfigError(f"{path}, line {row.line}: no answer that could be learned")
             for kind in ("image", "video"):
                 if own := [row for row in rows if row.kind == kind]:
                     self.rows[f"{path} ({kind})"] = own

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
@@ -55,15 +56,17 @@ class Fit:
 class StageLog(TrainerCallback):
     """Writes the curve as it grows, tells the time left, and measures in between."""
 
-    def __init__(self, stage: Stage, fit: Fit) -> None:
-        self.stage, self.fit = stage, fit
+    def __init__(self, stage: Stage, fit: Fit, clock: Clock | None = None) -> None:
+        self.stage, self.fit, self.clock = stage, fit, clock
         self.started = time.monotonic()
-        self.first_step: int | None = None
+        self.first_step = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # After a resume, the steps before it took none of this process's time.
+        self.first_step, self.started = state.global_step, time.monotonic()
 
     def _left(self, step: int) -> float:
         """Minutes that are left."""
-        if self.first_step is None:
-            self.first_step, self.started = step, time.monotonic()
         passed = (time.monotonic() - self.started) / 60
         if self.fit.minutes is not None:
             return max(0.0, self.fit.minutes - passed)
@@ -74,7 +77,9 @@ class StageLog(TrainerCallback):
         if not logs or "loss" not in logs or not state.is_world_process_zero:
             return
         left = self._left(state.global_step)
-        self._write({"step": state.global_step, "loss": logs["loss"], "lr": logs["learning_rate"]})
+        # Trainer logs its own schedule, which a clock overrules.
+        rate = logs["learning_rate"] if self.clock is None else self.clock.rate
+        self._write({"step": state.global_step, "loss": logs["loss"], "lr": rate})
         of = "" if self.fit.minutes is not None else f"/{self.stage.steps}"
         line = f"{self.stage.name}: step {state.global_step}{of}  loss {logs['loss']:.4f}  {left:.0f} min left"
         if self.fit.progress is None:
@@ -102,23 +107,30 @@ class Clock(TrainerCallback):
     """Trains for a time: warm-up over its first twentieth, then a cosine to zero, then the end.
 
     For machines that are lent by the minute. What comes out depends on their speed, so such a run cannot be repeated
-    to the bit.
+    to the bit, and one that is called again has its minutes anew. All processes follow the first one's clock: with
+    clocks of their own their weights would drift apart, and one that stops a step early leaves the others waiting.
     """
 
     def __init__(self, minutes: float, learning_rate: float) -> None:
         self.seconds, self.learning_rate = 60 * minutes, learning_rate
         self.started: float | None = None
+        self.rate = 0.0
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def _part(self) -> float:
+        """Part of the time that has passed, the same in all processes."""
         if self.started is None:
             self.started = time.monotonic()
         part = min(1.0, (time.monotonic() - self.started) / self.seconds)
-        scale = min(1.0, part / 0.05 + 1e-3) * 0.5 * (1 + math.cos(math.pi * part))
+        return float(broadcast(torch.tensor([part], dtype=torch.float32, device=PartialState().device)).item())
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        part = self._part()
+        self.rate = self.learning_rate * min(1.0, part / 0.05 + 1e-3) * 0.5 * (1 + math.cos(math.pi * part))
         for group in kwargs["optimizer"].param_groups:
-            group["lr"] = self.learning_rate * scale
+            group["lr"] = self.rate
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.started is not None and time.monotonic() - self.started >= self.seconds:
+        if self._part() >= 1:
             control.should_training_stop = True
 
 
@@ -156,12 +168,13 @@ def fit_stage(stage: Stage, model: nn.Module, dataset: Any, collator: Any, fit: 
         PVCError: the loss stopped being a number.
     """
     _freeze(stage, model)
+    clock = None if fit.minutes is None else Clock(fit.minutes, stage.learning_rate)
     trainer = StageTrainer(
         model=model,
         args=_arguments(stage, fit),
         train_dataset=dataset,
         data_collator=collator,
-        callbacks=[StageLog(stage, fit), *([] if fit.minutes is None else [Clock(fit.minutes, stage.learning_rate)])],
+        callbacks=[StageLog(stage, fit, clock), *([] if clock is None else [clock])],
     )
     trainer.stage, trainer.seed = stage, fit.seed
     trainer.remove_callback(PrinterCallback)

@@ -16,7 +16,7 @@ from pvc.synthetic.scene import LEVELS
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelRecipe(_Strict):
@@ -38,7 +38,7 @@ class TaskMix(_Strict):
 
     weight: float = Field(1.0, gt=0)
     levels: tuple[int, ...] | None = None
-    tiles: tuple[int, ...] = (1,)
+    tiles: tuple[int, ...] = Field((1,), min_length=1)
 
     @field_validator("tiles", mode="before")
     @classmethod
@@ -143,7 +143,7 @@ class Recipe(_Strict):
     """A whole training: the model to start from and its stages."""
 
     name: str = Field(pattern=r"^[a-z0-9_-]+$")
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     start: str | None = None  # a model directory, or "nano" for the bundled one; by default from nothing
     model: ModelRecipe
     stages: list[Stage] = Field(min_length=1)

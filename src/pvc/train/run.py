@@ -125,7 +125,10 @@ def _claim(recipe: Recipe, directory: Path) -> None:
     stamp, text = directory / "recipe.json", recipe.model_dump_json(indent=2)
     if stamp.exists() and stamp.read_text(encoding="utf-8") != text:
         raise UsageError(f"{directory} holds a run of another recipe; choose another directory or remove it")
-    stamp.write_text(text, encoding="utf-8")
+    if not stamp.exists():  # under torchrun, others may be reading it
+        part = directory / "recipe.part"
+        part.write_text(text, encoding="utf-8")
+        part.rename(stamp)
 
 
 def _run_stage(
@@ -149,7 +152,10 @@ def _run_stage(
         rows = []
         for task, mix in stage.tasks.items():
             held = Held(levels=mix.levels)
-            rows += measure(engine, [task], stage.evaluate_count, held, threads=None)
+            # The processor's own number of steps is the last stage's, which an earlier one has not learned.
+            rows += measure(
+                engine, [task], stage.evaluate_count, held, image_steps=stage.most_steps, threads=None
+            )
         return [{"task": row["task"], "accuracy": row["accuracy"]} for row in rows]
 
     fit = Fit(
@@ -166,7 +172,7 @@ def _run_stage(
 
 
 def _export(recipe: Recipe, processor: PVCProcessor, weights: dict[str, torch.Tensor], directory: Path) -> Path:
-    """The last stage's model in bf16 (modulations stay float32), with processor, recipe and curve."""
+    """The last stage's model in bf16 (modulations stay float32), with processor and recipe."""
     model, _ = grow(recipe, recipe.stages[-1], processor, weights)
     halved = {
         key: value if "modulation" in key else value.to(torch.bfloat16)
