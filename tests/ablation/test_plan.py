@@ -6,12 +6,12 @@ import pytest
 import torch
 import yaml
 
-from pvc.ablation.arms import ARMS, CONDITIONING
+from pvc.ablation.arms import ARMS, CONDITIONING, give_heads, without_timesteps
 from pvc.ablation.plan import Plan, load_plan, studies
-from pvc.ablation.run import arm_stage, thinned
-from pvc.errors import ConfigError
+from pvc.ablation.run import Place, _processor, arm_stage, check_plan, thinned
+from pvc.errors import ConfigError, UsageError
 from pvc.synthetic import make
-from pvc.train.build import build_model, build_processor, check_recipe
+from pvc.train.build import build_model, build_processor, grow
 
 PLANS = sorted((Path(__file__).parents[2] / "recipes" / "ablation").glob("*.yaml"))
 SMALL = next(path for path in PLANS if path.stem == "small")
@@ -20,12 +20,30 @@ SMALL = next(path for path in PLANS if path.stem == "small")
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
 def test_our_plans_are_valid(path):
     plan = load_plan(path)
-    check_recipe(plan.recipe(0))
-    for study in plan.studies:
-        for chosen in study.arms.values():
-            stage = arm_stage(study, ARMS[chosen.like], chosen, int(plan.model.vision["num_temporal_layers"]))
-            check_recipe(plan.recipe(0, (stage,), chosen.vision))
+    check_plan(plan)
     assert [study.study for study in studies(plan)] == [study.name for study in plan.studies]
+
+
+def test_studies_may_train_alike(tmp_path):
+    data = yaml.safe_load(SMALL.read_text())
+    data["studies"].append({**data["studies"][0], "name": "again"})
+    processor = _processor(Plan.model_validate(data), Place(tmp_path, tmp_path, lambda line: None))
+    assert len(processor.tokenizer) <= data["model"]["vocab_size"]
+
+
+def test_an_arm_that_cannot_be_trained_is_named_before_the_base_is(tmp_path):
+    data = yaml.safe_load(SMALL.read_text())
+    data["studies"][1]["stage"]["tasks"] = {"dancing": 1}
+    with pytest.raises(UsageError, match="unknown tasks: dancing"):
+        check_plan(Plan.model_validate(data))
+
+
+@pytest.mark.parametrize("option", ["study", "arm", "seed"])
+def test_a_word_that_names_nothing_is_no_finished_ablation(option, tmp_path):
+    from pvc.cli.ablate import ablate
+
+    with pytest.raises(UsageError, match=f"the plan has no {option} 77; it has"):
+        ablate(SMALL, out=tmp_path, dry_run=True, **{option: [77 if option == "seed" else "77"]})
 
 
 @pytest.mark.parametrize(
@@ -52,21 +70,48 @@ def small():
     return plan, build_processor(plan.recipe(0))
 
 
-def _model(small: tuple[Plan, object], name: str):
-    from pvc.ablation.arms import give_heads
-
+def _grown(small: tuple[Plan, object], name: str):
+    """An arm as it starts from a base that has learned its modulations, and then learned itself."""
     plan, processor = small
     study = plan.studies[0]
+    base = build_model(plan.recipe(0), plan.base[1], processor)
+    torch.manual_seed(2)
+    for key, parameter in base.named_parameters():
+        if "modulation" in key:
+            parameter.data.add_(0.2 * torch.randn_like(parameter))
     chosen = study.arms["D"].model_copy(update={"like": name})
     stage = arm_stage(study, ARMS[name], chosen, 1)
-    model = build_model(plan.recipe(0, (stage,)), stage, processor)
+    model = grow(plan.recipe(0, (stage,)), stage, processor, base.state_dict())[0]
+    if not ARMS[name].conditioned:
+        without_timesteps(model)
     if ARMS[name].heads > 1:
         give_heads(model, ARMS[name].heads, 0)
+    return base.eval(), model.eval(), stage
+
+
+def _model(small: tuple[Plan, object], name: str):
+    _, model, stage = _grown(small, name)
     torch.manual_seed(1)
     for key, parameter in model.named_parameters():
-        if not any(part in key for part in ARMS[name].frozen) and any(part in key for part in ("modulation", "projection_layer")):
+        if not any(part in key for part in ARMS[name].frozen) and any(
+            part in key for part in ("modulation", "projection_layer")
+        ):
             parameter.data.add_(0.05 * torch.randn_like(parameter))
     return model.eval(), stage
+
+
+def test_without_timesteps_the_first_step_is_what_it_was(small):
+    plan, processor = small
+    _, folded, stage = _grown(small, "C")
+    base = build_model(plan.recipe(0), plan.base[1], processor)
+    torch.manual_seed(2)
+    for key, parameter in base.named_parameters():
+        if "modulation" in key:
+            parameter.data.add_(0.2 * torch.randn_like(parameter))
+    plain = grow(plan.recipe(0, (stage,)), stage, processor, base.state_dict())[0].eval()
+    one, other = _steps_of_a_still(plain), _steps_of_a_still(folded)
+    assert torch.allclose(one[0], other[0], atol=1e-5)
+    assert not torch.allclose(one[1], other[1], atol=1e-3)
 
 
 def _steps_of_a_still(model) -> torch.Tensor:

@@ -62,3 +62,15 @@ def test_no_file_and_no_rows(tmp_path):
         read_rows(tmp_path / "none.jsonl")
     with pytest.raises(ConfigError, match="no rows"):
         read_rows(written(tmp_path, ""))
+
+
+def test_only_a_line_feed_ends_a_row(tmp_path):
+    """Other separators may stand in a JSON string as they are."""
+    row = {"conversations": turns("a\u2028b\x85c", "yes")}
+    (read,) = read_rows(written(tmp_path, json.dumps(row, ensure_ascii=False)))
+    assert read.messages[0]["content"] == [{"type": "text", "text": "a\u2028b\x85c"}]
+
+
+def test_a_row_that_is_nested_too_deeply_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="line 1: not JSON"):
+        read_rows(written(tmp_path, "[" * 100_000))

@@ -1,7 +1,11 @@
 """Samples by index, and collation: labels on answers only, one kind of media a batch."""
 
+import json
+
+import pytest
 import torch
 
+from pvc.errors import ConfigError
 from pvc.processing.rows import read_rows
 from pvc.synthetic import write_dataset
 from pvc.testing import tiny_config, tiny_model, tiny_processor
@@ -86,3 +90,10 @@ def test_files_are_trained_on_beside_tasks(tmp_path):
                 f"{answer}<|im_end|>" for answer in answers
             )
     assert seen == {"image", "video"}
+
+
+def test_a_row_without_an_answer_is_named(tmp_path):
+    path = tmp_path / "data.jsonl"
+    path.write_text("\n" + json.dumps({"conversations": [{"from": "human", "value": "who?"}]}))
+    with pytest.raises(ConfigError, match="line 2: no answer"):
+        StageSamples(STAGE.model_copy(update={"files": {str(path): 1.0}}), 0, 32)

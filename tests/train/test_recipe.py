@@ -35,6 +35,10 @@ def edited(tmp_path, change):
         (lambda d: d["stages"][0].update(tasks={}), "at least one task"),
         (lambda d: d["stages"][0].update(tasks={"read": -1}), "tasks.read.weight"),
         (lambda d: d["stages"][0].update(tasks={"read": {"levels": [9]}}), "levels are numbers from 1"),
+        (lambda d: d["stages"][0].update(tasks={"read": float("inf")}), "tasks.read.weight"),
+        (lambda d: d["stages"][0].update(learning_rate=float("inf")), "stages.0.learning_rate"),
+        (lambda d: d["stages"][0].update(tasks={"read": {"tiles": []}}), "tasks.read.tiles"),
+        (lambda d: d.update(seed=-1), "seed"),
         (lambda d: d["stages"][0].update(image_steps={0: 1}), "image_steps must name"),
         (lambda d: d["stages"].append(d["stages"][0]), "same name"),
         (lambda d: d.pop("model"), "model"),
@@ -57,6 +61,8 @@ def test_mistakes_are_named(change, message, tmp_path):
         (lambda d: d["model"]["vision"].pop("image_size"), "image_size"),
         (lambda d: d["model"]["vision"].update(temporal_window=2), "stage pvc: temporal_window 2 is shorter"),
         (lambda d: d["model"]["text"].update(hiden_size=3), "unknown key in text_config: hiden_size"),
+        (lambda d: d["stages"][2]["tasks"].update(read={"tiles": 3}), "stage pvc: task 'read' was asked for 3 tiles"),
+        (lambda d: d["stages"][2].update(files={"nowhere.jsonl": 1.0}), "stage pvc: cannot read nowhere.jsonl"),
     ],
 )
 def test_models_that_cannot_be_built_are_named_before_anything_runs(change, message, tmp_path):
@@ -64,6 +70,14 @@ def test_models_that_cannot_be_built_are_named_before_anything_runs(change, mess
 
     with pytest.raises(ConfigError, match=message):
         check_recipe(load_recipe(edited(tmp_path, change)))
+
+
+@pytest.mark.parametrize("minutes", [0.0, -1.0, float("nan"), float("inf")])
+def test_minutes_are_a_number_above_zero(minutes):
+    from pvc.cli.train import changed
+
+    with pytest.raises(UsageError, match="--minutes must be"):
+        changed(load_recipe(RECIPES[0]), None, [], minutes)
 
 
 def test_no_file_and_no_yaml(tmp_path):

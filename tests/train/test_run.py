@@ -128,6 +128,15 @@ def test_a_run_may_end_by_the_clock(tmp_path):
     assert pvc.load(model, device="cpu").processor.tokens_per_frame == 1
     rows = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
     assert rows == [] or rows[-1]["step"] < 100_000
+    # The rate that was used: after the cosine, not that of a schedule over 100,000 steps.
+    assert all(row["lr"] < 1e-3 for row in rows if "lr" in row)
+
+
+def test_a_run_that_ends_before_its_first_row_has_no_curve(tmp_path):
+    stages = [{**TINY["stages"][1], "steps": 100_000}]
+    model = run_recipe(recipe(stages=stages), tmp_path, report=lambda line: None, minutes=1e-6)
+    assert (model / "model.safetensors").exists()
+    assert not (tmp_path / "curve.png").exists()
 
 
 def test_a_run_starts_from_a_model_and_is_measured_on_the_way(finished, tmp_path):
@@ -140,6 +149,29 @@ def test_a_run_starts_from_a_model_and_is_measured_on_the_way(finished, tmp_path
     rows = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
     measured = [(row["step"], row["task"]) for row in rows if "task" in row]
     assert measured == [(2, "shape"), (2, "direction"), (4, "shape"), (4, "direction")]
+
+
+def test_every_stage_is_measured_with_the_steps_it_is_trained_with(tmp_path, monkeypatch):
+    asked = []
+
+    def measured(engine, tasks, count, held, image_steps=None, threads=None):
+        asked.append(image_steps)
+        return [{"task": tasks[0], "accuracy": 0.0}]
+
+    monkeypatch.setattr(running, "measure", measured)
+    stages = [
+        {
+            **TINY["stages"][1],
+            "name": str(steps),
+            "steps": 1,
+            "evaluate_every": 1,
+            "image_steps": steps,
+            "tasks": {"shape": 1},
+        }
+        for steps in (1, 2)
+    ]
+    run_recipe(recipe(stages=stages), tmp_path, report=lambda line: None)
+    assert asked == [1, 2]
 
 
 def test_what_is_frozen_stays(finished, tmp_path):

@@ -5,19 +5,24 @@ Every arm is the library's own model; only G needs a module that is not part of 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from pvc.model.compressor import PVCMultiModalProjector
 from pvc.model.config import PVCConfig
-from pvc.model.temporal import Conditioning
+from pvc.model.temporal import AdaptiveLayerNorm, Conditioning, TimestepEmbedding
 
-# Parameters that make the network depend on the timestep. Frozen at their start, where modulations are zero, AdaLN
-# is a plain LayerNorm.
+# Parameters that make the network depend on the timestep. Where they are frozen, `without_timesteps` has made AdaLN a
+# LayerNorm with a fixed affine.
 CONDITIONING = ("modulation", "timestep_embedding")
+
+# How far G's heads start apart, in standard deviations of the weights they are copies of.
+APART = 0.1
 
 
 @dataclass(frozen=True)
@@ -74,18 +79,32 @@ class HeadPerStep(nn.Module):
         return torch.stack(tokens)[step, torch.arange(len(hidden), device=hidden.device)]
 
 
+def without_timesteps(model: Any) -> None:
+    """Make every AdaLN say at all timesteps what it says at the first, for good (its inputs are frozen then).
+
+    A base learned its modulations at the first timestep and nowhere else: at others they would say something that
+    nobody trained, and identical steps would not be identical.
+    """
+    embedder = next(module for module in model.modules() if isinstance(module, TimestepEmbedding))
+    with torch.no_grad():
+        first = embedder(torch.zeros(1, dtype=torch.float64))
+        for norm in model.modules():
+            if isinstance(norm, AdaptiveLayerNorm):
+                norm.modulation.bias.copy_(norm.modulation(F.silu(first))[0])
+                norm.modulation.weight.zero_()
+
+
 def give_heads(model: Any, heads: int, seed: int) -> None:
-    """Replace the compressor of a fresh model by one head a step; all of them start apart."""
-    torch.manual_seed(seed)
+    """Replace the compressor by one head a step: copies of it, and a little apart, or they would stay alike."""
+    generator = torch.Generator().manual_seed(seed)
+    own = model.model.multi_modal_projector
     projector = HeadPerStep(model.config, heads)
-    for name, parameter in projector.named_parameters():
-        if "modulation" in name:
-            nn.init.zeros_(parameter)
-        elif name.endswith("weight"):
-            nn.init.normal_(parameter, std=model.config.vision_config.initializer_range)
-        else:
-            nn.init.zeros_(parameter)
+    for head in cast(Iterable[Any], projector.heads):
+        head.load_state_dict(own.state_dict())
+        for linear in (head.linear_1, head.linear_2):
+            noise = torch.randn(linear.weight.shape, generator=generator)
+            linear.weight.data += APART * linear.weight.data.std() * noise
     model.model.multi_modal_projector = projector
 
 
-__all__ = ["ARMS", "CONDITIONING", "Arm", "HeadPerStep", "give_heads"]
+__all__ = ["ARMS", "CONDITIONING", "Arm", "HeadPerStep", "give_heads", "without_timesteps"]

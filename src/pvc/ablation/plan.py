@@ -40,6 +40,7 @@ class StudyPlan(_Strict):
 
     `stage` says how every arm is trained; what makes the arm (ratio, steps, temporal layers) is set by the arm.
     `evaluate_steps`: numbers of steps that arms with several are measured with. `level`: of the held-out samples.
+    `data_seed`: a study that trains on the base's own task and level needs another than 0, to have other samples.
     `count` held-out samples a task are measured, `subset_count` for every subset of the steps.
     """
 
@@ -56,6 +57,7 @@ class StudyPlan(_Strict):
     evaluate_steps: tuple[int, ...] = (1, 2, 3, 4)
     chance: dict[str, float] = Field(default_factory=dict)
     notes: str = ""
+    data_seed: int = Field(0, ge=0)
 
 
 class Plan(_Strict):

@@ -21,11 +21,12 @@ import transformers
 from safetensors.torch import load_file
 
 import pvc.auto  # noqa: F401  # so that a saved processor can be loaded
-from pvc.ablation.arms import ARMS, Arm, give_heads
+from pvc.ablation.arms import ARMS, Arm, give_heads, without_timesteps
 from pvc.ablation.measure import forced_share, result, subsets
 from pvc.ablation.plan import ArmPlan, Plan, StudyPlan
 from pvc.ablation.records import RunRecord, record_name, write_record
 from pvc.engine.engine import Engine
+from pvc.errors import UsageError
 from pvc.evaluate.accuracy import Held
 from pvc.processing.processor import PVCProcessor
 from pvc.synthetic import PATCH_CLASSES, Sample
@@ -87,9 +88,14 @@ def check_plan(plan: Plan) -> None:
 
 
 def base_weights(plan: Plan, seed: int, place: Place) -> dict[str, torch.Tensor]:
-    """Weights of a seed's base model, trained when they are not there."""
+    """Weights of a seed's base model, trained when they are not there.
+
+    Raises:
+        UsageError: the directory holds the base of another plan.
+    """
     directory = place.work / f"base-{seed}"
     recipe = plan.recipe(seed)
+    _belongs(directory, recipe.model_dump_json(exclude={"name"}))
     weights: dict[str, torch.Tensor] = {}
     for number, stage in enumerate(plan.base):
         final = directory / f"{stage.name}.safetensors"
@@ -104,12 +110,23 @@ def base_weights(plan: Plan, seed: int, place: Place) -> dict[str, torch.Tensor]
                 collator: Any = PatchCollator(processor) if stage.kind == "patches" else ChatCollator(processor)
                 dataset: Any = samples
             else:
-                dataset, collator = _cached(stage, seed * 1000 + number, plan, processor, place, f"base-{stage.name}")
-            directory.mkdir(parents=True, exist_ok=True)
+                cache = f"base-{stage.name}"
+                dataset, collator = _cached(stage, seed * 1000 + number, plan, processor, place, cache, DATA_SEED)
             fit_stage(stage, trained, dataset, collator, _fit(seed * 1000 + number, directory / stage.name, place))
             save_weights(model, final)
         weights = load_file(final)
     return weights
+
+
+def _belongs(directory: Path, settings: str) -> None:
+    """Say what a directory of the work folder is made from, or refuse it when it was made from something else."""
+    stamp = directory / "settings.json"
+    if stamp.exists():
+        if stamp.read_text(encoding="utf-8") != settings:
+            raise UsageError(f"{directory} is of another plan, or of an earlier version of this one; remove it")
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    stamp.write_text(settings, encoding="utf-8")
 
 
 def _processor(plan: Plan, place: Place) -> PVCProcessor:
@@ -132,10 +149,11 @@ def _cached(
     processor: PVCProcessor,
     place: Place,
     name: str,
+    data_seed: int,
     change: Callable[[Sample], Sample] | None = None,
 ) -> tuple[CachedSamples, PackedCollator]:
     directory = place.work / "cache" / name
-    write_cache(StageSamples(stage, DATA_SEED, plan.size), processor, directory, place.report, change)
+    write_cache(StageSamples(stage, data_seed, plan.size), processor, directory, place.report, change)
     return CachedSamples(directory, stage, seed), PackedCollator(processor)
 
 
@@ -201,10 +219,12 @@ def run_arm(plan: Plan, study: StudyPlan, name: str, chosen: ArmPlan, seed: int,
         return change(short) if change else short
 
     model, _ = grow(recipe, stage, processor, start)
+    if not arm.conditioned:
+        without_timesteps(model)
     if arm.heads > 1:
         give_heads(model, arm.heads, seed)
     cache = f"{study.name}-thin" if thin else study.name
-    dataset, collator = _cached(stage, seed, plan, processor, place, cache, change)
+    dataset, collator = _cached(stage, seed, plan, processor, place, cache, DATA_SEED + study.data_seed, change)
     engine = Engine(model, processor, None)
     held = Held(level=study.level, frames=study.frames, change=shown)
 
@@ -215,9 +235,11 @@ def run_arm(plan: Plan, study: StudyPlan, name: str, chosen: ArmPlan, seed: int,
         ]
 
     output = place.work / f"{study.name}-{name}-{seed}"
+    _belongs(output, recipe.model_dump_json(exclude={"name"}))
+    commit = commit_of_code()
     started = time.process_time()
     fit_stage(stage, model, dataset, collator, _fit(seed, output, place, during))
-    seconds = time.process_time() - started
+    seconds = time.process_time() - started  # of this process, with what was measured on the way
     trained = {
         "steps": stage.steps,
         "batch_size": stage.batch_size,
@@ -226,7 +248,7 @@ def run_arm(plan: Plan, study: StudyPlan, name: str, chosen: ArmPlan, seed: int,
         "start": "base",
     }
     rows = [json.loads(line) for line in (output / "curve.jsonl").read_text(encoding="utf-8").splitlines()]
-    return _record(study, name, arm, seed, engine, held, trained, rows)
+    return _record(study, name, arm, seed, engine, held, trained, rows, commit)
 
 
 def _record(
@@ -238,6 +260,7 @@ def _record(
     held: Held,
     trained: dict[str, Any],
     rows: list[dict[str, Any]],
+    commit: str,
 ) -> RunRecord:
     """What is kept of a run: what it was, how it learned, and what the trained model answers."""
     steps = study.evaluate_steps if arm.steps > 1 and study.kind == "image" else (arm.steps,)
@@ -246,7 +269,7 @@ def _record(
         "study": study.name,
         "arm": name,
         "seed": seed,
-        "commit": _commit(),
+        "commit": commit,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {_device(engine.model)}",
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "parameters": _parameters(engine.model),
@@ -271,7 +294,7 @@ def _device(model: torch.nn.Module) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
-def _commit() -> str:
+def commit_of_code() -> str:
     """The commit of the code, or "unknown" outside a checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:

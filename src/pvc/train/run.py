@@ -83,7 +83,9 @@ def run_recipe(
             report(f"{stage.name}: done before")
         else:
             parts = ", ".join(f"{part} {count:,}" for part, count in parameters_by_part(model).items())
-            report(f"{stage.name}: {stage.steps} steps of {stage.batch_size}; parameters: {parts}")
+            clocked = minutes is not None and stage is recipe.stages[-1]
+            length = f"{minutes:g} minutes, batches" if clocked else f"{stage.steps} steps"
+            report(f"{stage.name}: {length} of {stage.batch_size}; parameters: {parts}")
             if fresh:
                 report(f"{stage.name}: {len(fresh)} tensors start anew: {', '.join(fresh[:6])} ...")
             _run_stage(recipe, stage, model, processor, directory, options)
@@ -153,9 +155,7 @@ def _run_stage(
         for task, mix in stage.tasks.items():
             held = Held(levels=mix.levels)
             # The processor's own number of steps is the last stage's, which an earlier one has not learned.
-            rows += measure(
-                engine, [task], stage.evaluate_count, held, image_steps=stage.most_steps, threads=None
-            )
+            rows += measure(engine, [task], stage.evaluate_count, held, image_steps=stage.most_steps, threads=None)
         return [{"task": row["task"], "accuracy": row["accuracy"]} for row in rows]
 
     fit = Fit(
