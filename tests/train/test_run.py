@@ -128,6 +128,9 @@ def test_a_run_may_end_by_the_clock(tmp_path):
     assert pvc.load(model, device="cpu").processor.tokens_per_frame == 1
     rows = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
     assert rows == [] or rows[-1]["step"] < 100_000
+    (told,) = json.loads((model / "training.json").read_text())["recipe"]["stages"]
+    assert 1 <= told["steps"] < 100_000
+    assert told["minutes"] == 0.05
     # The rate that was used: after the cosine, not that of a schedule over 100,000 steps.
     assert all(row["lr"] < 1e-3 for row in rows if "lr" in row)
 
@@ -230,3 +233,15 @@ def test_half_a_checkpoint_is_not_used(tmp_path):
     lines = []
     assert fit.last_complete(tmp_path, lines.append) == tmp_path / "checkpoint-20"
     assert len(lines) == 1 and "checkpoint-100 is incomplete" in lines[0]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_gradient_that_is_no_number_stops_before_the_step(value):
+    model = torch.nn.Linear(3, 2)
+    model(torch.ones(1, 3)).sum().backward()
+    log = fit.StageLog(recipe().stages[0], None)
+    state = type("State", (), {"global_step": 6})
+    log.on_pre_optimizer_step(None, state, None, model=model)
+    model.weight.grad[1, 2] = value
+    with pytest.raises(PVCError, match="gradient is no number at step 7"):
+        log.on_pre_optimizer_step(None, state, None, model=model)

@@ -38,6 +38,7 @@ class ArmPlan(_Strict):
 class StudyPlan(_Strict):
     """Arms compared on the same samples from the same start.
 
+    `base`: stages that every seed trains on top of the plan's base before any arm of this study starts.
     `stage` says how every arm is trained; what makes the arm (ratio, steps, temporal layers) is set by the arm.
     `evaluate_steps`: numbers of steps that arms with several are measured with. `level`: of the held-out samples.
     `data_seed`: a study that trains on the base's own task and level needs another than 0, to have other samples.
@@ -49,6 +50,7 @@ class StudyPlan(_Strict):
     kind: Literal["image", "video"]
     seeds: tuple[int, ...] = Field(min_length=1)
     arms: dict[str, ArmPlan] = Field(min_length=1)
+    base: tuple[Stage, ...] = ()
     stage: Stage
     count: int = Field(500, ge=1)
     subset_count: int = Field(200, ge=1)

@@ -79,6 +79,8 @@ def check_plan(plan: Plan) -> None:
     """Check the base and every arm as recipes are, before hours go into what all of them start from."""
     check_recipe(plan.recipe(0))
     for study in plan.studies:
+        if study.base:
+            check_recipe(plan.recipe(0, study.base))
         for chosen in study.arms.values():
             stage = arm_stage(study, ARMS[chosen.like], chosen, int(plan.model.vision["num_temporal_layers"]))
             check_recipe(plan.recipe(0, (stage,), chosen.vision))
@@ -87,17 +89,26 @@ def check_plan(plan: Plan) -> None:
 # What every arm of a seed starts from
 
 
-def base_weights(plan: Plan, seed: int, place: Place) -> dict[str, torch.Tensor]:
-    """Weights of a seed's base model, trained when they are not there.
+def base_weights(plan: Plan, study: StudyPlan, seed: int, place: Place) -> dict[str, torch.Tensor]:
+    """Weights that all arms of a study and seed start from, trained when they are not there.
 
     Raises:
         UsageError: the directory holds the base of another plan.
     """
-    directory = place.work / f"base-{seed}"
-    recipe = plan.recipe(seed)
+    weights = _trained(plan, plan.base, seed, f"base-{seed}", {}, place)
+    if study.base:
+        weights = _trained(plan, study.base, seed, f"base-{study.name}-{seed}", weights, place)
+    return weights
+
+
+def _trained(
+    plan: Plan, stages: tuple[Stage, ...], seed: int, name: str, weights: dict[str, torch.Tensor], place: Place
+) -> dict[str, torch.Tensor]:
+    """Weights after `stages`, started from `weights` (or from nothing), kept in the work folder under `name`."""
+    directory = place.work / name
+    recipe = plan.recipe(seed, stages)
     _belongs(directory, recipe.model_dump_json(exclude={"name"}))
-    weights: dict[str, torch.Tensor] = {}
-    for number, stage in enumerate(plan.base):
+    for number, stage in enumerate(stages):
         final = directory / f"{stage.name}.safetensors"
         if not final.exists():
             processor = _processor(plan, place)
@@ -105,14 +116,14 @@ def base_weights(plan: Plan, seed: int, place: Place) -> dict[str, torch.Tensor]
                 grow(recipe, stage, processor, weights)[0] if weights else build_model(recipe, stage, processor)
             )
             trained = PatchReader(model.model.vision_tower, PATCH_CLASSES) if stage.kind == "patches" else model
-            samples = StageSamples(stage, seed * 1000 + number, plan.size)
+            stage_seed = seed * 1000 + number
             if stage.cache is None:
                 collator: Any = PatchCollator(processor) if stage.kind == "patches" else ChatCollator(processor)
-                dataset: Any = samples
+                dataset: Any = StageSamples(stage, stage_seed, plan.size)
             else:
-                cache = f"base-{stage.name}"
-                dataset, collator = _cached(stage, seed * 1000 + number, plan, processor, place, cache, DATA_SEED)
-            fit_stage(stage, trained, dataset, collator, _fit(seed * 1000 + number, directory / stage.name, place))
+                cache = f"{name.rpartition('-')[0]}-{stage.name}"
+                dataset, collator = _cached(stage, stage_seed, plan, processor, place, cache, DATA_SEED)
+            fit_stage(stage, trained, dataset, collator, _fit(stage_seed, directory / stage.name, place))
             save_weights(model, final)
         weights = load_file(final)
     return weights
@@ -135,7 +146,8 @@ def _processor(plan: Plan, place: Place) -> PVCProcessor:
     if not directory.exists():
         # Studies may train alike; a recipe wants each of its stages to have a name of its own.
         renamed = (study.stage.model_copy(update={"name": f"study-{study.name}"}) for study in plan.studies)
-        stages = (*plan.base, *renamed)
+        own = (stage for study in plan.studies for stage in study.base)
+        stages = (*plan.base, *own, *renamed)
         staging = directory.with_name("processor.part")
         build_processor(plan.recipe(0, stages)).save_pretrained(staging)
         staging.rename(directory)
@@ -209,7 +221,7 @@ def run_arm(plan: Plan, study: StudyPlan, name: str, chosen: ArmPlan, seed: int,
     stage = arm_stage(study, arm, chosen, int(plan.model.vision["num_temporal_layers"]))
     recipe = plan.recipe(seed, (stage,), chosen.vision)
     processor = _processor(plan, place)
-    start = base_weights(plan, seed, place)
+    start = base_weights(plan, study, seed, place)
     thin = arm.frames_part < 1
     change = (lambda sample: thinned(sample, arm.frames_part)) if thin else None
 

@@ -29,7 +29,8 @@ def answer_rows(
     right = asked = 0
     side = int(dict(engine.processor.video_processor.size)["height"])
     for row in rows:
-        chat = engine.chat()
+        system = [part["text"] for part in row.messages[0]["content"] if row.messages[0]["role"] == "system"]
+        chat = engine.chat("".join(system) or None)
         for place, message in enumerate(row.messages):
             if message["role"] != "user":
                 continue

@@ -40,7 +40,10 @@ def _read(rows: Path) -> tuple[dict[str, dict[int, float]], dict[str, dict[str, 
     losses: dict[str, dict[int, float]] = {}
     measured: dict[str, dict[str, dict[int, float]]] = {}
     for line in rows.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # half a line: the run was killed, or the disk was full
         if "loss" in row:
             losses.setdefault(row["stage"], {})[row["step"]] = row["loss"]
         else:

@@ -88,6 +88,13 @@ class StageLog(TrainerCallback):
         done = state.global_step / self.stage.steps if self.fit.minutes is None else 1 - left / self.fit.minutes
         self.fit.progress(self.stage.name, done, line)
 
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        # A finite loss can have a gradient that is not; clipping by an infinite norm makes it NaN.
+        sums = [parameter.grad.sum() for parameter in model.parameters() if parameter.grad is not None]
+        if sums and not math.isfinite(torch.stack(sums).sum().item()):
+            step = state.global_step + 1
+            raise PVCError(f"stage {self.stage.name}: the gradient is no number at step {step}; stopped before it")
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         every = self.stage.evaluate_every
         if every is None or self.fit.measure is None or state.global_step % every or not state.is_world_process_zero:
@@ -160,7 +167,7 @@ class StageTrainer(Trainer):
         return inputs
 
 
-def fit_stage(stage: Stage, model: nn.Module, dataset: Any, collator: Any, fit: Fit) -> None:
+def fit_stage(stage: Stage, model: nn.Module, dataset: Any, collator: Any, fit: Fit) -> int:
     """Train `model` in place for one stage, going on from the last checkpoint in `fit.output` if there is one.
 
     Raises:
@@ -182,6 +189,7 @@ def fit_stage(stage: Stage, model: nn.Module, dataset: Any, collator: Any, fit: 
     if last is not None:
         fit.report(f"{stage.name}: going on from {last.name}")
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    return int(trainer.state.global_step)
 
 
 def last_complete(output: Path, report: Report = lambda line: None) -> Path | None:
@@ -209,7 +217,7 @@ def _freeze(stage: Stage, model: nn.Module) -> None:
 
 def _arguments(stage: Stage, fit: Fit) -> TrainingArguments:
     on_gpu = torch.cuda.is_available()
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(fit.output),
         max_steps=stage.steps,
         per_device_train_batch_size=_share(stage.batch_size),
@@ -237,6 +245,9 @@ def _arguments(stage: Stage, fit: Fit) -> TrainingArguments:
         # Samples are independent already, and a resumed run must see the same ones.
         train_sampling_strategy="sequential",
     )
+    # One process uses one GPU: Trainer would otherwise split a batch over all of them, and packed frames cannot be.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def _share(batch_size: int) -> int:

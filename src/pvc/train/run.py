@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -65,7 +66,8 @@ def run_recipe(
     """
     directory = Path(directory)
     torch.set_num_threads(threads)
-    state = PartialState(cpu=not torch.cuda.is_available())
+    # The others wait while the first process draws a cache or measures; that may take longer than the usual minutes.
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=3))
     with state.main_process_first():  # under torchrun: the first process makes what the others then read
         _claim(recipe, directory)
         processor = _processor(recipe, directory / "processor")
@@ -168,7 +170,10 @@ def _run_stage(
         minutes=options.minutes if stage is recipe.stages[-1] else None,
         progress=getattr(options.report, "progress", None),
     )
-    fit_stage(stage, trained, dataset, collator, fit)
+    steps = fit_stage(stage, trained, dataset, collator, fit)
+    if PartialState().is_main_process:
+        done = {"steps": steps, **({} if fit.minutes is None else {"minutes": fit.minutes})}
+        (directory / stage.name / "done.json").write_text(json.dumps(done) + "\n", encoding="utf-8")
 
 
 def _export(recipe: Recipe, processor: PVCProcessor, weights: dict[str, torch.Tensor], directory: Path) -> Path:
@@ -183,10 +188,20 @@ def _export(recipe: Recipe, processor: PVCProcessor, weights: dict[str, torch.Te
     model.config.dtype = torch.bfloat16
     model.save_pretrained(target, state_dict=halved)
     processor.save_pretrained(target)
-    (target / "training.json").write_text(
-        json.dumps({"recipe": json.loads(recipe.model_dump_json())}, indent=2) + "\n", encoding="utf-8"
-    )
+    (target / "training.json").write_text(json.dumps(_history(recipe, directory), indent=1) + "\n", encoding="utf-8")
     return target
+
+
+def _history(recipe: Recipe, directory: Path) -> dict[str, Any]:
+    """What a model's training.json says: its recipe with the steps that were made, and what was measured before."""
+    told = json.loads(recipe.model_dump_json())
+    for stage in told["stages"]:
+        done = directory / stage["name"] / "done.json"
+        if done.exists():
+            stage.update(json.loads(done.read_text(encoding="utf-8")))
+    before = directory / "model" / "training.json"
+    measured = json.loads(before.read_text(encoding="utf-8")).get("accuracy") if before.exists() else None
+    return {"recipe": told, **({"accuracy": measured} if measured else {})}
 
 
 __all__ = ["run_recipe", "save_weights"]
