@@ -28,31 +28,45 @@ def cell(row: dict[str, Any] | None) -> str:
     return text + (f", {100 * row['characters']:.0f} ch." if row["task"] in TEXT_TASKS else "")
 
 
-def table(rows: Sequence[dict[str, Any]], by: str, columns: Sequence[Any], names: Sequence[str]) -> list[str]:
-    """One line a task, one column for each value of `by`."""
-    tasks = list(dict.fromkeys(row["task"] for row in rows))
-    lines = [f"| task | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
+def table(rows: Sequence[dict[str, Any]], columns: dict[str, dict[str, Any]], tasks: Sequence[str]) -> list[str]:
+    """One line a task, one column for every set of values that a row must have."""
+    lines = [f"| task | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
     for task in tasks:
-        found = {row[by]: row for row in rows if row["task"] == task}
-        lines.append(f"| `{task}` | {' | '.join(cell(found.get(column)) for column in columns)} |")
+        cells = []
+        for wanted in columns.values():
+            found = [row for row in rows if row["task"] == task and all(row[key] == wanted[key] for key in wanted)]
+            cells.append(cell(found[0] if found else None))
+        if any(cells):
+            lines.append(f"| `{task}` | {' | '.join(cells)} |")
     return lines
 
 
 def figures(rows: list[dict[str, Any]]) -> list[str]:
-    """All tables: levels, held-out splits, steps."""
-    own = [row for row in rows if row["image_steps"] is None]
-    test = [row for row in own if row["split"] == "test" and row["level"] is not None]
+    """All tables: levels, steps of a picture, what else is held out."""
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    test: dict[str, Any] = {"split": "test", "image_steps": None}
+    levels = {f"level {level}": {**test, "level": level} for level in (1, 2, 3, 4)}
     lines = ["Right answers in percent, with their 95 % interval; `ch.`: characters right (length less edits).", ""]
-    lines += table(test, "level", (1, 2, 3, 4), [f"level {level}" for level in (1, 2, 3, 4)])
-    mixed = [row for row in own if row["level"] is None]
-    if mixed:
-        splits = [split for split in ("test", "fonts", "colours", "layouts") if any(r["split"] == split for r in mixed)]
-        lines += ["", "All levels drawn evenly, by what else is held out:", "", *table(mixed, "split", splits, splits)]
-    stepped = [row for row in rows if row["image_steps"] is not None]
+    lines += table(rows, levels, tasks)
+    stepped = sorted({row["image_steps"] for row in rows if row["image_steps"] is not None})
     if stepped:
-        steps = sorted({row["image_steps"] for row in stepped})
-        lines += ["", "By steps of a picture (4 tokens each), all levels:", ""]
-        lines += table(stepped, "image_steps", steps, [f"{step} step{'s'[: step > 1]}" for step in steps])
+        has = {row["task"] for row in rows if row["image_steps"] is not None}
+        lines += ["", "By steps of a picture, 4 tokens each (four steps are its own number):"]
+        for level in (1, 2, 3):
+            columns = {f"{n} step{'s'[: n > 1]}": {"image_steps": n, "split": "test", "level": level} for n in stepped}
+            columns["4 steps"] = {**test, "level": level}
+            lines += ["", f"Level {level}:", "", *table([r for r in rows if r["task"] in has], columns, tasks)]
+    for split, what in (("fonts", "fonts"), ("colours", "colours"), ("layouts", "layouts")):
+        has = {row["task"] for row in rows if row["split"] == split}
+        if not has:
+            continue
+        columns = {
+            f"level {level}, {name}": {"split": own, "image_steps": None, "level": level}
+            for level in (1, 2)
+            for own, name in (("test", "seen"), (split, "held out"))
+        }
+        lines += ["", f"With {what} that training never saw, beside those that it did:", ""]
+        lines += table([row for row in rows if row["task"] in has], columns, tasks)
     return lines
 
 

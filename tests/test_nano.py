@@ -12,6 +12,7 @@ import pvc
 from pvc.checkpoint.files import BUNDLED, CheckpointFiles
 from pvc.cli.info import describe
 from pvc.evaluate.accuracy import Held, measure
+from pvc.evaluate.intervals import wilson
 from pvc.media import Video
 
 from .model.helpers import relative_difference
@@ -44,11 +45,15 @@ RECORDED = [row for row in TRAINING["accuracy"] if row["split"] == "test" and ro
 
 @pytest.mark.parametrize("row", RECORDED, ids=lambda row: f"{row['task']}-{row['level']}")
 def test_it_is_as_accurate_as_recorded(engine, row):
-    """30 other held-out samples: their 95 % interval reaches the recorded one."""
-    held = Held(seed=7)
-    (result,) = measure(engine, [row["task"]], 30, held, levels=[row["level"]], threads=2)
-    assert result["interval"][1] >= row["interval"][0], result
-    assert result["interval"][0] <= row["interval"][1], result
+    """30 other held-out samples: their interval reaches the recorded one.
+
+    Of 64 pairs of 95 % intervals one or two would miss each other by chance; these are wider (99.9 %).
+    """
+    (result,) = measure(engine, [row["task"]], 30, Held(seed=7), levels=[row["level"]], threads=2)
+    low, high = wilson(round(result["accuracy"] * 30), 30, z=3.3)
+    recorded_low, recorded_high = wilson(round(row["accuracy"] * row["count"]), row["count"], z=3.3)
+    assert high >= recorded_low, result
+    assert low <= recorded_high, result
 
 
 def test_p2_on_the_bundled_checkpoint(engine):
