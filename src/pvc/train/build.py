@@ -60,9 +60,14 @@ def start_weights(recipe: Recipe) -> dict[str, torch.Tensor]:
 
 
 def start_processor(recipe: Recipe) -> PVCProcessor:
-    """The processor of the model that a recipe starts from: its tokenizer is what the weights know."""
-    directory = CheckpointFiles(_start_directory(recipe)).directory
-    return PVCProcessor.from_pretrained(directory)
+    """The processor of the model that a recipe starts from (its tokenizer is what the weights know), with the recipe's
+    numbers of tiles, frames and steps.
+    """
+    processor = PVCProcessor.from_pretrained(CheckpointFiles(_start_directory(recipe)).directory)
+    processor.image_processor.max_patches = recipe.model.max_tiles
+    processor.image_processor.image_steps = recipe.stages[-1].most_steps
+    processor.video_processor.num_frames = recipe.model.num_frames
+    return processor
 
 
 def _start_directory(recipe: Recipe) -> str | None:

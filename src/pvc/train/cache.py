@@ -147,7 +147,7 @@ def write_cache(
 def _stamp(stage: Stage, seed: int, size: int, processor: PVCProcessor) -> str:
     """What the samples depend on, hashed."""
     drawn = stage.model_dump(
-        mode="json", include={"tasks", "video_frames", "batch_size", "cache", "questions", "characters"}
+        mode="json", include={"tasks", "video_frames", "zoom", "batch_size", "cache", "questions", "characters"}
     )
     parts = [FORMAT, drawn, seed, size, sorted(processor.tokenizer.get_vocab().items())]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

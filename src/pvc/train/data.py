@@ -95,6 +95,8 @@ class StageSamples(Dataset[Item]):
         if kind in self.rows:
             return self._row(kind, index, number)
         frames = int(pick(batch, self.stage.video_frames)) if kind == "video" else None
+        # The whole batch has one size, so that none of its pictures is padded to the tiles of another.
+        size = self.size * (int(pick(batch, self.stage.zoom)) if kind == "image" else 1)
         own = np.random.default_rng((self.seed, 1, index))
         task = pick(own, self.kinds[kind])
         mix = self.stage.tasks[task]
@@ -103,7 +105,7 @@ class StageSamples(Dataset[Item]):
             options["level"] = int(own.choice(mix.levels))
         if mix.tiles != (1,):
             options["tiles"] = int(own.choice(mix.tiles))
-        sample = make(task, int(own.integers(2**62)), size=self.size, split="train", frames=frames, **options)
+        sample = make(task, int(own.integers(2**62)), size=size, split="train", frames=frames, **options)
         sample = shortened(sample, self.stage.questions, self.stage.characters)
         return Item(messages_of(sample), drawn_steps(self.stage, self.seed, number), sample)
 

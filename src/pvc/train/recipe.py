@@ -77,9 +77,13 @@ class Stage(_Strict):
     `questions`: at most this many are asked about a sample's media, each in a turn of its own (all by default);
     `characters`: further ones only while questions and answers together are no longer, so that batches pad little.
     `files`: JSON lines of conversations (`pvc synth` writes them) with weights beside those of the tasks.
+    `zoom`: pictures are drawn with so many times the tower's pixels a side, and so cut into tiles; several numbers with
+    weights are drawn for every batch. Real pictures are larger than a tile: without it a model never learns of them.
     `cache`: this many samples are drawn once, into a memory-mapped file, and repeated in another order every round;
     by default every sample is new. `evaluate_every`: steps between measurements on `evaluate_count` held-out
-    samples of every task. `frozen`: parameters whose names contain one of these stay as they are.
+    samples of every task. `frozen`: parameters whose names contain one of these stay as they are. `precision` of the
+    matrix products (weights are kept in float32 either way): by default bf16 on a GPU and float32 on a CPU, where bf16
+    pays on processors with instructions for it (`avx512_bf16`, `amx`).
     """
 
     name: str = Field(pattern=r"^[a-z0-9_-]+$")
@@ -96,6 +100,7 @@ class Stage(_Strict):
     tasks: dict[str, TaskMix] = Field(default_factory=dict)
     files: dict[str, float] = Field(default_factory=dict)
     video_frames: dict[int, float] = Field(default_factory=lambda: {8: 1.0})
+    zoom: dict[int, float] = Field(default_factory=lambda: {1: 1.0})
     save_steps: int = Field(500, ge=1)
     questions: int | None = Field(None, ge=1)
     characters: int | None = Field(None, ge=1)
@@ -104,10 +109,11 @@ class Stage(_Strict):
     evaluate_every: int | None = Field(None, ge=1)
     evaluate_count: int = Field(50, ge=1)
     frozen: tuple[str, ...] = ()
+    precision: Literal["float32", "bf16"] | None = None
 
-    @field_validator("image_steps", mode="before")
+    @field_validator("image_steps", "zoom", mode="before")
     @classmethod
-    def _one_number_of_steps(cls, value: Any) -> Any:
+    def _one_number(cls, value: Any) -> Any:
         return {value: 1.0} if isinstance(value, int) else value
 
     @field_validator("tasks", mode="before")
@@ -132,6 +138,10 @@ class Stage(_Strict):
             raise ValueError("files are for stages of kind chat without a cache")
         if not self.image_steps or min(self.image_steps) < 1 or min(self.image_steps.values()) <= 0:
             raise ValueError("image_steps must name at least one number of steps, with weights above 0")
+        if not self.zoom or min(self.zoom) < 1 or min(self.zoom.values()) <= 0:
+            raise ValueError("zoom must name at least one number from 1, with weights above 0")
+        if self.kind == "patches" and set(self.zoom) != {1}:
+            raise ValueError("zoom is for stages of kind chat: patches are named in single tiles")
         if self.cache is not None and (self.kind == "patches" or self.cache < self.batch_size):
             raise ValueError("cache is for stages of kind chat, and holds at least one batch")
         if not self.video_frames or any(weight <= 0 for weight in self.video_frames.values()):
