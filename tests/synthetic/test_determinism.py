@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import PIL
 import pytest
+from PIL import features
 
 import pvc.synthetic
 from pvc.errors import UsageError
@@ -20,27 +24,65 @@ _PRINT_HASHES = """
 import json
 from pvc.synthetic import TASKS, make
 pairs = [(s, p) for s in range(4) for p in ("train", "test")]
-print(json.dumps({t: [make(t, s, split=p).description_hash for s, p in pairs] for t in TASKS}))
+scenes = {t: [make(t, s, split=p).description_hash for s, p in pairs] for t in TASKS}
+print(json.dumps({"scenes": scenes, "pixels": {t: pixel_hash(t) for t in TASKS}}))
 """
 
+_PIXEL_HASH = """
+import hashlib
+from pvc.synthetic import make
 
-def _hashes_in_a_process(hash_seed: str) -> dict[str, list[str]]:
+def pixel_hash(task):
+    total = hashlib.sha256()
+    for seed in range(3):
+        for medium in make(task, seed).media:
+            total.update(medium.frames.tobytes())
+    return total.hexdigest()[:16]
+"""
+_own: dict[str, Any] = {}
+exec(_PIXEL_HASH, _own)
+pixel_hash = _own["pixel_hash"]
+
+# FreeType and the codecs change pixels between versions: what is written down holds for these ones.
+PINNED = Path(__file__).with_name("pixels.json")
+
+
+def drawn_with() -> dict[str, str]:
+    return {
+        "numpy": np.__version__.rpartition(".")[0],
+        "Pillow": PIL.__version__,
+        "FreeType": str(features.version("freetype2")),
+        "JPEG": str(features.version("libjpeg_turbo")),
+        "fonts": "matplotlib " + importlib.metadata.version("matplotlib").rpartition(".")[0],
+    }
+
+
+def _hashes_in_a_process(hash_seed: str) -> dict[str, Any]:
     source = str(Path(pvc.synthetic.__file__).parents[2])
     path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": path}
     run = subprocess.run(
-        [sys.executable, "-c", _PRINT_HASHES], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", _PIXEL_HASH + _PRINT_HASHES], env=environment, capture_output=True, text=True, check=True
     )
-    hashes: dict[str, list[str]] = json.loads(run.stdout)
+    hashes: dict[str, Any] = json.loads(run.stdout)
     return hashes
 
 
 def test_processes_agree() -> None:
     first, second = _hashes_in_a_process("1"), _hashes_in_a_process("2")
     here = {t: [make(t, s, split=p).description_hash for s in range(4) for p in ("train", "test")] for t in TASKS}
-    assert first == second == here
+    assert first["scenes"] == second["scenes"] == here
     flat = [h for hashes in here.values() for h in hashes]
     assert len(set(flat)) == len(flat)
+    assert first["pixels"] == second["pixels"] == {task: pixel_hash(task) for task in TASKS}
+
+
+def test_pixels_are_the_ones_written_down_for_these_versions() -> None:
+    """`python tests/synthetic/test_determinism.py` writes them anew, after a look at docs/synthetic.png."""
+    pinned = json.loads(PINNED.read_text())
+    if pinned["versions"] != drawn_with():
+        pytest.skip(f"pixels are written down for {pinned['versions']}, here is {drawn_with()}")
+    assert {task: pixel_hash(task) for task in TASKS} == pinned["pixels"]
 
 
 # Written down once: PCG64 is the same everywhere, and a change here would change every data set.
@@ -120,3 +162,8 @@ def test_what_makes_no_sense_is_refused() -> None:
     ):
         with pytest.raises(UsageError):
             call()
+
+
+if __name__ == "__main__":
+    written = {"versions": drawn_with(), "pixels": {task: pixel_hash(task) for task in TASKS}}
+    PINNED.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")

@@ -42,6 +42,21 @@ def test_batches_hold_one_kind_and_one_length():
     assert seen == {("image", 1), ("video", 3), ("video", 5)}
 
 
+def test_zoomed_pictures_are_cut_into_tiles_a_whole_batch_alike():
+    stage = STAGE.model_copy(update={"zoom": {1: 1.0, 2: 1.0}})
+    samples, collate = StageSamples(stage, 0, 32), ChatCollator(tiny_processor(max_tiles=4))
+    seen = set()
+    for batch in range(12):
+        chosen = [samples[batch * 4 + i] for i in range(4)]
+        sides = {item.sample.media[0].frames.shape[1] for item in chosen}
+        assert len(sides) == 1
+        if chosen[0].sample.kind == "image":
+            tiles = collate(chosen)["image_grid_thw"][:, 0].tolist()
+            assert tiles == [{32: 1, 64: 5}[sides.pop()]] * 4
+            seen |= set(tiles)
+    assert seen == {1, 5}
+
+
 def test_labels_cover_the_answer_and_its_end_only():
     processor = tiny_processor(max_tiles=1)
     samples = StageSamples(STAGE, 0, 32)

@@ -13,7 +13,7 @@ import pvc
 from pvc.errors import PVCError, UsageError
 from pvc.train import fit
 from pvc.train import run as running
-from pvc.train.recipe import Recipe
+from pvc.train.recipe import Recipe, written_from
 from pvc.train.run import run_recipe
 
 TINY = yaml.safe_load("""
@@ -133,6 +133,52 @@ def test_a_run_may_end_by_the_clock(tmp_path):
     assert told["minutes"] == 0.05
     # The rate that was used: after the cosine, not that of a schedule over 100,000 steps.
     assert all(row["lr"] < 1e-3 for row in rows if "lr" in row)
+
+
+def test_the_clock_goes_on_with_the_minutes_that_were_left(tmp_path, monkeypatch):
+    stages = [{**TINY["stages"][1], "steps": 100_000, "save_steps": 1}]
+
+    def killed(self, args, state, control, **kwargs):
+        if state.global_step == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(fit.StageLog, "on_step_begin", killed)
+        run_recipe(recipe(stages=stages), tmp_path, report=lambda line: None, minutes=10)
+    spent = json.loads((tmp_path / "pvc" / "clock.json").read_text())["seconds"]
+    assert spent > 0
+    # All of its time is spent: one step and no more.
+    (tmp_path / "pvc" / "clock.json").write_text(json.dumps({"seconds": 600}))
+    model = run_recipe(recipe(stages=stages), tmp_path, report=lambda line: None, minutes=10)
+    (told,) = json.loads((model / "training.json").read_text())["recipe"]["stages"]
+    assert told["steps"] == 4
+
+
+def test_bf16_on_a_cpu_trains_float32_weights(tmp_path):
+    stages = [{**stage, "precision": "bf16", "steps": 3} for stage in copy.deepcopy(TINY["stages"])]
+    model = run_recipe(recipe(stages=stages), tmp_path, report=lambda line: None)
+    final = load_file(tmp_path / "pvc" / "final.safetensors")
+    assert {tensor.dtype for tensor in final.values()} == {torch.float32}
+    float32 = tmp_path / "float32"
+    run_recipe(
+        recipe(stages=[{**stage, "precision": "float32"} for stage in stages]), float32, report=lambda line: None
+    )
+    other = load_file(float32 / "pvc" / "final.safetensors")
+    moved = {name for name in final if not torch.equal(final[name], other[name])}
+    assert moved  # it was bf16
+    assert all(torch.allclose(final[name], other[name], atol=2e-2) for name in final)
+    assert pvc.load(model, device="cpu").chat().ask("what is it?") is not None
+
+
+def test_a_directory_of_an_earlier_version_goes_on(finished, tmp_path):
+    """Keys that a later version adds are at their defaults in what an earlier one wrote."""
+    directory, _, _ = finished
+    text = json.loads((directory / "recipe.json").read_text())
+    for stage in text["stages"]:
+        del stage["zoom"], stage["precision"]
+    assert written_from(json.dumps(text), recipe())
+    assert not written_from(json.dumps({**text, "seed": 9}), recipe())
+    assert not written_from("{}", recipe())
 
 
 def test_a_run_that_ends_before_its_first_row_has_no_curve(tmp_path):

@@ -36,7 +36,7 @@ from pvc.train.cache import CachedSamples, PackedCollator, write_cache
 from pvc.train.data import ChatCollator, PatchCollator, StageSamples, shortened
 from pvc.train.fit import Fit, Report, fit_stage
 from pvc.train.patches import PatchReader
-from pvc.train.recipe import Stage
+from pvc.train.recipe import Recipe, Stage, written_from
 from pvc.train.run import save_weights
 
 FORCED_DURING = 100  # samples a task while training: only the shape of the curve is wanted
@@ -107,7 +107,7 @@ def _trained(
     """Weights after `stages`, started from `weights` (or from nothing), kept in the work folder under `name`."""
     directory = place.work / name
     recipe = plan.recipe(seed, stages)
-    _belongs(directory, recipe.model_dump_json(exclude={"name"}))
+    _belongs(directory, recipe)
     for number, stage in enumerate(stages):
         final = directory / f"{stage.name}.safetensors"
         if not final.exists():
@@ -129,15 +129,15 @@ def _trained(
     return weights
 
 
-def _belongs(directory: Path, settings: str) -> None:
+def _belongs(directory: Path, recipe: Recipe) -> None:
     """Say what a directory of the work folder is made from, or refuse it when it was made from something else."""
     stamp = directory / "settings.json"
     if stamp.exists():
-        if stamp.read_text(encoding="utf-8") != settings:
+        if not written_from(stamp.read_text(encoding="utf-8"), recipe):
             raise UsageError(f"{directory} is of another plan, or of an earlier version of this one; remove it")
         return
     directory.mkdir(parents=True, exist_ok=True)
-    stamp.write_text(settings, encoding="utf-8")
+    stamp.write_text(recipe.model_dump_json(), encoding="utf-8")
 
 
 def _processor(plan: Plan, place: Place) -> PVCProcessor:
@@ -242,12 +242,12 @@ def run_arm(plan: Plan, study: StudyPlan, name: str, chosen: ArmPlan, seed: int,
 
     def during() -> list[dict[str, Any]]:
         return [
-            {"task": task, "accuracy": forced_share(engine, task, held, FORCED_DURING, arm.steps)}
+            {"task": task, "accuracy": forced_share(engine, task, held, FORCED_DURING, stage.most_steps)}
             for task in stage.tasks
         ]
 
     output = place.work / f"{study.name}-{name}-{seed}"
-    _belongs(output, recipe.model_dump_json(exclude={"name"}))
+    _belongs(output, recipe)
     commit = commit_of_code()
     started = time.process_time()
     fit_stage(stage, model, dataset, collator, _fit(seed, output, place, during))
@@ -260,13 +260,13 @@ def run_arm(plan: Plan, study: StudyPlan, name: str, chosen: ArmPlan, seed: int,
         "start": "base",
     }
     rows = [json.loads(line) for line in (output / "curve.jsonl").read_text(encoding="utf-8").splitlines()]
-    return _record(study, name, arm, seed, engine, held, trained, rows, commit)
+    return _record(study, name, chosen, seed, engine, held, trained, rows, commit)
 
 
 def _record(
     study: StudyPlan,
     name: str,
-    arm: Arm,
+    chosen: ArmPlan,
     seed: int,
     engine: Engine,
     held: Held,
@@ -275,7 +275,9 @@ def _record(
     commit: str,
 ) -> RunRecord:
     """What is kept of a run: what it was, how it learned, and what the trained model answers."""
-    steps = study.evaluate_steps if arm.steps > 1 and study.kind == "image" else (arm.steps,)
+    arm = ARMS[chosen.like]
+    most = max(chosen.image_steps or {arm.steps: 1.0})
+    steps = study.evaluate_steps if most > 1 and study.kind == "image" else (most,)
     frames = round((study.frames or 8) * arm.frames_part)
     data = {
         "study": study.name,
@@ -285,7 +287,7 @@ def _record(
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {_device(engine.model)}",
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "parameters": _parameters(engine.model),
-        "tokens": engine.processor.tokens_per_frame * (frames if study.kind == "video" else arm.steps),
+        "tokens": engine.processor.tokens_per_frame * (frames if study.kind == "video" else most),
         "train": trained,
         "curve": [{"step": row["step"], "loss": row["loss"]} for row in rows if "loss" in row],
         "evals": [
@@ -296,7 +298,7 @@ def _record(
         "results": [
             result(engine, task, held, study, number, frames) for task in study.stage.tasks for number in steps
         ],
-        "subsets": subsets(engine, study, held) if arm.steps == 4 and study.kind == "image" else (),
+        "subsets": subsets(engine, study, held) if most == 4 and study.kind == "image" else (),
     }
     return RunRecord.model_validate_json(json.dumps(data))
 

@@ -147,8 +147,10 @@ def write_cache(
 def _stamp(stage: Stage, seed: int, size: int, processor: PVCProcessor) -> str:
     """What the samples depend on, hashed."""
     drawn = stage.model_dump(
-        mode="json", include={"tasks", "video_frames", "zoom", "batch_size", "cache", "questions", "characters"}
+        mode="json", include={"tasks", "video_frames", "batch_size", "cache", "questions", "characters"}
     )
+    if set(stage.zoom) != {1}:  # said only where it is used: files of earlier versions stay good
+        drawn["zoom"] = stage.zoom
     parts = [FORMAT, drawn, seed, size, sorted(processor.tokenizer.get_vocab().items())]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

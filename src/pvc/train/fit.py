@@ -67,9 +67,9 @@ class StageLog(TrainerCallback):
 
     def _left(self, step: int) -> float:
         """Minutes that are left."""
+        if self.clock is not None:
+            return max(0.0, self.clock.seconds - self.clock.passed) / 60
         passed = (time.monotonic() - self.started) / 60
-        if self.fit.minutes is not None:
-            return max(0.0, self.fit.minutes - passed)
         done = step - self.first_step
         return passed / done * (self.stage.steps - step) if done else 0.0
 
@@ -114,20 +114,34 @@ class Clock(TrainerCallback):
     """Trains for a time: warm-up over its first twentieth, then a cosine to zero, then the end.
 
     For machines that are lent by the minute. What comes out depends on their speed, so such a run cannot be repeated
-    to the bit, and one that is called again has its minutes anew. All processes follow the first one's clock: with
-    clocks of their own their weights would drift apart, and one that stops a step early leaves the others waiting.
+    to the bit; one that is called again has the minutes that were left at its last checkpoint. All processes follow
+    the first one's clock: with clocks of their own their weights would drift apart, and one that stops a step early
+    leaves the others waiting.
+
+    `spent` is the file that keeps the seconds trained, written with every checkpoint.
     """
 
-    def __init__(self, minutes: float, learning_rate: float) -> None:
-        self.seconds, self.learning_rate = 60 * minutes, learning_rate
+    def __init__(self, minutes: float, learning_rate: float, spent: Path) -> None:
+        self.seconds, self.learning_rate, self.spent = 60 * minutes, learning_rate, spent
+        self.before = 0.0  # seconds that earlier processes trained for
         self.started: float | None = None
         self.rate = 0.0
+
+    def go_on(self) -> None:
+        """Take up where the last checkpoint was written."""
+        if self.spent.exists():
+            self.before = float(json.loads(self.spent.read_text(encoding="utf-8"))["seconds"])
+
+    @property
+    def passed(self) -> float:
+        """Seconds that were trained, those of earlier processes included."""
+        return self.before + (0.0 if self.started is None else time.monotonic() - self.started)
 
     def _part(self) -> float:
         """Part of the time that has passed, the same in all processes."""
         if self.started is None:
             self.started = time.monotonic()
-        part = min(1.0, (time.monotonic() - self.started) / self.seconds)
+        part = min(1.0, self.passed / self.seconds)
         return float(broadcast(torch.tensor([part], dtype=torch.float32, device=PartialState().device)).item())
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -139,6 +153,12 @@ class Clock(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._part() >= 1:
             control.should_training_stop = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            part = self.spent.with_suffix(".part")
+            part.write_text(json.dumps({"seconds": self.passed}), encoding="utf-8")
+            part.replace(self.spent)
 
 
 class StageTrainer(Trainer):
@@ -176,7 +196,7 @@ def fit_stage(stage: Stage, model: nn.Module, dataset: Any, collator: Any, fit: 
     """
     _freeze(stage, model)
     _attend_for(stage, model)
-    clock = None if fit.minutes is None else Clock(fit.minutes, stage.learning_rate)
+    clock = None if fit.minutes is None else Clock(fit.minutes, stage.learning_rate, fit.output / "clock.json")
     trainer = StageTrainer(
         model=model,
         args=_arguments(stage, fit),
@@ -189,6 +209,8 @@ def fit_stage(stage: Stage, model: nn.Module, dataset: Any, collator: Any, fit: 
     last = last_complete(fit.output, fit.report)
     if last is not None:
         fit.report(f"{stage.name}: going on from {last.name}")
+        if clock is not None:
+            clock.go_on()
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
     return int(trainer.state.global_step)
 

@@ -5,6 +5,7 @@ Everything is validated before anything runs; unknown keys are errors. Leaves ou
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -166,6 +167,18 @@ class Recipe(_Strict):
         return self
 
 
+def written_from(text: str, recipe: Recipe) -> bool:
+    """Whether `text`, JSON that an earlier version may have written, says what `recipe` says, names aside.
+
+    Keys that have been added since then are at their defaults in it.
+    """
+    try:
+        before = Recipe.model_validate({**json.loads(text), "name": recipe.name})
+    except ValueError:
+        return False
+    return before.model_dump() == recipe.model_dump()
+
+
 Checked = TypeVar("Checked", bound=BaseModel)
 
 
@@ -198,4 +211,4 @@ def load_checked(path: str | Path, model: type[Checked]) -> Checked:
         raise ConfigError(f"{path}: {where}: {first['msg']}") from error
 
 
-__all__ = ["Augment", "ModelRecipe", "Recipe", "Stage", "TaskMix", "load_checked", "load_recipe"]
+__all__ = ["Augment", "ModelRecipe", "Recipe", "Stage", "TaskMix", "load_checked", "load_recipe", "written_from"]

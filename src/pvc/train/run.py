@@ -37,7 +37,7 @@ from pvc.train.curve import draw_curve
 from pvc.train.data import ChatCollator, PatchCollator, StageSamples
 from pvc.train.fit import Fit, Report, fit_stage
 from pvc.train.patches import PatchReader
-from pvc.train.recipe import Recipe, Stage
+from pvc.train.recipe import Recipe, Stage, written_from
 
 
 @dataclass(frozen=True)
@@ -126,12 +126,12 @@ def _processor(recipe: Recipe, directory: Path) -> PVCProcessor:
 def _claim(recipe: Recipe, directory: Path) -> None:
     check_recipe(recipe)
     directory.mkdir(parents=True, exist_ok=True)
-    stamp, text = directory / "recipe.json", recipe.model_dump_json(indent=2)
-    if stamp.exists() and stamp.read_text(encoding="utf-8") != text:
+    stamp = directory / "recipe.json"
+    if stamp.exists() and not written_from(stamp.read_text(encoding="utf-8"), recipe):
         raise UsageError(f"{directory} holds a run of another recipe; choose another directory or remove it")
     if not stamp.exists():  # under torchrun, others may be reading it
         part = directory / "recipe.part"
-        part.write_text(text, encoding="utf-8")
+        part.write_text(recipe.model_dump_json(indent=2), encoding="utf-8")
         part.rename(stamp)
 
 
@@ -154,8 +154,11 @@ def _run_stage(
     def held_out() -> list[dict[str, Any]]:
         engine = Engine(model, processor, None)
         rows = []
+        usual = max(stage.video_frames, key=lambda frames: stage.video_frames[frames])
         for task, mix in stage.tasks.items():
-            held = Held(levels=mix.levels)
+            # As the stage asks: its levels, the number of tiles and of frames that it draws most often.
+            tiles = max(mix.tiles, key=mix.tiles.count)
+            held = Held(levels=mix.levels, tiles=tiles, frames=usual)
             # The processor's own number of steps is the last stage's, which an earlier one has not learned.
             rows += measure(engine, [task], stage.evaluate_count, held, image_steps=stage.most_steps, threads=None)
         return [{"task": row["task"], "accuracy": row["accuracy"]} for row in rows]
