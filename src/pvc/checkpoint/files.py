@@ -122,7 +122,7 @@ class CheckpointFiles:
 
     def tensors(self) -> list[Tensor]:
         """Every stored tensor, from the shards' headers."""
-        return [tensor for shard in self.shards for tensor in _read_header(shard)]
+        return [tensor for shard in self.shards for tensor in read_header(shard)[0]]
 
     def optional_json(self, name: str) -> dict[str, Any]:
         """A JSON object, or an empty one when the file is not there."""
@@ -148,8 +148,12 @@ def _mentions(value: Any, key: str) -> bool:
     return isinstance(value, list) and any(_mentions(item, key) for item in value)
 
 
-def _read_header(path: Path) -> list[Tensor]:
-    """Tensors of one safetensors file: 8 bytes of header length, then a JSON header."""
+def read_header(path: Path) -> tuple[list[Tensor], dict[str, str]]:
+    """Tensors and metadata of one safetensors file: 8 bytes of header length, then a JSON header.
+
+    Raises:
+        CheckpointError: no safetensors file, or one that is cut short.
+    """
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -161,9 +165,10 @@ def _read_header(path: Path) -> list[Tensor]:
         end = max((entry["data_offsets"][1] for _, entry in entries), default=0)
         if 8 + length + end != size:
             raise CheckpointError(f"{path} is cut short: {size} bytes, but its header needs {8 + length + end}")
-        return [Tensor(name, entry["dtype"], tuple(entry["shape"])) for name, entry in entries]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        metadata = {str(key): str(value) for key, value in header.get("__metadata__", {}).items()}
+        return [Tensor(name, entry["dtype"], tuple(entry["shape"])) for name, entry in entries], metadata
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"cannot read the header of {path}: {error}") from error
 
 
-__all__ = ["BUNDLED", "PARTS", "CheckpointFiles", "MediaSettings", "Tensor", "part_of"]
+__all__ = ["BUNDLED", "PARTS", "CheckpointFiles", "MediaSettings", "Tensor", "part_of", "read_header"]

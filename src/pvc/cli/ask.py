@@ -16,6 +16,7 @@ import typer
 from pvc import media as pvc_media
 from pvc.checkpoint.files import CheckpointFiles
 from pvc.cli.batch import answer_rows, rows_file
+from pvc.cli.files import open_one, refuse_for_states, sampling_of
 from pvc.cli.progress import status
 from pvc.errors import ForbiddenError, MediaError, UsageError
 from pvc.processing.rows import read_rows
@@ -96,6 +97,7 @@ def ask(
     rows = read_rows(conversations) if conversations else []
     if json_output and question is None and not rows:
         raise UsageError("--json needs a question")
+    refuse_for_states(paths, frames=frames, fps=fps, times=times, image_steps=image_steps, max_tiles=max_tiles)
     settings = CheckpointFiles(model).media_settings
     sampling = sampling_of(frames or settings.num_frames, fps, times)
     with status("opening media"):
@@ -144,22 +146,9 @@ def _answer_once(
     print(json.dumps(described, ensure_ascii=False))
 
 
-def sampling_of(frames: int, fps: float | None, times: str | None) -> pvc_media.Sampling:
-    """How videos are sampled, from the command line's options; raises UsageError for what makes no sense."""
-    if fps is not None and times is not None:
-        raise UsageError("--fps and --times exclude each other")
-    if times is not None:
-        try:
-            seconds = tuple(float(text) for text in times.split(","))
-        except ValueError as error:
-            raise UsageError(f"--times must be seconds separated by commas, not {times!r}") from error
-        return pvc_media.Sampling(times=seconds)
-    return pvc_media.Sampling(fps=fps) if fps is not None else pvc_media.Sampling(frames=frames)
-
-
 def _open(paths: list[str], sampling: pvc_media.Sampling, side: int) -> tuple[list[Any], float]:
     started = time.perf_counter()
-    opened = [pvc_media.load(path, sampling=sampling, size=(side, side)) for path in paths]
+    opened = [open_one(path, sampling, side) for path in paths]
     return opened, time.perf_counter() - started
 
 

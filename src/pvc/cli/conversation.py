@@ -11,6 +11,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from pvc import media as pvc_media
+from pvc.cli.files import open_one
 from pvc.errors import PVCError
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def _command(chat: Chat, line: str, engine: Engine, options: MediaOptions, sampl
     name, _, rest = line.partition(" ")
     if name == "/add" and rest.strip():
         side = int(dict(engine.processor.video_processor.size)["height"])
-        _show(chat, [pvc_media.load(rest.strip(), sampling=sampling, size=(side, side))], options)
+        _show(chat, [open_one(rest.strip(), sampling, side)], options)
     elif name == "/reset":
         chat.reset()
         print("(forgotten)", file=sys.stderr)

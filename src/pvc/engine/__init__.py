@@ -14,8 +14,16 @@ if TYPE_CHECKING:
     from pvc.engine.chat import Chat as Chat
     from pvc.engine.engine import Engine as Engine
 
-_HOME = {"Engine": "engine", "Chat": "chat", "Answer": "chat", "EncodedMedia": "encode"}
-__all__ = ["Answer", "Chat", "EncodedMedia", "Engine", "load"]
+_HOME = {
+    "Engine": "engine",
+    "Chat": "chat",
+    "Answer": "chat",
+    "EncodedMedia": "encode",
+    "VisualState": "state",
+    "Stream": "stream",
+    "Keep": "stream",
+}
+__all__ = ["Answer", "Chat", "EncodedMedia", "Engine", "Keep", "Stream", "VisualState", "load"]
 
 
 def load(directory: str | Path | None = None, **options: Any) -> Engine:

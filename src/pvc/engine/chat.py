@@ -12,18 +12,20 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
 from PIL import Image
 from transformers import DynamicCache, set_seed
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from pvc import media as pvc_media
+from pvc.checkpoint.state_file import StateFile
 from pvc.engine.encode import EncodedMedia, placeholders
-from pvc.engine.generate import Generation, generate_text
+from pvc.engine.generate import Generation, generate_text, generation_inputs, sampling_options
+from pvc.engine.state import VisualState
 from pvc.errors import MismatchError, UsageError
 
 if TYPE_CHECKING:
     from pvc.engine.engine import Engine, MediaOptions
+    from pvc.engine.plan import Plan
 
 
 _NO_TIME = {"decode_s": 0.0, "encode_s": 0.0}
@@ -78,6 +80,7 @@ class Chat:
         messages: what was said, as chat messages; the model's turns hold the ids that it generated.
         media: everything shown so far, encoded.
         last: the last `Answer`.
+        plan: what the last budget led to; None as long as there was none.
     """
 
     def __init__(self, engine: Engine, system: str | None = None) -> None:
@@ -92,6 +95,7 @@ class Chat:
             self.messages.append({"role": "system", "content": self.system})
         self.media: list[EncodedMedia] = []
         self.last: Answer | None = None
+        self.plan: Plan | None = None
         self._pending: list[EncodedMedia] = []
         self._pending_timing = dict(_NO_TIME)
         self._answering: object | None = None  # whoever generates; a reset takes it away, and so its right to write
@@ -101,22 +105,43 @@ class Chat:
         self._cache: DynamicCache | None = None
         self._cached: list[int] = []
 
-    def add(self, media: Sequence[Any], options: MediaOptions | None = None) -> list[EncodedMedia]:
-        """Show media (paths, bytes, pictures, arrays, opened media) that the next question is about."""
+    def add(
+        self,
+        media: Sequence[Any],
+        options: MediaOptions | Sequence[MediaOptions] | None = None,
+        *,
+        budget: int | None = None,
+        memory: int | None = None,
+    ) -> list[EncodedMedia]:
+        """Show media (paths, bytes, pictures, arrays, opened media) that the next question is about.
+
+        `options` are for all of them, or one for each; `budget` and `memory` are those of `Engine.plan`.
+        """
         self._refuse_while_answering()
-        encoded, timing = self._encode(media, options)
+        encoded, timing = self._encode(media, options, budget, memory)
         self._pending += encoded
         for phase, seconds in timing.items():
             self._pending_timing[phase] += seconds
         return encoded
 
     def _encode(
-        self, media: Sequence[Any] | Any, options: MediaOptions | None
+        self,
+        media: Sequence[Any] | Any,
+        options: MediaOptions | Sequence[MediaOptions] | None,
+        budget: int | None = None,
+        memory: int | None = None,
     ) -> tuple[list[EncodedMedia], dict[str, float]]:
+        items = listed(media)
+        if budget is not None or memory is not None:
+            if isinstance(options, Sequence):
+                raise UsageError("give a budget, or options for each medium (as a plan has them), not both")
+            self.plan = self.engine.plan(items, budget=budget, memory=memory, options=options)
+            options = self.plan.options
         started = time.perf_counter()
-        opened = [self.engine.open(item, options) for item in _listed(media)]
+        each = self.engine.options_of_each(options, len(items))
+        opened = [self.engine.open(item, own) for item, own in zip(items, each, strict=True)]
         decoded = time.perf_counter()
-        encoded = self.engine.encode(opened, options)
+        encoded = self.engine.encode(opened, each)
         return encoded, {"decode_s": decoded - started, "encode_s": time.perf_counter() - decoded}
 
     def _refuse_while_answering(self) -> None:
@@ -135,7 +160,9 @@ class Chat:
         question: str,
         media: Sequence[Any] = (),
         *,
-        media_options: MediaOptions | None = None,
+        media_options: MediaOptions | Sequence[MediaOptions] | None = None,
+        budget: int | None = None,
+        memory: int | None = None,
         max_new_tokens: int | None = None,
         temperature: float = 0.0,
         top_p: float = 1.0,
@@ -148,7 +175,9 @@ class Chat:
         Args:
             question: must not be empty.
             media: one medium or several, shown with the question; later turns may refer to them.
-            media_options: sampling, steps and tiles of these media.
+            media_options: sampling, steps and tiles of these media; one for all of them, or one for each.
+            budget, memory: most visual tokens of these media, and most bytes while they are encoded: `Engine.plan`
+                then chooses, and `plan` says what.
             max_new_tokens: at most so many tokens; by default what the checkpoint says, else 512.
             temperature: 0 always takes the likeliest token.
             top_p, seed: for a temperature above 0.
@@ -159,26 +188,9 @@ class Chat:
         if not question or not question.strip():
             raise UsageError("the question is empty")
         self._refuse_while_answering()
-        sampling = self._sampling(max_new_tokens, temperature, top_p, seed)
-        new, timing = self._encode(media, media_options)
+        sampling = sampling_options(max_new_tokens, temperature, top_p, seed)
+        new, timing = self._encode(media, media_options, budget, memory)
         return self._answer(question, sampling, new, timing, seed)
-
-    @staticmethod
-    def _sampling(max_new_tokens: int | None, temperature: float, top_p: float, seed: int | None) -> dict[str, Any]:
-        if max_new_tokens is not None and max_new_tokens < 1:
-            raise UsageError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
-        if not (temperature == 0 or 0.01 <= temperature <= 100):
-            raise UsageError(f"temperature must be 0 (always the likeliest token) or 0.01 to 100, not {temperature}")
-        if not 0 < top_p <= 1:
-            raise UsageError(f"top_p must be above 0 and at most 1, not {top_p}")
-        if seed is not None and not 0 <= seed < 2**32:
-            raise UsageError(f"seed must be 0 to 4294967295, not {seed}")
-        options: dict[str, Any] = {"do_sample": temperature > 0}
-        if temperature > 0:
-            options |= {"temperature": temperature, "top_p": top_p}
-        if max_new_tokens is not None:
-            options["max_new_tokens"] = max_new_tokens
-        return options
 
     def _answer(
         self,
@@ -289,27 +301,13 @@ class Chat:
             for kind in ("image", "video")
             if any(item.kind == kind for item in fresh)
         }
-        tensor = torch.tensor([ids], device=model.device)
-        defaults = model.generation_config
-        placeholder_ids = {model.config.image_token_id, model.config.video_token_id}
-        return {
-            # Whatever a checkpoint's defaults say: one sequence, and never a placeholder, which would ask for visual
-            # tokens that do not exist.
-            "num_beams": 1,
-            "num_return_sequences": 1,
-            "cache_implementation": None,
-            "suppress_tokens": sorted(placeholder_ids.union(defaults.suppress_tokens or ())),
-            "max_new_tokens": defaults.max_new_tokens or 512,
-            "input_ids": tensor,
-            "attention_mask": torch.ones_like(tensor),
-            "past_key_values": self._cache,
-            "mm_encoder_outputs": encoded,
-        }
+        return generation_inputs(model, ids, self._cache) | {"mm_encoder_outputs": encoded}
 
 
-def _listed(media: Any) -> list[Any]:
+def listed(media: Any) -> list[Any]:
     """One medium, or several, as a list."""
-    single = isinstance(media, (str, bytes, bytearray, Image.Image, pvc_media.Picture, pvc_media.Video))
+    values = (pvc_media.Picture, pvc_media.Video, VisualState, StateFile)
+    single = isinstance(media, (str, bytes, bytearray, Image.Image, *values))
     if single or hasattr(media, "__fspath__") or hasattr(media, "__array__"):
         return [media]
     return list(media)

@@ -11,6 +11,7 @@ import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from pvc.media import Picture, Video
@@ -83,25 +84,58 @@ def encode_picture(
 @torch.inference_mode()
 def encode_video(model: PVCForConditionalGeneration, processor: PVCProcessor, video: Video) -> EncodedMedia:
     """Visual tokens of one video whose frames were sampled before; long ones go through in chunks, with a cache."""
-    batch = processor.video_processor([video], do_sample_frames=False, return_tensors="pt")
-    pixels = batch["pixel_values_videos"]
-    total = len(pixels)
+    total = len(video.timestamps)
+    if total > FRAMES_PER_CHUNK:
+        return encode_frames(model, processor, video, None, total)[0]
+    pixels, repeats = _stored(processor, video, slice(0, total))
+    clips, _ = model.model.encode_clips(pixels.to(model.device), frames=[len(pixels)], steps=[total], repeats=repeats)
+    return _encoded(video, clips[0])
+
+
+@torch.inference_mode()
+def encode_frames(
+    model: PVCForConditionalGeneration,
+    processor: PVCProcessor,
+    video: Video,
+    cache: TemporalCache | None,
+    total_steps: int | None,
+) -> tuple[EncodedMedia, TemporalCache, list[int]]:
+    """The (next) frames of a video in chunks, what the temporal blocks remember afterwards, and the chunks' lengths.
+
+    Only one chunk's frames are pixels at a time; with a temporal window the cache does not grow either.
+    """
     pieces: list[torch.Tensor] = []
-    if total <= FRAMES_PER_CHUNK:
-        clips, _ = model.model.encode_clips(pixels.to(model.device), frames=[total])
-        pieces.append(clips[0])
-    else:
-        cache: TemporalCache | None = None
-        for start in range(0, total, FRAMES_PER_CHUNK):
-            chunk = pixels[start : start + FRAMES_PER_CHUNK].to(model.device)
-            tokens, cache = model.model.encode_frames(chunk, cache, total_steps=total)
-            pieces.append(tokens)
+    for start in range(0, len(video.timestamps), FRAMES_PER_CHUNK):
+        pixels, repeats = _stored(processor, video, slice(start, start + FRAMES_PER_CHUNK))
+        window = None if cache is None else cache.window  # a stream's state may have one of its own
+        tokens, cache = model.model.encode_frames(pixels.to(model.device), cache, total_steps, repeats, window)
+        pieces.append(tokens)
+    assert cache is not None  # a video has at least one frame
+    return _encoded(video, torch.cat(pieces)), cache, [len(piece) for piece in pieces]
+
+
+def _stored(processor: PVCProcessor, video: Video, part: slice) -> tuple[torch.Tensor, list[int]]:
+    """Pixels of a part of a video with equal neighbours stored once, and how many steps show each of them.
+
+    Slides and screen recordings stand still: the layers below the first temporal one then run once per picture.
+    """
+    frames, times = video.frames[part], video.timestamps[part]
+    fresh = [
+        index for index in range(len(frames)) if index == 0 or not np.array_equal(frames[index], frames[index - 1])
+    ]
+    kept = Video(frames if len(fresh) == len(frames) else frames[fresh], tuple(times[index] for index in fresh))
+    batch = processor.video_processor([kept], do_sample_frames=False, return_tensors="pt")
+    return batch["pixel_values_videos"], np.diff([*fresh, len(frames)]).tolist()
+
+
+def _encoded(video: Video, tokens: torch.Tensor) -> EncodedMedia:
+    """`(T, K, L)` tokens with the video's bookkeeping."""
     return EncodedMedia(
         "video",
         video.name,
-        torch.cat(pieces).flatten(0, 1),
+        tokens.flatten(0, 1),
         timestamps=tuple(video.timestamps),
-        steps=total,
+        steps=len(tokens),
         warnings=tuple(video.warnings),
     )
 
@@ -116,4 +150,4 @@ def placeholders(media: list[EncodedMedia]) -> dict[str, Any]:
     }
 
 
-__all__ = ["EncodedMedia", "encode_picture", "encode_video", "placeholders"]
+__all__ = ["EncodedMedia", "encode_frames", "encode_picture", "encode_video", "placeholders"]

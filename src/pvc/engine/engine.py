@@ -5,8 +5,10 @@ Leaves out conversations (`chat.py`). Called by `pvc.load`, the command line and
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,22 @@ import torch
 
 from pvc import media
 from pvc.checkpoint.loading import load_checkpoint
-from pvc.engine.chat import Chat
+from pvc.checkpoint.state_file import StateFile, is_state_path
+from pvc.engine.chat import Chat, listed
+from pvc.engine.costs import Rates, measure
 from pvc.engine.encode import EncodedMedia, encode_picture, encode_video
-from pvc.errors import UsageError
+from pvc.engine.plan import Plan, make_plan
+from pvc.engine.state import (
+    VisualState,
+    check_state,
+    continue_state,
+    encode_state,
+    file_digest,
+    fingerprint,
+    load_state,
+)
+from pvc.engine.stream import Stream
+from pvc.errors import MismatchError, UsageError
 from pvc.model.modeling import PVCForConditionalGeneration
 from pvc.processing.processor import PVCProcessor
 
@@ -29,6 +44,7 @@ class MediaOptions:
         frames, fps, times: how a video is sampled (a number of frames, frames per second, or seconds).
         image_steps: steps of a picture.
         max_tiles: most tiles a picture is cut into, its thumbnail not counted.
+        max_frames: most frames of a video, whichever way it is sampled: of more, so many are kept, evenly in time.
     """
 
     frames: int | None = None
@@ -36,15 +52,22 @@ class MediaOptions:
     times: tuple[float, ...] | None = None
     image_steps: int | None = None
     max_tiles: int | None = None
+    max_frames: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("frames", "image_steps", "max_tiles"):
+        for name in ("frames", "image_steps", "max_tiles", "max_frames"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}")
         given = [name for name in ("frames", "fps", "times") if getattr(self, name) is not None]
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given)} exclude each other")
+
+    @property
+    def of_pictures(self) -> dict[str, int]:
+        """Those that are the image processor's, under its names."""
+        named = {"image_steps": self.image_steps, "max_patches": self.max_tiles}
+        return {name: value for name, value in named.items() if value is not None}
 
     def sampling(self, default_frames: int) -> media.Sampling:
         if self.times is not None:
@@ -89,39 +112,133 @@ class Engine:
         """A new conversation, with a system message if one is given."""
         return Chat(self, system)
 
-    def open(self, source: Any, options: MediaOptions | None = None) -> media.Picture | media.Video:
+    def stream(self, **options: Any) -> Stream:
+        """A new live video; `options` are those of `pvc.engine.stream.Stream`: window, keep, bounded, total_steps."""
+        return Stream(self, **options)
+
+    def open(self, source: Any, options: MediaOptions | None = None) -> media.Picture | media.Video | VisualState:
         """Read one picture or video (a path, bytes, PIL picture, array, list of pictures) within the limits.
 
-        Videos are sampled as `options` say, also those in memory; a Picture or Video is taken as it is.
+        Videos are sampled as `options` say, also those in memory; a Picture or Video is taken as it is (but for
+        `max_frames`), and so is a visual state; a path that ends in .pvc is one.
         """
-        if isinstance(source, (media.Picture, media.Video)):
-            return source
         options = options or MediaOptions()
+        if isinstance(source, VisualState):
+            check_state(self, source)
+            return source
+        if isinstance(source, StateFile) or is_state_path(source):
+            return load_state(self, source)
+        if isinstance(source, (media.Picture, media.Video)):
+            return self._within(source, options.max_frames)
         side = int(dict(self.processor.video_processor.size)["height"])
         sampling = options.sampling(self.processor.video_processor.num_frames)
         opened = media.load(source, sampling=sampling, size=(side, side))
         in_memory = not isinstance(source, (str, bytes, bytearray)) and not hasattr(source, "__fspath__")
         if in_memory and isinstance(opened, media.Video):
-            return self.processor.video_processor.sampled(opened, sampling)
-        return opened
+            opened = self.processor.video_processor.sampled(opened, sampling)
+        return self._within(opened, options.max_frames)
+
+    def _within(self, opened: media.Picture | media.Video, frames: int | None) -> media.Picture | media.Video:
+        if frames is None or isinstance(opened, media.Picture) or len(opened.timestamps) <= frames:
+            return opened
+        return self.processor.video_processor.sampled(opened, media.Sampling(frames=frames))
 
     def encode(
-        self, items: Sequence[media.Picture | media.Video], options: MediaOptions | None = None
+        self,
+        items: Sequence[media.Picture | media.Video | VisualState],
+        options: MediaOptions | Sequence[MediaOptions] | None = None,
     ) -> list[EncodedMedia]:
-        """Visual tokens of opened media, each encoded once."""
-        options = options or MediaOptions()
-        chosen: dict[str, Any] = {}
-        if options.image_steps is not None:
-            chosen["image_steps"] = options.image_steps
-        if options.max_tiles is not None:
-            chosen["max_patches"] = options.max_tiles
+        """Visual tokens of opened media, each encoded once; those of a visual state are there already.
+
+        `options` are for all of them, or one for each.
+        """
         encoded = []
-        for item in items:
-            if isinstance(item, media.Picture):
+        for item, own in zip(items, self.options_of_each(options, len(items)), strict=True):
+            chosen = own.of_pictures
+            if isinstance(item, VisualState):
+                encoded.append(item.media)
+            elif isinstance(item, media.Picture):
                 encoded.append(encode_picture(self.model, self.processor, item, chosen))
             else:
                 encoded.append(encode_video(self.model, self.processor, item))
         return encoded
+
+    @staticmethod
+    def options_of_each(options: MediaOptions | Sequence[MediaOptions] | None, count: int) -> list[MediaOptions]:
+        """Options of `count` media, from one for all of them or one for each; raises MismatchError."""
+        if options is None or isinstance(options, MediaOptions):
+            return [options or MediaOptions()] * count
+        if len(options) != count:
+            raise MismatchError(f"there are options for {len(options)} media, but {count} media")
+        return list(options)
+
+    # Budgets
+
+    @cached_property
+    def rates(self) -> Rates:
+        """How fast this machine runs single layers of this model, measured once; see `costs.measure`."""
+        return measure(self.model, self.processor)
+
+    def plan(
+        self,
+        sources: Any,
+        *,
+        budget: int | None = None,
+        memory: int | None = None,
+        options: MediaOptions | None = None,
+    ) -> Plan:
+        """What to take of media, from their headers alone, so that they fit; and what encoding them will cost.
+
+        Args:
+            sources: one medium or several, as `open` takes them.
+            budget: most visual tokens of all of them together; None: no limit.
+            memory: most bytes at the peak of `encode`, in the memory of the model's device; the weights, the opened
+                media and the language model are not counted. None: no limit.
+            options: what would be taken without a limit; nothing gets more than this.
+
+        Returns:
+            A `Plan`. Open and encode with its `options`, or give them to a conversation as `media_options`.
+
+        Raises:
+            UsageError: not even one frame of every video and one tile and step of every picture fits.
+            MediaError, ForbiddenError: a file that would be refused.
+        """
+        return make_plan(self, listed(sources), options or MediaOptions(), budget, memory)
+
+    # Visual states: encoded once, kept, continued
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of what visual tokens come from (tower, compressor, their configuration), computed once."""
+        return fingerprint(self.model)
+
+    def encode_state(self, source: Any, options: MediaOptions | None = None) -> VisualState:
+        """Encode one picture or video to a `VisualState`, which can be saved, asked about and continued."""
+        opened = self.open(source, options)
+        if isinstance(opened, VisualState):
+            return opened
+        return encode_state(self, opened, (options or MediaOptions()).of_pictures, _digest_of(source))
+
+    def continue_state(self, state: VisualState, source: Any, options: MediaOptions | None = None) -> VisualState:
+        """`state` with the frames of another video after its own; they must be shown later than the ones it has.
+
+        Raises as `pvc.engine.state.continue_state` does.
+        """
+        opened = self.open(source, options)
+        if not isinstance(opened, media.Video):
+            raise UsageError(f"{state.name} is continued with the frames of a video, not with an {opened.kind}")
+        return continue_state(self, state, opened, _digest_of(source))
+
+    def load_state(self, path: str | Path) -> VisualState:
+        """Read a visual state from a file; refused where it is of another checkpoint or other settings."""
+        return load_state(self, path)
+
+
+def _digest_of(source: Any) -> str | None:
+    """SHA-256 of a file's bytes; None for values in memory."""
+    if isinstance(source, (bytes, bytearray)):
+        return hashlib.sha256(source).hexdigest()
+    return file_digest(source) if isinstance(source, str) or hasattr(source, "__fspath__") else None
 
 
 __all__ = ["Engine", "MediaOptions"]

@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 from tokenizers.decoders import DecodeStream
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import Cache, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
+from pvc.errors import UsageError
 from pvc.model.modeling import PVCForConditionalGeneration
 
 
@@ -66,6 +67,43 @@ class _Stop(StoppingCriteria):
         return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device)
 
 
+def sampling_options(max_new_tokens: int | None, temperature: float, top_p: float, seed: int | None) -> dict[str, Any]:
+    """What `generate` is told about drawing tokens; raises UsageError for values out of range."""
+    if max_new_tokens is not None and max_new_tokens < 1:
+        raise UsageError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
+    if not (temperature == 0 or 0.01 <= temperature <= 100):
+        raise UsageError(f"temperature must be 0 (always the likeliest token) or 0.01 to 100, not {temperature}")
+    if not 0 < top_p <= 1:
+        raise UsageError(f"top_p must be above 0 and at most 1, not {top_p}")
+    if seed is not None and not 0 <= seed < 2**32:
+        raise UsageError(f"seed must be 0 to 4294967295, not {seed}")
+    options: dict[str, Any] = {"do_sample": temperature > 0}
+    if temperature > 0:
+        options |= {"temperature": temperature, "top_p": top_p}
+    if max_new_tokens is not None:
+        options["max_new_tokens"] = max_new_tokens
+    return options
+
+
+def generation_inputs(model: PVCForConditionalGeneration, ids: list[int], cache: Cache) -> dict[str, Any]:
+    """What `generate` is told to go on from `cache`, which holds a beginning of `ids`."""
+    tensor = torch.tensor([ids], device=model.device)
+    defaults = model.generation_config
+    placeholder_ids = {model.config.image_token_id, model.config.video_token_id}
+    return {
+        # Whatever a checkpoint's defaults say: one sequence, and never a placeholder, which would ask for visual
+        # tokens that do not exist.
+        "num_beams": 1,
+        "num_return_sequences": 1,
+        "cache_implementation": None,
+        "suppress_tokens": sorted(placeholder_ids.union(defaults.suppress_tokens or ())),
+        "max_new_tokens": defaults.max_new_tokens or 512,
+        "input_ids": tensor,
+        "attention_mask": torch.ones_like(tensor),
+        "past_key_values": cache,
+    }
+
+
 def generate_text(
     model: PVCForConditionalGeneration, tokenizer: Any, inputs: dict[str, Any], generation: Generation
 ) -> Generator[str, None, None]:
@@ -108,4 +146,4 @@ def _join(thread: threading.Thread) -> None:
         raise interrupt
 
 
-__all__ = ["Generation", "generate_text"]
+__all__ = ["Generation", "generate_text", "generation_inputs", "sampling_options"]

@@ -7,6 +7,7 @@ F stored frames, S frame size, T steps, K tokens per frame, L language width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -29,18 +30,36 @@ class VisualFeatures:
     def encode_clips(self, pixel_values: torch.Tensor, **options: Any) -> tuple[list[torch.Tensor], PVCVisionOutput]:
         """`(F, 3, S, S)` frames to one `(T, K, L)` tensor of visual tokens per clip, and the tower's output.
 
-        `options` are those of `PVCVisionModel.forward`: `frames`, `steps`, `cache`, `use_cache`, `total_steps`.
+        `options` are those of `PVCVisionModel.forward`: `frames`, `steps`, `repeats`, `cache`, `use_cache`,
+        `total_steps`, `window`.
         """
         outputs = self.vision_tower(pixel_values.to(self.vision_tower.dtype), **options)
         tokens = self.multi_modal_projector(outputs.last_hidden_state, outputs.conditioning)
         return outputs.layout.split(tokens), outputs
 
     def encode_frames(
-        self, pixel_values: torch.Tensor, cache: TemporalCache | None = None, total_steps: int | None = None
+        self,
+        pixel_values: torch.Tensor,
+        cache: TemporalCache | None = None,
+        total_steps: int | None = None,
+        repeats: Sequence[int] | None = None,
+        window: int | None = None,
     ) -> tuple[torch.Tensor, TemporalCache]:
-        """The next `(T, 3, S, S)` frames of one video to `(T, K, L)` tokens, and the cache to go on with."""
+        """The next `(F, 3, S, S)` frames of one video to `(T, K, L)` tokens, and the cache to go on with.
+
+        `T` is `F`, or the sum of `repeats`: frames that are shown for several steps in a row. `window` takes the place
+        of the config's `temporal_window`, in this call and all that go on from it.
+        """
+        stored = len(pixel_values)
         tokens, outputs = self.encode_clips(
-            pixel_values, frames=[len(pixel_values)], cache=cache, use_cache=True, total_steps=total_steps
+            pixel_values,
+            frames=[stored],
+            steps=None if repeats is None else [sum(repeats)],
+            repeats=repeats,
+            cache=cache,
+            use_cache=True,
+            total_steps=total_steps,
+            window=window,
         )
         return tokens[0], outputs.cache
 

@@ -41,6 +41,7 @@ class ClipLayout:
         steps_of_clip: `(C,)` tuple, steps of every clip in this call.
         offset: steps that were encoded before this call.
         total_steps: steps of the whole clips where it is known in advance (for relative timesteps), else None.
+        window: steps that a step attends to, itself included; None for all before it.
     """
 
     groups: tuple[Group, ...]
@@ -50,6 +51,7 @@ class ClipLayout:
     num_frames: int
     offset: int = 0
     total_steps: int | None = None
+    window: int | None = None
 
     @classmethod
     def build(
@@ -57,14 +59,19 @@ class ClipLayout:
         frames: Sequence[int],
         steps: Sequence[int],
         *,
+        repeats: Sequence[int] | None = None,
         offset: int = 0,
         total_steps: int | None = None,
+        window: int | None = None,
     ) -> ClipLayout:
         """Lay out clips of `frames[c]` stored frames and `steps[c]` steps (one frame may serve many steps).
 
+        `repeats` has a number for every stored frame, the steps in a row that show it; by default 1, and all of its
+        steps for a clip of one frame.
+
         Raises:
-            MismatchError: the two lists differ in length, or a clip has neither one frame nor as many as steps.
-            UsageError: a clip without frames or steps.
+            MismatchError: the lists differ in length, or a clip's frames are shown for more or fewer steps than it has.
+            UsageError: a clip without frames or steps, or a frame that is never shown.
         """
         if len(frames) != len(steps):
             raise MismatchError(f"{len(frames)} clips have frames, but {len(steps)} have steps")
@@ -72,10 +79,11 @@ class ClipLayout:
         for clip, (count, length) in enumerate(zip(frames, steps, strict=True)):
             if count < 1 or length < 1:
                 raise UsageError(f"clip {clip} has {count} frames and {length} steps; both must be at least 1")
-            if count not in (1, length):
+            if repeats is None and count not in (1, length):
                 raise MismatchError(f"clip {clip} has {count} frames, but {length} steps")
             starts.append(position)
             position += count
+        shown = cls._shown(frames, steps, starts, repeats)
         by_length: dict[int, list[int]] = {}
         for clip, length in enumerate(steps):
             by_length.setdefault(length, []).append(clip)
@@ -84,10 +92,33 @@ class ClipLayout:
             groups.append(Group(row, length, len(members), tuple(members)))
             for step in range(length):
                 for clip in members:
-                    frame_of_row.append(starts[clip] + (step if frames[clip] > 1 else 0))
+                    frame_of_row.append(shown[clip][step])
                     step_of_row.append(offset + step)
             row += length * len(members)
-        return cls(tuple(groups), tuple(frame_of_row), tuple(step_of_row), tuple(steps), position, offset, total_steps)
+        rows = (tuple(frame_of_row), tuple(step_of_row))
+        return cls(tuple(groups), *rows, tuple(steps), position, offset, total_steps, window)
+
+    @staticmethod
+    def _shown(
+        frames: Sequence[int], steps: Sequence[int], starts: Sequence[int], repeats: Sequence[int] | None
+    ) -> list[list[int]]:
+        """For every clip, the stored frame behind each of its steps."""
+        if repeats is None:
+            each = [[length] if count == 1 else [1] * count for count, length in zip(frames, steps, strict=True)]
+        elif len(repeats) != sum(frames):
+            raise MismatchError(f"repeats has {len(repeats)} entries, but there are {sum(frames)} frames")
+        else:
+            each = [list(repeats[start : start + count]) for start, count in zip(starts, frames, strict=True)]
+        shown = []
+        for clip, (start, own) in enumerate(zip(starts, each, strict=True)):
+            if min(own) < 1:
+                raise UsageError(f"clip {clip} has a frame that is shown for {min(own)} steps; it must be at least 1")
+            if sum(own) != steps[clip]:
+                raise MismatchError(
+                    f"the frames of clip {clip} are shown for {sum(own)} steps, but it has {steps[clip]}"
+                )
+            shown.append([start + frame for frame, count in enumerate(own) for _ in range(count)])
+        return shown
 
     @property
     def num_rows(self) -> int:

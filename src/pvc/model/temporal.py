@@ -145,7 +145,6 @@ class PVCTemporalAttention(nn.Module):
         self.width = config.hidden_size
         self.num_heads = config.num_attention_heads
         self.head_dim = self.width // self.num_heads
-        self.window = config.temporal_window
         self.q_proj = nn.Linear(self.width, self.width)
         self.k_proj = nn.Linear(self.width, self.width)
         self.v_proj = nn.Linear(self.width, self.width)
@@ -165,9 +164,9 @@ class PVCTemporalAttention(nn.Module):
             q, k, v = (self._time_major(tensor, group) for tensor in (query, key, value))
             if past is not None:
                 k, v = torch.cat((past[0], k)), torch.cat((past[1], v))
-            outputs.append(self._attend(q, k, v).reshape(-1, *hidden.shape[1:]))
+            outputs.append(self._attend(q, k, v, layout.window).reshape(-1, *hidden.shape[1:]))
             if use_cache:
-                present = (keep_recent(k, self.window), keep_recent(v, self.window))
+                present = (keep_recent(k, layout.window), keep_recent(v, layout.window))
         attended = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
         return self.projection_layer(attended), present
 
@@ -176,7 +175,7 @@ class PVCTemporalAttention(nn.Module):
         """Rows of one group as `(T, C * N, D)`, a view."""
         return tensor[group.rows].view(group.steps, -1, tensor.shape[-1])
 
-    def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None) -> torch.Tensor:
         """`(T, C N, D)` queries over `(P + T, C N, D)` keys and values to `(T, C N, D)`."""
         steps, past = len(query), len(key) - len(query)
         heads = [
@@ -185,16 +184,16 @@ class PVCTemporalAttention(nn.Module):
         ]
         implementation = self.config._attn_implementation or "eager"
         flash = "flash" in implementation
-        windowed = self.window is not None and past + steps > self.window
+        windowed = window is not None and past + steps > window
         options: dict[str, Any] = {"is_causal": True}
         if flash:
             mask = None
             if windowed:
-                options["sliding_window"] = self.window
+                options["sliding_window"] = window
         elif implementation == "sdpa" and past == 0 and not windowed:
             mask = None  # the kernel's own causal mask: fewer reads, the same result
         else:
-            mask = causal_mask(steps, past, self.window, query.dtype, query.device)
+            mask = causal_mask(steps, past, window, query.dtype, query.device)
             options["is_causal"] = False
         attention = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
         pieces = []

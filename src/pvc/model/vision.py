@@ -168,9 +168,11 @@ class PVCVisionModel(PVCVisionPreTrainedModel):
         pixel_values: torch.Tensor,
         frames: Sequence[int] | None = None,
         steps: Sequence[int] | None = None,
+        repeats: Sequence[int] | None = None,
         cache: TemporalCache | None = None,
         use_cache: bool = False,
         total_steps: int | None = None,
+        window: int | None = None,
         **kwargs: Any,
     ) -> PVCVisionOutput:
         """Encode clips.
@@ -179,15 +181,18 @@ class PVCVisionModel(PVCVisionPreTrainedModel):
             pixel_values: `(F, 3, S, S)`, the stored frames of all clips, one clip after another.
             frames: stored frames of every clip, `C` numbers that sum to `F`; by default each frame is a clip.
             steps: steps of every clip; by default as many as it has frames. A clip of one frame may have more.
+            repeats: `F` numbers, the steps in a row that show each frame: equal neighbours of a video, stored once,
+                share the layers below the first temporal one as a static clip does.
             cache: what an earlier call returned for the same clips; their next steps are encoded.
             use_cache: return the cache after this call.
             total_steps: steps of the whole clips, needed to encode in pieces when timesteps are relative.
+            window: attend to so many steps, in place of the config's `temporal_window`.
 
         Raises:
             MismatchError: counts that do not agree, with both numbers.
             UsageError: clips of different lengths with a cache; relative timesteps in pieces without `total_steps`.
         """
-        layout = self._layout(len(pixel_values), frames, steps, cache, use_cache, total_steps)
+        layout = self._layout(len(pixel_values), frames, steps, repeats, cache, use_cache, total_steps, window)
         timesteps, index = timesteps_of(layout, self.config, pixel_values.device)
         conditioning = Conditioning(self.timestep_embedding(timesteps), index)
         hidden, presents = self.encoder(self.embeddings(pixel_values), conditioning, layout, cache, use_cache)
@@ -203,10 +208,15 @@ class PVCVisionModel(PVCVisionPreTrainedModel):
         stored: int,
         frames: Sequence[int] | None,
         steps: Sequence[int] | None,
+        repeats: Sequence[int] | None,
         cache: TemporalCache | None,
         use_cache: bool,
         total_steps: int | None,
+        window: int | None,
     ) -> ClipLayout:
+        window = self.config.temporal_window if window is None else window
+        if window is not None and window < 1:
+            raise UsageError(f"the temporal window must be at least 1, not {window}")
         frames = [1] * stored if frames is None else list(frames)
         steps = frames if steps is None else list(steps)
         if sum(frames) != stored:
@@ -216,7 +226,7 @@ class PVCVisionModel(PVCVisionPreTrainedModel):
             if len(set(steps)) != 1:
                 raise UsageError(f"clips encoded in pieces must have equally many steps per call, not {steps}")
             if cache is not None:
-                cache.check(len(frames), self.config.num_temporal_layers or 0, self.config.temporal_window, total_steps)
+                cache.check(len(frames), self.config.num_temporal_layers or 0, window, total_steps)
                 offset, total_steps = cache.steps, total_steps or cache.total_steps
         if self.config.timestep == "relative":
             if (offset or use_cache) and total_steps is None:
@@ -226,7 +236,7 @@ class PVCVisionModel(PVCVisionPreTrainedModel):
                 )
             if total_steps is not None and offset + max(steps) > total_steps:
                 raise MismatchError(f"step {offset + max(steps)} is encoded, but total_steps is {total_steps}")
-        return ClipLayout.build(frames, steps, offset=offset, total_steps=total_steps)
+        return ClipLayout.build(frames, steps, repeats=repeats, offset=offset, total_steps=total_steps, window=window)
 
     def _new_cache(self, presents: list[KeyValue], layout: ClipLayout) -> TemporalCache:
         return TemporalCache(
@@ -234,7 +244,7 @@ class PVCVisionModel(PVCVisionPreTrainedModel):
             values=tuple(value for _, value in presents),
             steps=layout.offset + layout.steps_of_clip[0],
             num_clips=layout.num_clips,
-            window=self.config.temporal_window,
+            window=layout.window,
             total_steps=layout.total_steps,
         )
 

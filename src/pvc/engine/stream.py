@@ -1,0 +1,358 @@
+"""Live video: every frame is encoded once, as it comes, and the language model has read it before anybody asks.
+
+A stream's memory is bounded. The tower remembers a window of steps; of the frames that the language model sees, the
+first ones, the latest ones and a thinned middle stay. When frames are let go, several go at once, and what stays is
+read anew from its visual tokens: no positions are stretched, and from then on the stream is, to the rounding, a
+conversation about exactly those frames at their times. Leaves out where frames come from (`pvc.cli.stream`).
+
+K tokens per frame, L language width.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import DynamicCache, set_seed
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from pvc.engine.chat import Answer
+from pvc.engine.generate import Generation, generate_text, generation_inputs, sampling_options
+from pvc.errors import MismatchError, UsageError
+from pvc.media import Video
+from pvc.model.cache import TemporalCache
+
+if TYPE_CHECKING:
+    from pvc.engine.engine import Engine
+
+WINDOW = 64  # steps, for checkpoints that were trained without a window of their own
+LONGEST_TIME = 9_999_999.9  # seconds, four months: what the text of a timestamp is bounded for
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Which frames of a stream the language model goes on seeing.
+
+    Attributes:
+        first: frames from the beginning.
+        middle: frames between, thinned out evenly in time.
+        recent: the latest frames.
+        batch: frames that are let go at once; until then so many more are kept. More make it rarer that what stays is
+            read anew.
+    """
+
+    first: int = 4
+    middle: int = 44
+    recent: int = 64
+    batch: int = 16
+
+    def __post_init__(self) -> None:
+        for name, least in (("first", 0), ("middle", 0), ("recent", 1), ("batch", 1)):
+            if getattr(self, name) < least:
+                raise UsageError(f"{name} must be at least {least}, not {getattr(self, name)}")
+
+    @property
+    def most(self) -> int:
+        """The most frames that are ever kept."""
+        return self.first + self.middle + self.recent + self.batch - 1
+
+    def chosen(self, times: list[float]) -> list[int]:
+        """Places of the frames that stay, of frames shown at `times`; all of them until there are `most` + 1.
+
+        In the middle, the frame goes whose going leaves the smallest gap in time (of equals the earlier), again and
+        again, which thins it out evenly whatever the rate was.
+        """
+        if len(times) <= self.most:
+            return list(range(len(times)))
+        places = list(range(len(times)))
+        while len(places) > self.first + self.middle + self.recent:
+            inner = range(self.first, len(places) - self.recent)
+            goes = min(inner, key=lambda place: (self._gap(times, places, place), place))
+            del places[goes]
+        return places
+
+    @staticmethod
+    def _gap(times: list[float], places: list[int], place: int) -> float:
+        before = times[places[place - 1]] if place else times[places[place]]
+        return times[places[place + 1]] - before
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A frame that the language model sees: when it was shown, its visual tokens `(K, L)`, and its ids."""
+
+    time: float
+    tokens: torch.Tensor
+    ids: list[int]
+
+
+class Stream:
+    """A live video and what is asked about it. It belongs to one thread.
+
+    Attributes:
+        pushed: frames that were pushed.
+        last: the last `Answer`.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        window: int | None = None,
+        keep: Keep | None = None,
+        bounded: bool = True,
+        total_steps: int | None = None,
+        system: str | None = None,
+    ) -> None:
+        """Begin a stream.
+
+        Args:
+            window: steps that the tower remembers; by default the checkpoint's own, else 64.
+            keep: which frames the language model goes on seeing.
+            bounded: False keeps everything, in the tower (unless a window is given) and in the language model.
+            total_steps: frames that the whole stream will have; needed where timesteps are relative, and only there.
+            system: a system message.
+
+        Raises:
+            UsageError: a checkpoint with relative timesteps without `total_steps`, or more frames kept than the
+                language model has positions for.
+        """
+        vision = engine.model.config.vision_config
+        if vision.timestep == "relative" and total_steps is None:
+            raise UsageError(
+                "this checkpoint was trained with relative timesteps (step / total): a stream needs total_steps, the "
+                "number of frames that it will have"
+            )
+        own = vision.temporal_window
+        self.engine = engine
+        self.window = window if window is not None else own if own is not None or not bounded else WINDOW
+        self.keep = (keep or Keep()) if bounded else None
+        self.total_steps = total_steps
+        self.pushed = 0
+        self.last: Answer | None = None
+        self._messages = [{"role": "system", "content": system}] if system else []
+        self._temporal: TemporalCache | None = None
+        self._frames: list[_Frame] = []
+        self._cache: DynamicCache | None = None
+        self._ids: list[int] = []  # what the language model has read
+        self._answering = False
+        self._before = self._around(0.0, "x")[0]
+        if self.keep is not None:
+            self._check_positions(self.keep)
+
+    # What is kept
+
+    @property
+    def timestamps(self) -> tuple[float, ...]:
+        """Seconds of the frames that the language model sees."""
+        return tuple(frame.time for frame in self._frames)
+
+    @property
+    def tokens(self) -> torch.Tensor:
+        """Visual tokens of those frames, `(frames, K, L)`."""
+        return torch.stack([frame.tokens for frame in self._frames])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the stream holds: the tower's memory, visual tokens, and the language model's keys and values."""
+        held = 0 if self._temporal is None else self._temporal.nbytes
+        held += sum(frame.tokens.numel() * frame.tokens.element_size() for frame in self._frames)
+        return held + len(self._ids) * self._bytes_per_position
+
+    @property
+    def max_nbytes(self) -> int | None:
+        """The most that `nbytes` ever becomes between calls; None for a stream that is not bounded.
+
+        An answer holds its own question's and answer's positions besides, while it is made.
+        """
+        if self.keep is None or self.window is None:
+            return None
+        config = self.engine.model.config
+        vision = config.vision_config
+        size = self.engine.model.dtype.itemsize
+        positions = 1 + (vision.image_size[0] // vision.patch_size[0]) ** 2
+        layers = vision.num_temporal_layers or 0
+        temporal = 2 * layers * max(0, self.window - 1) * positions * vision.hidden_size * size
+        tokens = self.keep.most * config.tokens_per_frame * config.text_config.hidden_size * size
+        return temporal + tokens + self._most_positions(self.keep) * self._bytes_per_position
+
+    @property
+    def _bytes_per_position(self) -> int:
+        text = self.engine.model.config.text_config
+        head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+        return 2 * text.num_hidden_layers * heads * head * self.engine.model.dtype.itemsize
+
+    def _most_positions(self, keep: Keep) -> int:
+        """Positions of the most frames, were every byte of their times a token of its own."""
+        processor = self.engine.processor
+        text = f"\n{processor.frame_text(LONGEST_TIME)}"
+        for control in (processor.video_token, processor.start_image_token, processor.end_image_token):
+            text = text.replace(control, "")
+        return len(self._before) + keep.most * (len(text.encode()) + 2 + processor.tokens_per_frame)
+
+    def _check_positions(self, keep: Keep) -> None:
+        limit = getattr(self.engine.model.config.text_config, "max_position_embeddings", None)
+        needed = self._most_positions(keep) + (self.engine.model.generation_config.max_new_tokens or 512)
+        if limit is not None and needed > limit:
+            raise UsageError(
+                f"keeping {keep.most} frames takes up to {needed} positions with the answer, and the language model "
+                f"has {limit}; keep fewer (first, middle, recent, batch)"
+            )
+
+    # Frames
+
+    @torch.inference_mode()
+    def push(self, frame: Any, timestamp: float) -> None:
+        """Take the next frame: a PIL picture or an array `(H, W, 3)`, shown at `timestamp` seconds.
+
+        Raises:
+            MismatchError: a time that is not later than the last one's, or more frames than `total_steps`.
+            UsageError: no picture, a time that is no time, or an answer that is still being generated.
+        """
+        self._refuse_while_answering()
+        if self._frames and timestamp <= self._frames[-1].time:
+            raise MismatchError(
+                f"a frame at {timestamp:g} s after one at {self._frames[-1].time:g} s: times must increase"
+            )
+        if timestamp > LONGEST_TIME:
+            raise UsageError(f"a time of {timestamp:g} s; a stream counts its seconds up to {LONGEST_TIME:g}")
+        # A still picture as it is; arrays and PIL pictures are checked and made RGB there.
+        video = Video.from_frames([frame], timestamps=[timestamp])
+        batch = self.engine.processor.video_processor([video], do_sample_frames=False, return_tensors="pt")
+        model = self.engine.model
+        tokens, temporal = model.model.encode_frames(
+            batch["pixel_values_videos"].to(model.device), self._temporal, self.total_steps, window=self.window
+        )
+        ids = self._ids_of(timestamp, first=not self._frames)
+        self._temporal = temporal
+        self.pushed += 1
+        self._frames.append(_Frame(timestamp, tokens[0].clone(), ids))
+        kept = self.keep.chosen([known.time for known in self._frames]) if self.keep else range(len(self._frames))
+        if len(kept) < len(self._frames):
+            self._frames = [self._frames[place] for place in kept]
+            self._forget()
+            self._read(self._frames)
+        elif self._cache is None:  # the first frame, or an answer that could not be taken back
+            self._read(self._frames)
+        else:
+            self._read(self._frames[-1:])
+
+    def _forget(self) -> None:
+        self._cache, self._ids = None, []
+
+    def _read(self, frames: list[_Frame]) -> None:
+        """Let the language model read `frames` after what it has read."""
+        model = self.engine.model
+        fresh = [token for number, frame in enumerate(frames) for token in self._ids_in(frame, number)]
+        if self._cache is None:
+            self._cache = DynamicCache(config=model.config.text_config)
+        features = BaseModelOutputWithPooling(pooler_output=[frame.tokens for frame in frames])
+        model.model(
+            input_ids=torch.tensor([fresh], device=model.device),
+            past_key_values=self._cache,
+            mm_encoder_outputs={"video": features},
+            use_cache=True,
+        )
+        self._ids += fresh
+
+    def _ids_in(self, frame: _Frame, number: int) -> list[int]:
+        """A frame's ids where it stands: whatever comes first brings what stands before all frames."""
+        return self._ids_of(frame.time, first=True) if number == 0 and not self._ids else frame.ids
+
+    # The prompt, in pieces that stand between control tokens, so that pieces and whole are tokenized alike
+
+    def _around(self, timestamp: float, question: str) -> tuple[list[int], list[int]]:
+        """Ids of a conversation about one frame: up to the end of the frame, and after it."""
+        content = [{"type": "video", "video": "<stream>"}, {"type": "text", "text": question}]
+        messages = [*self._messages, {"role": "user", "content": content}]
+        processor = self.engine.processor
+        ids = processor.encode_chat(messages, {"timestamps": [[timestamp]]}).ids
+        end = processor.tokenizer.convert_tokens_to_ids(processor.end_image_token)
+        place = ids.index(end) + 1
+        return ids[:place], ids[place:]
+
+    def _ids_of(self, timestamp: float, first: bool) -> list[int]:
+        if first:
+            return self._around(timestamp, "x")[0]
+        processor = self.engine.processor
+        return list(processor.tokenizer(f"\n{processor.frame_text(timestamp)}", add_special_tokens=False)["input_ids"])
+
+    # Questions
+
+    def ask(self, question: str, **options: Any) -> Answer:
+        """Ask about what has been seen so far, and wait for the whole answer; `options` as for `answer`."""
+        for _ in self.answer(question, **options):
+            pass
+        assert self.last is not None
+        return self.last
+
+    def answer(
+        self,
+        question: str,
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+    ) -> Generator[str, None, None]:
+        """Ask, and yield the answer's text as it is generated. The stream stays as it was: nothing asked is remembered.
+
+        Raises:
+            UsageError: an empty question, no frame yet, options out of range, or an answer still being generated.
+        """
+        if not question or not question.strip():
+            raise UsageError("the question is empty")
+        if not self._frames:
+            raise UsageError("the stream has no frame yet")
+        self._refuse_while_answering()
+        return self._answer(question, sampling_options(max_new_tokens, temperature, top_p, seed), seed)
+
+    def _answer(self, question: str, sampling: dict[str, Any], seed: int | None) -> Generator[str, None, None]:
+        self._refuse_while_answering()
+        if self._cache is None:
+            with torch.inference_mode():
+                self._read(self._frames)
+        assert self._cache is not None
+        read = len(self._ids)
+        ids = [*self._ids, *self._around(self._frames[0].time, question)[1]]
+        inputs = generation_inputs(self.engine.model, ids, self._cache) | sampling
+        generation = Generation()
+        answer = Answer(prompt_tokens=len(ids), reused_tokens=read)
+        self._answering = True
+        if seed is not None:
+            set_seed(seed)
+        started = time.perf_counter()
+        try:
+            with closing(
+                generate_text(self.engine.model, self.engine.processor.tokenizer, inputs, generation)
+            ) as pieces:
+                for piece in pieces:
+                    answer.text += piece
+                    yield piece
+        finally:
+            self._answering = False
+            self._take_back(read)
+            answer.completion_tokens = len(generation.tokens)
+            answer.timing = {"prefill_s": generation.prefill_s, "generate_s": generation.generate_s}
+            answer.timing["total_s"] = time.perf_counter() - started
+            self.last = answer
+
+    def _take_back(self, read: int) -> None:
+        """Cut the language model's memory back to the frames."""
+        assert self._cache is not None
+        try:
+            self._cache.crop(read - self._cache.get_seq_length())
+        except (RuntimeError, ValueError, NotImplementedError):
+            self._forget()  # a cache that cannot be cut: the frames are read anew from their visual tokens
+
+    def _refuse_while_answering(self) -> None:
+        if self._answering:
+            raise UsageError("this stream is still answering: read the answer to its end, or close it, first")
+
+
+__all__ = ["Keep", "Stream"]
