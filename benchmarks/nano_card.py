@@ -42,7 +42,9 @@ def table(rows: Sequence[dict[str, Any]], columns: dict[str, dict[str, Any]], ta
 
 
 def figures(rows: list[dict[str, Any]]) -> list[str]:
-    """All tables: levels, steps of a picture, what else is held out."""
+    """All tables: levels, steps of a picture, pictures in tiles, what else is held out."""
+    zoomed = [row for row in rows if row.get("zoom", 1) != 1]
+    rows = [row for row in rows if row.get("zoom", 1) == 1]
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     test: dict[str, Any] = {"split": "test", "image_steps": None}
     levels = {f"level {level}": {**test, "level": level} for level in (1, 2, 3, 4)}
@@ -56,6 +58,10 @@ def figures(rows: list[dict[str, Any]]) -> list[str]:
             columns = {f"{n} step{'s'[: n > 1]}": {"image_steps": n, "split": "test", "level": level} for n in stepped}
             columns["4 steps"] = {**test, "level": level}
             lines += ["", f"Level {level}:", "", *table([r for r in rows if r["task"] in has], columns, tasks)]
+    if zoomed:
+        lines += ["", "The same kind of pictures drawn at 128 x 128 px and cut into four tiles and a thumbnail:", ""]
+        columns = {f"level {level}": {"level": level, "split": "test"} for level in (1, 2, 3)}
+        lines += table(zoomed, columns, list(dict.fromkeys(row["task"] for row in zoomed)))
     for split, what in (("fonts", "fonts"), ("colours", "colours"), ("layouts", "layouts")):
         has = {row["task"] for row in rows if row["split"] == split}
         if not has:

@@ -95,3 +95,16 @@ def test_a_record_is_replaced_row_by_row():
         ("page", None, 0.4),
     ]
     assert all("wrong" not in r for r in after)
+
+
+def test_zoomed_pictures_are_measured_in_tiles_and_recorded_beside_the_others(checkpoint):
+    engine = pvc.load(checkpoint, device="cpu")
+    small, large = Held().samples("count", 0, 2, 32), Held(zoom=2).samples("count", 0, 2, 32)
+    assert [sample.media[0].frames.shape[1] for sample in (*small, *large)] == [32, 32, 64, 64]
+    assert [sample.answer for sample in small] == [sample.answer for sample in large]
+    (row,) = measure(engine, tasks=["count"], count=2, held=Held(zoom=2), threads=1)
+    (plain,) = measure(engine, tasks=["count"], count=2, threads=1)
+    assert row["zoom"] == 2
+    assert "zoom" not in plain
+    assert recorded([row], [plain]) == [row, {key: plain[key] for key in plain if key != "wrong"}]
+    assert len(recorded([plain], [plain])) == 1

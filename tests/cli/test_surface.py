@@ -7,6 +7,7 @@ from pvc.cli.main import app
 SURFACE = {
     "ablate": ["--arm", "--dry-run", "--out", "--report-only", "--seed", "--study", "--threads", "--work"],
     "ask": [
+        "--budget",
         "--device",
         "--fps",
         "--frames",
@@ -18,6 +19,19 @@ SURFACE = {
         "--seed",
         "--temperature",
         "--times",
+    ],
+    "bench": [
+        "--device",
+        "--dtype",
+        "--frames",
+        "--image-steps",
+        "--max-tiles",
+        "--model",
+        "--out",
+        "--repeats",
+        "--threads",
+        "--tokens",
+        "--way",
     ],
     "encode": [
         "--append",
@@ -43,6 +57,7 @@ SURFACE = {
         "--split",
         "--task",
         "--threads",
+        "--zoom",
     ],
     "info": ["--json"],
     "synth": [

@@ -20,6 +20,9 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Held-out samples: test, fonts, colours or layouts.")] = "test",
     level: Annotated[list[int] | None, typer.Option(help="Only this difficulty, 1 to 4; may be repeated.")] = None,
     image_steps: Annotated[int | None, typer.Option(min=1, help="Steps of pictures.")] = None,
+    zoom: Annotated[
+        int, typer.Option(min=1, max=4, help="Pictures of so many times a tile's side; they are cut into tiles.")
+    ] = 1,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
     record: Annotated[bool, typer.Option("--record", help="Write the result into the model's training.json.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="CPU cores to use.")] = 2,
@@ -37,7 +40,7 @@ def evaluate(
         engine,
         tasks=task or (list(stages[-1]["tasks"]) if stages else None),
         count=count,
-        held=Held(cast(Split, split), seed),
+        held=Held(cast(Split, split), seed, zoom=zoom),
         levels=level or (None,),
         image_steps=image_steps,
         threads=threads,
@@ -63,7 +66,7 @@ def recorded(before: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[d
     """What a model's record says after a measurement: new rows take the place of those about the same."""
 
     def key(row: dict[str, Any]) -> tuple[Any, ...]:
-        return row["task"], row["level"], row["split"], row["image_steps"]
+        return row["task"], row["level"], row["split"], row["image_steps"], row.get("zoom", 1)
 
     new = {key(row) for row in rows}
     kept = [{name: value for name, value in row.items() if name != "wrong"} for row in rows]

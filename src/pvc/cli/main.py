@@ -16,6 +16,7 @@ import typer
 import pvc
 from pvc.cli.ablate import ablate
 from pvc.cli.ask import ask
+from pvc.cli.bench import bench
 from pvc.cli.encode import encode
 from pvc.cli.evaluate import evaluate
 from pvc.cli.info import info
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 app.command()(ablate)
 app.command()(ask)
+app.command()(bench)
 app.command()(encode)
 app.command()(info)
 app.command("eval")(evaluate)

@@ -8,6 +8,7 @@ K tokens per frame and step, L language width.
 from __future__ import annotations
 
 import itertools
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +38,7 @@ class EncodedMedia:
         timestamps: seconds of every frame; empty for an image.
         tiles, steps: of an image; 1 and the number of frames for a video.
         warnings: what the reader had to say.
+        prepare_s: seconds of the encoding in which frames were made pixels for the tower.
         serial: a number no other encoded media of this process has; two media with equal placeholders are told
             apart by it.
     """
@@ -48,6 +50,7 @@ class EncodedMedia:
     tiles: int = 1
     steps: int = 1
     warnings: tuple[str, ...] = ()
+    prepare_s: float = 0.0
     serial: int = field(default_factory=lambda: next(_serial))
 
     def describe(self) -> dict[str, Any]:
@@ -69,7 +72,9 @@ def encode_picture(
     model: PVCForConditionalGeneration, processor: PVCProcessor, picture: Picture, options: dict[str, Any]
 ) -> EncodedMedia:
     """Visual tokens of one picture; `options` are the image processor's (`image_steps`, `max_patches`)."""
+    started = time.perf_counter()
     batch = processor.image_processor([picture.image], return_tensors="pt", **options)
+    prepare_s = time.perf_counter() - started
     pixels = batch["pixel_values"]
     steps = steps_of_tiles(batch["image_steps"], [len(pixels)], model.config)[0]
     tiles = []
@@ -78,7 +83,15 @@ def encode_picture(
         clips, _ = model.model.encode_clips(chunk, steps=[steps] * len(chunk))
         tiles += clips
     tokens = torch.stack(tiles, dim=1).flatten(0, 2)  # (steps, tiles, K, L), step-major
-    return EncodedMedia("image", picture.name, tokens, tiles=len(pixels), steps=steps, warnings=tuple(picture.warnings))
+    return EncodedMedia(
+        "image",
+        picture.name,
+        tokens,
+        tiles=len(pixels),
+        steps=steps,
+        warnings=tuple(picture.warnings),
+        prepare_s=prepare_s,
+    )
 
 
 @torch.inference_mode()
@@ -87,9 +100,11 @@ def encode_video(model: PVCForConditionalGeneration, processor: PVCProcessor, vi
     total = len(video.timestamps)
     if total > FRAMES_PER_CHUNK:
         return encode_frames(model, processor, video, None, total)[0]
+    started = time.perf_counter()
     pixels, repeats = _stored(processor, video, slice(0, total))
+    prepare_s = time.perf_counter() - started
     clips, _ = model.model.encode_clips(pixels.to(model.device), frames=[len(pixels)], steps=[total], repeats=repeats)
-    return _encoded(video, clips[0])
+    return _encoded(video, clips[0], prepare_s)
 
 
 @torch.inference_mode()
@@ -105,13 +120,16 @@ def encode_frames(
     Only one chunk's frames are pixels at a time; with a temporal window the cache does not grow either.
     """
     pieces: list[torch.Tensor] = []
+    prepare_s = 0.0
     for start in range(0, len(video.timestamps), FRAMES_PER_CHUNK):
+        started = time.perf_counter()
         pixels, repeats = _stored(processor, video, slice(start, start + FRAMES_PER_CHUNK))
+        prepare_s += time.perf_counter() - started
         window = None if cache is None else cache.window  # a stream's state may have one of its own
         tokens, cache = model.model.encode_frames(pixels.to(model.device), cache, total_steps, repeats, window)
         pieces.append(tokens)
     assert cache is not None  # a video has at least one frame
-    return _encoded(video, torch.cat(pieces)), cache, [len(piece) for piece in pieces]
+    return _encoded(video, torch.cat(pieces), prepare_s), cache, [len(piece) for piece in pieces]
 
 
 def _stored(processor: PVCProcessor, video: Video, part: slice) -> tuple[torch.Tensor, list[int]]:
@@ -128,7 +146,7 @@ def _stored(processor: PVCProcessor, video: Video, part: slice) -> tuple[torch.T
     return batch["pixel_values_videos"], np.diff([*fresh, len(frames)]).tolist()
 
 
-def _encoded(video: Video, tokens: torch.Tensor) -> EncodedMedia:
+def _encoded(video: Video, tokens: torch.Tensor, prepare_s: float) -> EncodedMedia:
     """`(T, K, L)` tokens with the video's bookkeeping."""
     return EncodedMedia(
         "video",
@@ -137,6 +155,7 @@ def _encoded(video: Video, tokens: torch.Tensor) -> EncodedMedia:
         timestamps=tuple(video.timestamps),
         steps=len(tokens),
         warnings=tuple(video.warnings),
+        prepare_s=prepare_s,
     )
 
 

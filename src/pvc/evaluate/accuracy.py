@@ -27,7 +27,8 @@ SHOWN = 5  # wrong answers kept to be looked at
 class Held:
     """Which held-out samples: their split, seed, level, frames of clips and tiles of pictures (None: as drawn).
 
-    `levels`: instead of one level, these in turn.
+    `levels`: instead of one level, these in turn. `zoom`: pictures with so many times the tower's pixels a side, which
+    are cut into tiles.
     """
 
     split: Split = "test"
@@ -36,13 +37,15 @@ class Held:
     levels: tuple[int, ...] | None = None
     frames: int | None = None
     tiles: int = 1
+    zoom: int = 1
     change: Callable[[Sample], Sample] | None = None  # applied to every sample, for example to drop frames
 
     def samples(self, task: str, start: int, stop: int, size: int) -> list[Sample]:
         """Samples `start` to `stop` of a task at `size` pixels."""
         options: dict[str, Any] = {} if self.tiles == 1 else {"tiles": self.tiles}
         frames = self.frames if TASKS[task].kind == "video" else None
-        options.update(size=size, split=self.split, frames=frames)
+        zoom = self.zoom if TASKS[task].kind == "image" else 1
+        options.update(size=size * zoom, split=self.split, frames=frames)
         samples = [
             make(task, self.seed * 1_000_003 + index, level=self._level(index), **options)
             for index in range(start, stop)
@@ -147,7 +150,7 @@ def measure(
     threads: int | None = 2,
     report: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, Any]]:
-    """Rows, one per task and level: `task`, `level`, `split`, `image_steps`, and what `Score.row` says.
+    """Rows, one per task and level: `task`, `level`, `split`, `image_steps`, `zoom` unless it is 1, and `Score.row`.
 
     `levels`: of difficulty; None draws them as training does without being told. `image_steps`: None for the model's
     own. `threads` is the number of cores (None: as it is set).
@@ -166,6 +169,8 @@ def measure(
         for level in levels:
             total = score(engine, task, count, replace(held, level=level), image_steps)
             about = {"task": task, "level": level, "split": held.split, "image_steps": image_steps}
+            if held.zoom != 1:
+                about["zoom"] = held.zoom
             rows.append({**about, **total.row()})
             report(f"{task}{'' if level is None else f', level {level}'}: {total.right}/{count}")
     return rows
