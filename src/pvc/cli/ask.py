@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ import typer
 from pvc import media as pvc_media
 from pvc.checkpoint.files import CheckpointFiles
 from pvc.cli.batch import answer_rows, rows_file
+from pvc.cli.budget import check_headers, open_planned, spending_of
 from pvc.cli.files import open_one, refuse_for_states, sampling_of
 from pvc.cli.progress import status
 from pvc.errors import ForbiddenError, MediaError, UsageError
@@ -23,6 +25,7 @@ from pvc.processing.rows import read_rows
 
 if TYPE_CHECKING:
     from pvc.engine.engine import Engine, MediaOptions
+    from pvc.engine.plan import Plan
 
 _PICTURES = ".png .jpg .jpeg .webp .gif .bmp .tif .tiff .ico .jp2 .svg .heic .heif .avif .jxl .psd"
 _VIDEOS = (
@@ -85,6 +88,12 @@ def ask(
     times: Annotated[str | None, typer.Option(help="Take the frames shown at these seconds, e.g. 0.5,2,10.")] = None,
     image_steps: Annotated[int | None, typer.Option(min=1, help="Steps of a picture; more see more detail.")] = None,
     max_tiles: Annotated[int | None, typer.Option(min=1, help="Most tiles a large picture is cut into.")] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOKENS", help="Most visual tokens of all media (512), most memory to encode them (2GB), or both."
+        ),
+    ] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")] = None,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is deterministic.")] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Makes sampling (temperature > 0) repeatable.")] = None,
@@ -97,11 +106,15 @@ def ask(
     rows = read_rows(conversations) if conversations else []
     if json_output and question is None and not rows:
         raise UsageError("--json needs a question")
-    refuse_for_states(paths, frames=frames, fps=fps, times=times, image_steps=image_steps, max_tiles=max_tiles)
+    chosen = {"frames": frames, "fps": fps, "times": times, "image_steps": image_steps, "max_tiles": max_tiles}
+    refuse_for_states(paths, **chosen, budget=budget)
+    spending = spending_of(budget)
+    if spending is not None and (question is None or rows):
+        raise UsageError("--budget is for the media of one question")
     settings = CheckpointFiles(model).media_settings
     sampling = sampling_of(frames or settings.num_frames, fps, times)
     with status("opening media"):
-        opened, decode_s = _open([] if rows else paths, sampling, settings.image_size)
+        opened, decode_s = _open([] if rows else paths, sampling, settings.image_size, headers=spending is not None)
     with status("loading the model"):
         from pvc.engine.engine import Engine, MediaOptions
 
@@ -116,24 +129,29 @@ def ask(
 
         converse(engine, opened, media_options, sampling, said)
         return
-    _answer_once(engine, opened, question, media_options, said, json_output, decode_s)
+    plan: Plan | None = None
+    if spending is not None:
+        plan, opened, decode_s = open_planned(engine, paths, spending, media_options, sampling, frames)
+    options = media_options if plan is None else plan.options
+    _answer_once(engine, opened, question, options, said, json_output, decode_s, plan)
 
 
 def _answer_once(
     engine: Engine,
     opened: list[Any],
     question: str,
-    media_options: MediaOptions,
+    options: MediaOptions | Sequence[MediaOptions],
     said: dict[str, Any],
     json_output: bool,
     decode_s: float,
+    plan: Plan | None,
 ) -> None:
     chat = engine.chat()
     for item in opened:
         for warning in item.warnings:
             print(f"pvc: warning: {item.name}: {warning}", file=sys.stderr)
     with status("encoding"):
-        chat.add(opened, media_options)
+        chat.add(opened, options)
     for piece in chat.stream(question, **said):
         if not json_output:
             print(piece, end="", flush=True)
@@ -143,10 +161,16 @@ def _answer_once(
     assert chat.last is not None
     described = chat.last.describe(engine.name)
     described["timing"]["decode_s"] = round(described["timing"]["decode_s"] + decode_s, 4)
+    if plan is not None:
+        described["plan"] = plan.describe()
     print(json.dumps(described, ensure_ascii=False))
 
 
-def _open(paths: list[str], sampling: pvc_media.Sampling, side: int) -> tuple[list[Any], float]:
+def _open(paths: list[str], sampling: pvc_media.Sampling, side: int, headers: bool) -> tuple[list[Any], float]:
+    """The media and the seconds that took; with `headers` they are only looked at, to be opened by a plan."""
+    if headers:
+        check_headers(paths, sampling)
+        return [], 0.0
     started = time.perf_counter()
     opened = [open_one(path, sampling, side) for path in paths]
     return opened, time.perf_counter() - started

@@ -20,6 +20,7 @@ from pvc.cli.bench import bench
 from pvc.cli.encode import encode
 from pvc.cli.evaluate import evaluate
 from pvc.cli.info import info
+from pvc.cli.stream import stream
 from pvc.cli.synth import synth
 from pvc.cli.train import train
 from pvc.errors import PVCError
@@ -38,6 +39,7 @@ app.command()(bench)
 app.command()(encode)
 app.command()(info)
 app.command("eval")(evaluate)
+app.command()(stream)
 app.command()(synth)
 app.command()(train)
 
@@ -61,9 +63,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the program; returns the exit code. `--debug` (anywhere) shows tracebacks."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # an answer may hold what the terminal cannot show
+    for output in (sys.stdout, sys.stderr):
+        if isinstance(output, io.TextIOWrapper):
+            output.reconfigure(errors="backslashreplace")  # an answer may hold what the terminal cannot show
     if not debug:
         warnings.simplefilter("ignore")
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

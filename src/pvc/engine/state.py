@@ -97,6 +97,7 @@ class VisualState:
         if cache is not None:
             for part, kept in (("keys", cache.keys), ("values", cache.values)):
                 tensors |= {f"cache.{part}.{layer}": tensor.cpu().contiguous() for layer, tensor in enumerate(kept)}
+        path.parent.mkdir(parents=True, exist_ok=True)
         staging = path.with_name(f"{path.name}.part")
         save_file(tensors, staging, metadata={KEY: json.dumps(self._manifest(cache))})
         with staging.open("rb") as written:

@@ -254,7 +254,7 @@ class Stream:
         features = BaseModelOutputWithPooling(pooler_output=[frame.tokens for frame in frames])
         model.model(
             input_ids=torch.tensor([fresh], device=model.device),
-            past_key_values=self._cache,
+            cache=self._cache,
             mm_encoder_outputs={"video": features},
             use_cache=True,
         )

@@ -1,14 +1,9 @@
 """What an answer costs, phase by phase, beside two other ways with the same weights.
 
-`pvc`: this library. `published`: the way of the published code - as many copies of a picture as it has steps through
-the whole tower, a video at once, and everything anew with every question. `base`: InternVL's recipe - ratio 1/2, one
-step, no temporal layers; its compressor has another shape and so random weights, which costs the same and answers
-nonsense.
-
-Every way answers with the same number of tokens; repeats are interleaved, so that a noisy machine hits all alike.
-Called by `pvc bench`. Leaves out drawing (`cost_report.py`).
-
-K tokens per frame and step, S frame size.
+`pvc`: this library. `published`: copies of a picture through the whole tower, a video at once, everything anew with
+every question. `base`: InternVL's recipe; its compressor has another shape and so random weights, which cost the same.
+Repeats are interleaved, so that a noisy machine hits all alike. Called by `pvc bench`. Leaves out drawing
+(`cost_report.py`).
 """
 
 from __future__ import annotations
@@ -128,8 +123,7 @@ def once(engine: Engine, way: str, path: Path, options: MediaOptions, tokens: in
     encode_s = time.perf_counter() - decoded
     chat = engine.chat()
     chat._pending = [encoded]
-    said = {"max_new_tokens": tokens}
-    first = chat.ask(QUESTION, **said)
+    first = chat.ask(QUESTION, max_new_tokens=tokens)
     cost = Cost(path.name, way, len(encoded.tokens))
     cost.seconds = {
         "decode": decoded - started,
@@ -143,7 +137,7 @@ def once(engine: Engine, way: str, path: Path, options: MediaOptions, tokens: in
         _encode(engine, way, opened, options)
         chat._forget_cache()
     spent = time.perf_counter() - again
-    second = chat.ask(SECOND, **said)
+    second = chat.ask(SECOND, max_new_tokens=tokens)
     return cost, spent + second.timing["prefill_s"]
 
 

@@ -22,6 +22,7 @@ from pvc.errors import MediaError
 
 from .limits import Deadline, Limits
 from .mp4 import check_index
+from .seeking import PacketIndex
 from .source import Source
 
 AV_ERRORS = (
@@ -117,8 +118,14 @@ def pick_stream(container: InputContainer, name: str, limits: Limits) -> VideoSt
     return best
 
 
-def read_timeline(source: Source, container: InputContainer, stream: VideoStream, limits: Limits) -> Timeline:
-    """Walk all packets of `stream` once and collect their presentation times.
+def read_timeline(
+    source: Source,
+    container: InputContainer,
+    stream: VideoStream,
+    limits: Limits,
+    index: PacketIndex | None = None,
+) -> Timeline:
+    """Walk all packets of `stream` once and collect their presentation times; `index` takes note of each.
 
     Raises MediaError `no_video_frames` when there are no packets, `corrupt_media` when they have no times,
     `too_many_frames` beyond `limits.max_source_frames`.
@@ -135,6 +142,8 @@ def read_timeline(source: Source, container: InputContainer, stream: VideoStream
                 raise MediaError(f"{source.name}: more than {limits.max_source_frames} packets", code="too_many_frames")
             if packets % 1024 == 0:
                 deadline.check()
+            if index is not None:
+                index.note(packet)
             tick = packet.pts if packet.pts is not None else packet.dts
             # Discarded: decoded because others need them, but before the start that an edit list sets.
             if tick is not None and not packet.is_discard:

@@ -1,27 +1,28 @@
-"""Decodes the picked frames of a video in one forward pass, packet by packet.
+"""Decodes the picked frames of a video: the groups of packets that hold them, or one pass over every packet.
 
-A damaged packet costs its own pictures and not the rest. Several threads decode sound videos; damaged ones
-are decoded again on one, because how FFmpeg patches up damage depends on its threads. Leaves out which
-frames to pick (sampling.py) and the limits of a file (source.py). Called by video.py.
+Sound videos are decoded where seeking.py says. At the first sign of damage, or where nothing is certain, every packet
+is decoded: by several threads, and damaged videos again on one, because how FFmpeg patches up damage depends on its
+threads. A damaged packet costs its own pictures and not the rest. Leaves out which frames to pick (sampling.py),
+resizing (resizing.py) and the limits of a file (source.py). Called by video.py.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
-import numpy as np
 from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
-from PIL import Image as pil
 
 from pvc.errors import MediaError
 
 from .container import AV_ERRORS, Timeline, broken, open_container, pick_stream, read_timeline
+from .decoder import Damage, prepare
+from .leaping import Job
 from .limits import Deadline, Limits
 from .pixels import FrameStack
+from .resizing import WORKERS, Resizer
 from .sampling import SLACK, Sampling, choose
+from .seeking import PacketIndex, plan
 from .source import Source
 from .types import Video
 
@@ -33,65 +34,79 @@ _THREADS = min(4, os.cpu_count() or 1)
 _LARGEST_ROUNDING = 0.0005
 
 
-@dataclass
-class Damage:
-    """What went wrong in one pass: packets that failed, pictures the decoder flagged, and the first error."""
-
-    failed: int = 0
-    flagged: int = 0
-    first: BaseException | None = None
-
-    def __bool__(self) -> bool:
-        return bool(self.failed or self.flagged)
-
-    def note(self, error: BaseException) -> None:
-        self.failed += 1
-        self.first = self.first or error
-
-
 def read_video(source: Source, sampling: Sampling, size: tuple[int, int] | None, limits: Limits) -> Video:
     """The frames of an open video that `sampling` picks. Raises MediaError and UsageError as `load_video` does."""
     sampling.check(limits, source.name)
     with open_container(source) as container:
         stream = pick_stream(container, source.name, limits)
+        packets = PacketIndex(stream)
+        timeline = read_timeline(source, container, stream, limits, packets)
         index = stream.index
-        timeline = read_timeline(source, container, stream, limits)
     seconds = [timeline.seconds(tick) for tick in timeline.ticks]
     slack = SLACK + min(float(timeline.unit) / 2, _LARGEST_ROUNDING)
     indices, warnings = choose(seconds, timeline.duration, sampling, limits, slack)
     targets = [timeline.ticks[i] for i in indices]
     deadline = Deadline(limits, source.name)
-    for threads in (_THREADS, 1):
-        stack = FrameStack(len(targets), size, limits, source.name)
-        picker = Picker(targets, timeline, stack)
-        damage = _decode(source, index, picker, limits, threads, deadline)
-        if not damage:
-            break
-    if not len(stack):
-        raise _nothing(source, damage) from damage.first
+    stack = FrameStack(len(targets), size, limits, source.name)
+    notes: tuple[str, ...] = ()
+    groups = None if timeline.cut or timeline.lost or timeline.in_order else plan(packets, targets)
+    if groups and Job(source, index, groups, targets, packets.ticks[0], limits, deadline).fill(
+        stack, _THREADS, WORKERS
+    ):
+        stack.timestamps = [timeline.seconds(tick) for tick in targets]
+    else:
+        del packets, groups, stack  # before the next one is allocated
+        stack, notes = _forward(source, index, targets, timeline, size, limits, deadline)
     return Video(
         stack.frames(),
         tuple(stack.timestamps),
         timeline.duration,
         source.name,
         source.format.name,
-        warnings + _account(picker, damage, timeline) + stack.warnings(),
+        warnings + notes + stack.warnings(),
         len(timeline.ticks),
     )
+
+
+def _forward(
+    source: Source,
+    index: int,
+    targets: Sequence[int],
+    timeline: Timeline,
+    size: tuple[int, int] | None,
+    limits: Limits,
+    deadline: Deadline,
+) -> tuple[FrameStack, tuple[str, ...]]:
+    """The frames at `targets` (ticks) out of a pass over every packet, and warnings about what is missing."""
+    for threads, workers in ((_THREADS, WORKERS), (1, 0)):
+        stack = FrameStack(len(targets), size, limits, source.name)
+        with Resizer(stack, workers) as resizer:
+            picker = Picker(targets, timeline, resizer.append)
+            damage = _decode(source, index, picker, limits, threads, deadline)
+            try:
+                resizer.finish()
+            except AV_ERRORS as error:
+                damage.note(error)
+        if not damage:
+            break
+    if not len(stack):
+        raise _nothing(source, damage) from damage.first
+    return stack, _account(picker, damage, timeline)
 
 
 class Picker:
     """Gives each target its frame: its own, or the latest one before it when its own never comes.
 
-    `targets`: presentation times in ticks, sorted. Holds one decoded frame besides those in `stack`.
+    `targets`: presentation times in ticks, sorted. `keep` is handed each picked frame and its time in seconds.
+    Holds one decoded frame.
     """
 
-    def __init__(self, targets: Sequence[int], timeline: Timeline, stack: FrameStack) -> None:
+    def __init__(self, targets: Sequence[int], timeline: Timeline, keep: Callable[[VideoFrame, float], None]) -> None:
         self.got = 0
         self.asked = len(targets)
         self._targets = list(reversed(targets))
         self._timeline = timeline
-        self._stack = stack
+        self._hand_on = keep
         self._count = 0
         self._latest: VideoFrame | None = None
         self._latest_tick = timeline.ticks[0] - 1
@@ -144,7 +159,7 @@ class Picker:
     def _keep(self) -> None:
         assert self._latest is not None
         self._kept_tick = self._latest_tick
-        self._stack.add(_upright_rgb(self._latest), self._timeline.seconds(self._latest_tick))
+        self._hand_on(self._latest, self._timeline.seconds(self._latest_tick))
 
 
 def _decode(source: Source, index: int, picker: Picker, limits: Limits, threads: int, deadline: Deadline) -> Damage:
@@ -153,7 +168,7 @@ def _decode(source: Source, index: int, picker: Picker, limits: Limits, threads:
     with open_container(source) as container:
         stream = pick_stream(container, source.name, limits)
         assert stream.index == index
-        _prepare(stream, limits, threads)
+        prepare(stream, limits.max_pixels, threads)
         try:
             for packet in container.demux(stream):
                 deadline.check()
@@ -171,24 +186,6 @@ def _decode(source: Source, index: int, picker: Picker, limits: Limits, threads:
             damage.note(error)
     picker.finish()
     return damage
-
-
-def _prepare(stream: VideoStream, limits: Limits, threads: int) -> None:
-    context = stream.codec_context
-    context.options = {"max_pixels": str(limits.max_pixels)}
-    if context.codec.canonical_name == "h264":
-        # Opening decoded nothing, so the decoder has not yet seen how far pictures are reordered. Strict, it goes
-        # by what the stream's level allows, and not by a guess that loses the first pictures when it is too low.
-        context.options["strict"] = "1"
-    context.thread_type = "AUTO"
-    context.thread_count = threads
-
-
-def _upright_rgb(frame: VideoFrame) -> pil.Image:
-    rgb = frame.to_ndarray(format="rgb24")
-    # FFmpeg reports the turn, counterclockwise, and leaves it to us.
-    quarters = round(frame.rotation / 90) % 4
-    return pil.fromarray(np.ascontiguousarray(np.rot90(rgb, quarters)))
 
 
 def _nothing(source: Source, damage: Damage) -> MediaError:

@@ -6,6 +6,7 @@ EXIF orientation (image.py). Called by the loaders, by `Video.from_frames` and b
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -107,7 +108,8 @@ class FrameStack:
     """The frames that were picked so far, in one array that is allocated once and never grows.
 
     `count`: the most frames there can be; `size`: (height, width) of the result, or None for the first frame's own.
-    `changed` counts the frames whose own size is not that of the first one: they are resized.
+    `changed` counts the frames whose own size is not that of the first one: they are resized. Several threads may
+    fill different places at the same time.
     """
 
     def __init__(self, count: int, size: tuple[int, int] | None, limits: Limits, name: str) -> None:
@@ -117,6 +119,7 @@ class FrameStack:
         self._size = size
         self._limits = limits
         self._name = name
+        self._lock = threading.Lock()
         self._first: tuple[int, int] | None = None
         self._frames: np.ndarray[Any, np.dtype[np.uint8]] | None = None
 
@@ -124,20 +127,33 @@ class FrameStack:
         return len(self.timestamps)
 
     def add(self, picture: Image, timestamp: float) -> None:
-        """Append an RGB `picture` shown from `timestamp` (seconds) on.
+        """Append an RGB `picture` shown from `timestamp` (seconds) on. Raises as `reserve` does."""
+        self.fill(self.reserve((picture.height, picture.width), timestamp), picture)
+
+    def reserve(self, own: tuple[int, int], timestamp: float) -> int:
+        """The next place, for a picture of (height, width) `own` pixels shown from `timestamp` (seconds) on.
 
         Raises MediaError `too_many_pixels` when the whole stack would be too large.
         """
-        own = (picture.height, picture.width)
-        if self._first is None:
-            self._first = own
-            self._size = self._size or own
-        assert self._size is not None
-        if self._frames is None:
-            self._frames = self._allocate(*self._size)
-        self.changed += own != self._first
-        self._frames[len(self)] = np.asarray(resize(picture, self._size))
+        self.expect(own)
         self.timestamps.append(timestamp)
+        return len(self) - 1
+
+    def expect(self, own: tuple[int, int]) -> None:
+        """Take note that a picture of (height, width) `own` pixels comes. Raises as `reserve` does."""
+        with self._lock:
+            if self._first is None:
+                self._first = own
+                self._size = self._size or own
+            assert self._size is not None
+            if self._frames is None:
+                self._frames = self._allocate(*self._size)
+            self.changed += own != self._first
+
+    def fill(self, place: int, picture: Image) -> None:
+        """Put the RGB `picture`, which was expected, into `place`."""
+        assert self._frames is not None and self._size is not None
+        self._frames[place] = np.asarray(resize(picture, self._size))
 
     def _allocate(self, height: int, width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
         self._limits.check_result(self._count, height, width, self._name)

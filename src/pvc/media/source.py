@@ -11,11 +11,12 @@ import io
 import os
 import re
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO, TypeAlias, cast
 
 from pvc.errors import ForbiddenError, MediaError, UsageError
 
@@ -52,6 +53,35 @@ class Source:
         if found is None:
             raise MediaError(f"{self.name}: unknown format; {READABLE}", code="unsupported_format")
         return found
+
+
+class _View:
+    """A position of its own in a file that others read at the same time: as much of a BinaryIO as readers here use."""
+
+    def __init__(self, file: BinaryIO, size: int, lock: threading.Lock) -> None:
+        self._file, self._size, self._lock, self._at = file, size, lock, 0
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = max(0, offset + (0, self._at, self._size)[whence])
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def read(self, count: int = -1) -> bytes:
+        with self._lock:
+            self._file.seek(self._at)
+            data = self._file.read(count)
+        self._at += len(data)
+        return data
+
+
+def shared(source: Source, count: int) -> list[Source]:
+    """`count` views of one open source, each for a thread of its own; `source` itself must rest meanwhile."""
+    lock = threading.Lock()
+    return [
+        Source(cast(BinaryIO, _View(source.file, source.size, lock)), source.name, source.size) for _ in range(count)
+    ]
 
 
 def readable_name(text: str) -> str:

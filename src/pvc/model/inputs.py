@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 
 import torch
+from transformers.models.internvl.modeling_internvl import InternVLModel
 
 from pvc.errors import MismatchError, UsageError
 from pvc.model.config import PVCConfig
+
+# What transformers calls a language model's cache: `past_key_values` up to 5.19 and beyond, `cache` of late, with a
+# warning for the old name that 5.40 is to make an error.
+CACHE = "cache" if "cache" in inspect.signature(InternVLModel.forward).parameters else "past_key_values"
 
 
 def clip_sizes(grid: torch.Tensor | None, stored: int, what: str, default: list[int]) -> list[int]:
@@ -54,4 +60,4 @@ def steps_of_tiles(image_steps: torch.Tensor | int | None, tiles: Sequence[int],
     return steps
 
 
-__all__ = ["clip_sizes", "steps_of_tiles"]
+__all__ = ["CACHE", "clip_sizes", "steps_of_tiles"]

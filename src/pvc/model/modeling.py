@@ -24,6 +24,7 @@ from pvc.errors import UsageError
 from pvc.model.compressor import PVCMultiModalProjector
 from pvc.model.config import PVCConfig
 from pvc.model.features import VisualFeatures
+from pvc.model.inputs import CACHE
 from pvc.model.placeholders import place_features
 from pvc.model.vision import PVCVisionModel, init_progressive_weights
 
@@ -36,7 +37,7 @@ class PVCPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     input_modalities = ("image", "text", "video")
     supports_gradient_checkpointing = True
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["past_key_values", "cache"]
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = False  # see PVCVisionPreTrainedModel
@@ -78,6 +79,7 @@ class PVCModel(VisualFeatures, PVCPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         **kwargs: Any,
@@ -102,13 +104,13 @@ class PVCModel(VisualFeatures, PVCPreTrainedModel):
         outputs = self.language_model(
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
+            **{CACHE: past_key_values if cache is None else cache},
             **kwargs,
         )
         return InternVLModelOutputWithPast(
             last_hidden_state=outputs.last_hidden_state,
-            past_key_values=outputs.past_key_values,
+            **{CACHE: outputs.get(CACHE)},
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
@@ -154,6 +156,7 @@ class PVCForConditionalGeneration(PVCPreTrainedModel, GenerationMixin):
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         labels: torch.Tensor | None = None,
@@ -174,7 +177,7 @@ class PVCForConditionalGeneration(PVCPreTrainedModel, GenerationMixin):
             video_grid_thw=video_grid_thw,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=past_key_values if cache is None else cache,
             inputs_embeds=inputs_embeds,
             mm_encoder_outputs=mm_encoder_outputs,
             **kwargs,
@@ -188,7 +191,7 @@ class PVCForConditionalGeneration(PVCPreTrainedModel, GenerationMixin):
         return InternVLCausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
+            **{CACHE: outputs.get(CACHE)},
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
