@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 import pvc.auto  # noqa: F401  # registers the classes
 from pvc.checkpoint.files import CheckpointFiles
 from pvc.errors import CheckpointError, UsageError
+from pvc.model.attention import PRODUCTS, products_pay
 from pvc.model.config import PVCConfig
 from pvc.model.modeling import PVCForConditionalGeneration
 from pvc.processing.processor import PVCProcessor
@@ -50,7 +51,10 @@ def load_checkpoint(
     processor = _load_processor(files)
     check_fit(config, processor)
     check_template(processor)
-    return _load_model(files, config, dtype).to(device).eval(), processor
+    model = _load_model(files, config, dtype).to(device).eval()
+    if products_pay(device, dtype):
+        model.model.vision_tower.set_attn_implementation(PRODUCTS)
+    return model, processor
 
 
 def _device(device: str | torch.device | None) -> torch.device:

@@ -17,6 +17,7 @@ from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.internvl.modeling_internvl import eager_attention_forward
 
+from pvc.model.attention import PRODUCTS
 from pvc.model.cache import keep_recent
 from pvc.model.config import PVCVisionConfig
 from pvc.model.layout import ClipLayout, Group
@@ -190,7 +191,7 @@ class PVCTemporalAttention(nn.Module):
             mask = None
             if windowed:
                 options["sliding_window"] = window
-        elif implementation == "sdpa" and past == 0 and not windowed:
+        elif implementation in ("sdpa", PRODUCTS) and past == 0 and not windowed:
             mask = None  # the kernel's own causal mask: fewer reads, the same result
         else:
             mask = causal_mask(steps, past, window, query.dtype, query.device)

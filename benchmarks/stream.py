@@ -1,0 +1,106 @@
+"""A live stream of thousands of frames: time a frame and memory, early and late.
+
+    python benchmarks/stream.py                        5,000 frames, the bundled model
+    python benchmarks/stream.py --frames 600 --out /tmp/stream
+
+Pushes drawn frames one by one and asks now and then. Prints the medians and means of the time a frame takes between
+frames 100 and 200 and at the end, in one run, and draws both and the memory over the frames.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+import pvc
+from pvc.engine import Keep
+from pvc.synthetic import make
+
+EARLY = (100, 200)
+CLIPS = 40  # drawn clips whose frames are shown in turn
+
+
+def drawn(side: int) -> list[object]:
+    """Frames to push: they change all the time, so that nothing is found equal."""
+    return [
+        frame
+        for seed in range(CLIPS)
+        for frame in make("direction", seed, size=side, frames=16, level=2).media[0].frames
+    ]
+
+
+def resident() -> int:
+    """Bytes of this process in memory; 0 where the system does not tell."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmRSS:")))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=5000)
+    parser.add_argument("--window", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=None, help="where stream.png goes")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    engine = pvc.load()
+    frames = drawn(int(dict(engine.processor.video_processor.size)["height"]))
+    # Full before frame 100, so that early and late are the same work.
+    keep = Keep(first=4, middle=20, recent=32, batch=8)
+    stream = engine.stream(window=options.window, keep=keep)
+    seconds, held, memory = [], [], []
+    for number in range(options.frames):
+        started = time.perf_counter()
+        stream.push(frames[number % len(frames)], number * 0.5)
+        seconds.append(time.perf_counter() - started)
+        held.append(stream.nbytes)
+        memory.append(resident())
+        if number % 500 == 499:
+            stream.ask("In which direction does it move?")
+    late = (options.frames - 100, options.frames)
+    bound = stream.max_nbytes or 0
+    print(
+        f"{options.frames} frames, window {options.window}, {keep.most} frames kept at most, {options.threads} threads"
+    )
+    for name, of in (("median", statistics.median), ("mean", statistics.fmean)):
+        early_s, late_s = (of(seconds[slice(*part)]) for part in (EARLY, late))
+        print(
+            f"{name} a frame: {1000 * early_s:.2f} ms in frames {EARLY[0]}-{EARLY[1]}, {1000 * late_s:.2f} ms in "
+            f"{late[0]}-{late[1]}: x {late_s / early_s:.3f}"
+        )
+    print(f"state: {max(held[:200]):,} bytes at most in the first 200 frames, {max(held):,} in all, bound {bound:,}")
+    print(f"resident: {memory[199] / 2**20:.0f} MiB after 200 frames, {memory[-1] / 2**20:.0f} MiB at the end")
+    if options.out is not None:
+        draw(seconds, held, memory, bound, options.out)
+
+
+def draw(seconds: list[float], held: list[int], memory: list[int], bound: int, out: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (above, below) = plt.subplots(2, 1, figsize=(8, 5.5), sharex=True)
+    above.plot([1000 * value for value in seconds], ".", markersize=1)
+    above.set(ylabel="ms a frame", ylim=(0, 1000 * sorted(seconds)[int(0.998 * len(seconds))]))
+    below.plot([value / 2**20 for value in held], label="stream.nbytes")
+    below.axhline(bound / 2**20, linestyle="--", color="C3", label="stream.max_nbytes")
+    below.plot([(value - memory[0]) / 2**20 for value in memory], label="resident, grown since the first frame")
+    below.set(xlabel="frame", ylabel="MiB", ylim=(0, None))
+    below.legend(fontsize=8)
+    for axis in (above, below):
+        axis.grid(alpha=0.3)
+    figure.tight_layout()
+    out.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out / "stream.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()
