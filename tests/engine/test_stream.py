@@ -149,6 +149,18 @@ def test_p7_memory_stays_within_the_bound_that_was_stated(engine):
     assert engine.stream(bounded=False).max_nbytes is None
 
 
+def test_a_push_that_fails_half_way_leaves_a_stream_that_goes_on(engine, monkeypatch):
+    clip = video(4, 6)
+    stream = pushed(engine.stream(), Video(clip.frames[:3], clip.timestamps[:3]))
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(engine.model.model.language_model, "forward", lambda **inputs: (_ for _ in ()).throw(MemoryError))
+        stream.push(clip.frames[3], clip.timestamps[3])
+    for frame, time in zip(clip.frames[4:], clip.timestamps[4:], strict=True):
+        stream.push(frame, time)
+    assert stream.timestamps == clip.timestamps
+    assert stream.ask("what is it?").text == engine.chat().ask("what is it?", [clip]).text
+
+
 def test_a_window_of_one_remembers_nothing(engine):
     stream = pushed(engine.stream(window=1), video(3, 4))
     assert stream._temporal.nbytes == 0

@@ -236,11 +236,12 @@ class Stream:
         if len(kept) < len(self._frames):
             self._frames = [self._frames[place] for place in kept]
             self._forget()
-            self._read(self._frames)
-        elif self._cache is None:  # the first frame, or an answer that could not be taken back
-            self._read(self._frames)
-        else:
-            self._read(self._frames[-1:])
+        try:
+            # All of them at the beginning, after letting go, and after an answer that could not be taken back.
+            self._read(self._frames if self._cache is None else self._frames[-1:])
+        except BaseException:  # out of memory, or Ctrl-C: half of a frame may have been read
+            self._forget()
+            raise
 
     def _forget(self) -> None:
         self._cache, self._ids = None, []

@@ -23,7 +23,7 @@ def draw_curve(rows: Path, picture: Path) -> None:
     pyplot = require("matplotlib.pyplot", "train")
     stages = list(losses)
     high = 2 if measured else 1
-    figure, axes = pyplot.subplots(high, len(stages), figsize=(4.5 * len(stages), 3.2 * high), squeeze=False)
+    figure, axes = pyplot.subplots(high, len(stages), figsize=(4.8 * len(stages), 3.4 * high), squeeze=False)
     for column, stage in enumerate(stages):
         axis = axes[0][column]
         axis.plot(*zip(*sorted(losses[stage].items()), strict=True), linewidth=1)
@@ -60,7 +60,8 @@ def _draw_accuracy(axis: Any, tasks: dict[str, dict[int, float]]) -> None:
         axis.plot(*zip(*sorted(points.items()), strict=True), style, marker=".", linewidth=1, label=task)
     axis.set(xlabel="step", ylabel="held-out answers right", ylim=(0, 1))
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=6, ncols=2)
+    # Below, for there may be twenty tasks.
+    axis.legend(fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.2))
 
 
 __all__ = ["draw_curve"]
