@@ -39,6 +39,7 @@ class StudyPlan(_Strict):
     """Arms compared on the same samples from the same start.
 
     `base`: stages that every seed trains on top of the plan's base before any arm of this study starts.
+    `base_seed`: every seed starts from the base of this one, where a base that has learned enough takes an hour.
     `stage` says how every arm is trained; what makes the arm (ratio, steps, temporal layers) is set by the arm.
     `evaluate_steps`: numbers of steps that arms with several are measured with. `level`: of the held-out samples.
     `data_seed`: a study that trains on the base's own task and level needs another than 0, to have other samples.
@@ -51,6 +52,7 @@ class StudyPlan(_Strict):
     seeds: tuple[int, ...] = Field(min_length=1)
     arms: dict[str, ArmPlan] = Field(min_length=1)
     base: tuple[Stage, ...] = ()
+    base_seed: int | None = Field(None, ge=0)
     stage: Stage
     count: int = Field(500, ge=1)
     subset_count: int = Field(200, ge=1)

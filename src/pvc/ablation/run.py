@@ -95,6 +95,7 @@ def base_weights(plan: Plan, study: StudyPlan, seed: int, place: Place) -> dict[
     Raises:
         UsageError: the directory holds the base of another plan.
     """
+    seed = seed if study.base_seed is None else study.base_seed
     weights = _trained(plan, plan.base, seed, f"base-{seed}", {}, place)
     if study.base:
         weights = _trained(plan, study.base, seed, f"base-{study.name}-{seed}", weights, place)
@@ -257,7 +258,7 @@ def run_arm(plan: Plan, study: StudyPlan, name: str, chosen: ArmPlan, seed: int,
         "batch_size": stage.batch_size,
         "samples": stage.steps * stage.batch_size,
         "cpu_seconds": seconds,
-        "start": "base",
+        "start": "base" if study.base_seed is None else f"base of seed {study.base_seed}",
     }
     rows = [json.loads(line) for line in (output / "curve.jsonl").read_text(encoding="utf-8").splitlines()]
     return _record(study, name, chosen, seed, engine, held, trained, rows, commit)
