@@ -310,10 +310,18 @@ def _device(model: torch.nn.Module) -> str:
 
 
 def commit_of_code() -> str:
-    """The commit of the code, or "unknown" outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    try:
+    """The commit of the code, with "-dirty" where the package's own files differ from it; "unknown" outside a checkout.
+
+    Reports and plots beside the plan are rewritten after every call: they do not make the code another one.
+    """
+    package = Path(__file__).resolve().parents[1]
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(package), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        return git("describe", "--always") + ("-dirty" if git("status", "--porcelain", "--", str(package)) else "")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
 
