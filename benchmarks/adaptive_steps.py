@@ -106,7 +106,7 @@ def cheapest(points: Array, accuracy: float) -> float:
 def main() -> None:
     """Collect, fit, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="nano")
+    parser.add_argument("--model", default=None, help="directory; the bundled model by default")
     parser.add_argument("--count", type=int, default=120, help="samples a task")
     parser.add_argument("--plot", type=Path)
     chosen = parser.parse_args()
@@ -132,9 +132,7 @@ def main() -> None:
         "seer": np.concatenate([curve(seer, y[~fit]), fixed[:1]]),
     }
     print(f"\n{int((~fit).sum())} pictures judged, {int(fit.sum())} fitted on.\n")
-    print(
-        "| choice | 1.5 steps | 2 steps | 2.5 steps | 3 steps | 4 steps | mean steps for 4 steps' accuracy less 1 point |"
-    )
+    print("| choice | 1.5 steps | 2 steps | 2.5 steps | 3 steps | 4 steps | steps for that of 4, less 1 point |")
     print("|---|---|---|---|---|---|---|")
     for name, points in curves.items():
         cells = " | ".join(f"{at(points, s) * 100:.1f}" for s in (1.5, 2, 2.5, 3, 4))
