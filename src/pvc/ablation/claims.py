@@ -71,6 +71,7 @@ CLAIMS = (
         (
             Contrast("stills", "D", "A", "non_inferior", "PVC against ratio 1/2, continued from its own checkpoint"),
             Contrast("stills_short", "D", "A", "non_inferior", "with a quarter of the training", decisive=False),
+            Contrast("stills_16", "D", "A", "non_inferior", "at twice the density", decisive=False),
         ),
         "On a picture PVC has as many tokens as ratio 1/2 and costs more to encode: what it saves, it saves on video. "
         "Where A misses characters its language model may be the limit, not its tokens: a D above A does not show that "
@@ -82,6 +83,7 @@ CLAIMS = (
         (
             Contrast("stills", "B", "A", "inferior", "plain 1/4 against ratio 1/2"),
             Contrast("stills_short", "B", "A", "inferior", "with a quarter of the training", decisive=False),
+            Contrast("stills_16", "B", "A", "inferior", "at twice the density", decisive=False),
         ),
     ),
     Claim(
@@ -113,6 +115,7 @@ CLAIMS = (
         (
             Contrast("stills", "D", None, "progressive", "what steps add, one after another"),
             Contrast("stills_short", "D", None, "progressive", "with a quarter of the training", decisive=False),
+            Contrast("stills_16", "D", None, "progressive", "at twice the density", decisive=False),
         ),
         "A partition passes this rule too: whether steps refine what came before or each take another part is for the "
         "comparison of orders to say.",
