@@ -59,6 +59,7 @@ SURFACE = {
         "--threads",
         "--zoom",
     ],
+    "fit-steps": ["--count", "--dry-run", "--json", "--loss", "--seed", "--task", "--threads"],
     "info": ["--json"],
     "stream": [
         "--ask",

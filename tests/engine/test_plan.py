@@ -12,7 +12,8 @@ from torch.utils._pytree import tree_leaves
 
 import pvc
 from pvc.engine import costs
-from pvc.engine.encode import encode_video
+from pvc.engine.adaptive import StepHead
+from pvc.engine.encode import adaptive_tiles, encode_video
 from pvc.engine.engine import MediaOptions
 from pvc.errors import MediaError, MismatchError, UsageError
 from pvc.media import Picture, Sampling, Video, load_video, write_video
@@ -305,6 +306,13 @@ def test_bytes_are_those_that_live(name, monkeypatch):
         pixels = min(16, tiles) * shape.pixels  # which this loop makes itself
         predicted = costs.picture_bytes(shape, (32, 32), (1, 1), tiles, steps) - tiles * shape.pixels + pixels
         assert predicted == pytest.approx(living.peak, rel=0.04), (tiles, steps)
+        width = model.config.text_config.hidden_size
+        head = StepHead(torch.zeros(2 * width, 2), torch.tensor([0.0, 1.0]), (1, steps + 1), 0.0, "")
+        with torch.inference_mode(), Living() as living:
+            pieces = [torch.zeros(n, 3, shape.side, shape.side) for n in ([16, tiles - 16] if tiles > 16 else [tiles])]
+            adaptive_tiles(model, pieces, head)
+        most = costs.picture_bytes(shape, (32, 32), (1, 1), tiles, steps + 1, adaptive=True)
+        assert 0.6 * most < living.peak <= most, (tiles, steps)
 
 
 def test_memory_counts_what_the_allocator_keeps(monkeypatch):

@@ -18,7 +18,7 @@ from pvc import media as pvc_media
 from pvc.checkpoint.files import CheckpointFiles
 from pvc.cli.batch import answer_rows, rows_file
 from pvc.cli.budget import check_headers, open_planned, spending_of
-from pvc.cli.files import open_one, refuse_for_states, sampling_of
+from pvc.cli.files import open_one, refuse_for_states, sampling_of, steps_of
 from pvc.cli.progress import status
 from pvc.errors import ForbiddenError, MediaError, UsageError
 from pvc.processing.rows import read_rows
@@ -75,6 +75,9 @@ def _looks_like_media(argument: str) -> bool:
     return Path(argument).suffix.lower() in _MEDIA_SUFFIXES or argument.startswith(("/", "./", "../", "~/"))
 
 
+STEPS_HELP = "Steps of a picture: more see more detail, auto gives each what it needs."
+
+
 def ask(
     arguments: Annotated[
         list[str] | None, typer.Argument(metavar="[MEDIA]... [QUESTION]", help="Pictures and videos, and the question.")
@@ -86,7 +89,7 @@ def ask(
     ] = None,
     fps: Annotated[float | None, typer.Option(help="Take so many frames a second instead.")] = None,
     times: Annotated[str | None, typer.Option(help="Take the frames shown at these seconds, e.g. 0.5,2,10.")] = None,
-    image_steps: Annotated[int | None, typer.Option(min=1, help="Steps of a picture; more see more detail.")] = None,
+    image_steps: Annotated[str | None, typer.Option(metavar="N|auto", help=STEPS_HELP)] = None,
     max_tiles: Annotated[int | None, typer.Option(min=1, help="Most tiles a large picture is cut into.")] = None,
     budget: Annotated[
         str | None,
@@ -108,7 +111,7 @@ def ask(
         raise UsageError("--json needs a question")
     chosen = {"frames": frames, "fps": fps, "times": times, "image_steps": image_steps, "max_tiles": max_tiles}
     refuse_for_states(paths, **chosen, budget=budget)
-    spending = spending_of(budget)
+    spending, steps = spending_of(budget), steps_of(image_steps)
     if spending is not None and (question is None or rows):
         raise UsageError("--budget is for the media of one question")
     settings = CheckpointFiles(model).media_settings
@@ -119,7 +122,7 @@ def ask(
         from pvc.engine.engine import Engine, MediaOptions
 
         engine = Engine.load(model, device=device)
-    media_options = MediaOptions(image_steps=image_steps, max_tiles=max_tiles)
+    media_options = MediaOptions(image_steps=steps, max_tiles=max_tiles)
     said = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
     if rows:
         answer_rows(engine, rows, media_options, sampling, said, json_output)

@@ -16,7 +16,7 @@ import typer
 from pvc import media as pvc_media
 from pvc.checkpoint.files import CheckpointFiles
 from pvc.checkpoint.state_file import SUFFIX, StateFile, is_state_path, open_state
-from pvc.cli.files import sampling_of
+from pvc.cli.files import sampling_of, steps_of
 from pvc.cli.progress import status
 from pvc.errors import MismatchError, UsageError
 
@@ -40,7 +40,7 @@ def encode(
     frames: Annotated[int | None, typer.Option(min=1, help="Frames of a video, evenly in time.")] = None,
     fps: Annotated[float | None, typer.Option(help="Take so many frames a second instead.")] = None,
     times: Annotated[str | None, typer.Option(help="Take the frames shown at these seconds, e.g. 0.5,2,10.")] = None,
-    image_steps: Annotated[int | None, typer.Option(min=1, help="Steps of a picture.")] = None,
+    image_steps: Annotated[str | None, typer.Option(metavar="N|auto", help="Steps of a picture.")] = None,
     max_tiles: Annotated[int | None, typer.Option(min=1, help="Most tiles a large picture is cut into.")] = None,
     final: Annotated[
         bool, typer.Option("--final", help="Leave out what is needed to go on: a smaller file, only to be asked.")
@@ -55,6 +55,7 @@ def encode(
     target = output or append or source.with_name(f"{source.name}{SUFFIX}")
     if not is_state_path(target):
         raise UsageError(f"a visual state is a file that ends in {SUFFIX}, not {target}")
+    steps = steps_of(image_steps)
     before = _to_continue(append) if append is not None else None
     settings = CheckpointFiles(model).media_settings
     side = (settings.image_size, settings.image_size)
@@ -68,7 +69,7 @@ def encode(
         from pvc.engine.state import continue_state, encode_state, file_digest
 
         engine = Engine.load(model, device=device)
-    options = MediaOptions(image_steps=image_steps, max_tiles=max_tiles).of_pictures
+    options = MediaOptions(image_steps=steps, max_tiles=max_tiles)
     with status("encoding"):
         if before is None:
             state = encode_state(engine, opened, options, file_digest(source))

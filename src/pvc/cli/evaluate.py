@@ -10,6 +10,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from pvc.checkpoint.files import CheckpointFiles
+from pvc.cli.files import steps_of
 
 
 def evaluate(
@@ -19,7 +20,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Which held-out samples.")] = 0,
     split: Annotated[str, typer.Option(help="Held-out samples: test, fonts, colours or layouts.")] = "test",
     level: Annotated[list[int] | None, typer.Option(help="Only this difficulty, 1 to 4; may be repeated.")] = None,
-    image_steps: Annotated[int | None, typer.Option(min=1, help="Steps of pictures.")] = None,
+    image_steps: Annotated[str | None, typer.Option(metavar="N|auto", help="Steps of pictures.")] = None,
     zoom: Annotated[
         int, typer.Option(min=1, max=4, help="Pictures of so many times a tile's side; they are cut into tiles.")
     ] = 1,
@@ -32,6 +33,7 @@ def evaluate(
     from pvc.evaluate.accuracy import Held, measure
     from pvc.synthetic.seeding import Split
 
+    steps = steps_of(image_steps)
     files = CheckpointFiles(model)
     training = files.optional_json("training.json")
     stages = training.get("recipe", {}).get("stages", [])
@@ -42,7 +44,7 @@ def evaluate(
         count=count,
         held=Held(cast(Split, split), seed, zoom=zoom),
         levels=level or (None,),
-        image_steps=image_steps,
+        image_steps=steps,
         threads=threads,
         report=lambda line: print(line, file=sys.stderr) if sys.stderr.isatty() else None,
     )
@@ -59,6 +61,7 @@ def evaluate(
         print(
             f"{row['task']:<10} {row['level'] or 'all':>5} {row['accuracy']:>7.1%}   {low:>6.1%} to {high:>6.1%}   "
             f"{row['characters']:>10.1%}   {row['count']}"
+            + (f"   {row['mean_steps']:.2f} steps" if "mean_steps" in row else "")
         )
 
 

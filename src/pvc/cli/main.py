@@ -19,6 +19,7 @@ from pvc.cli.ask import ask
 from pvc.cli.bench import bench
 from pvc.cli.encode import encode
 from pvc.cli.evaluate import evaluate
+from pvc.cli.fit_steps import fit_steps
 from pvc.cli.info import info
 from pvc.cli.stream import stream
 from pvc.cli.synth import synth
@@ -39,6 +40,7 @@ app.command()(bench)
 app.command()(encode)
 app.command()(info)
 app.command("eval")(evaluate)
+app.command("fit-steps")(fit_steps)
 app.command()(stream)
 app.command()(synth)
 app.command()(train)

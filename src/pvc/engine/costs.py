@@ -124,17 +124,21 @@ def video_bytes(shape: Shape, frames: int, resized: bool = False) -> int:
     return max(peak, joining)
 
 
-def picture_bytes(shape: Shape, size: tuple[int, int], grid: tuple[int, int], tiles: int, steps: int) -> int:
+def picture_bytes(
+    shape: Shape, size: tuple[int, int], grid: tuple[int, int], tiles: int, steps: int, adaptive: bool = False
+) -> int:
     """Bytes at the peak of encoding a picture of `size` (height, width), cut into `tiles` with the thumbnail.
 
-    `grid`: (columns, rows) of the tiles.
+    `grid`: (columns, rows) of the tiles. `adaptive`: `steps` is the most that the picture can decide for; between its
+    first step and the rest, what the lower layers made of every tile stays, and the keys and values of its first step.
     """
     chunk = min(tiles, TILES_PER_CHUNK)
     done = max(tiles // TILES_PER_CHUNK - 1, 0) * TILES_PER_CHUNK  # tiles encoded before the last full chunk
     pixels = tiles * shape.pixels if shape.on_host else 0
     tower = _copied(shape, chunk) + _tower(shape, chunk, chunk * steps, steps) + shape.kept(done * steps)
     ordering = 2 * shape.kept(tiles * steps)
-    return max(_prepare_picture(shape, size, grid, tiles), pixels + max(tower, ordering))
+    staying = tiles * (shape.unit * (1 + 2 * shape.temporal) + shape.kept(1)) if adaptive else 0
+    return max(_prepare_picture(shape, size, grid, tiles), pixels + staying + max(tower, ordering))
 
 
 def _prepare_frames(shape: Shape, frames: int, resized: bool) -> int:

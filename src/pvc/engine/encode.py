@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
+from pvc.engine.adaptive import StepHead, step_features
 from pvc.media import Picture, Video
 from pvc.model.cache import TemporalCache
 from pvc.model.inputs import steps_of_tiles
@@ -69,29 +71,73 @@ class EncodedMedia:
 
 @torch.inference_mode()
 def encode_picture(
-    model: PVCForConditionalGeneration, processor: PVCProcessor, picture: Picture, options: dict[str, Any]
+    model: PVCForConditionalGeneration,
+    processor: PVCProcessor,
+    picture: Picture,
+    options: dict[str, Any],
+    head: StepHead | None = None,
 ) -> EncodedMedia:
-    """Visual tokens of one picture; `options` are the image processor's (`image_steps`, `max_patches`)."""
+    """Visual tokens of one picture; `options` are the image processor's (`image_steps`, `max_patches`).
+
+    With `head` in place of `image_steps`, its first step decides how many there are.
+    """
     started = time.perf_counter()
     batch = processor.image_processor([picture.image], return_tensors="pt", **options)
     prepare_s = time.perf_counter() - started
-    pixels = batch["pixel_values"]
-    steps = steps_of_tiles(batch["image_steps"], [len(pixels)], model.config)[0]
-    tiles = []
-    for start in range(0, len(pixels), TILES_PER_CHUNK):
-        chunk = pixels[start : start + TILES_PER_CHUNK].to(model.device)
-        clips, _ = model.model.encode_clips(chunk, steps=[steps] * len(chunk))
-        tiles += clips
+    pixels = batch["pixel_values"].split(TILES_PER_CHUNK)
+    if head is None:
+        steps = steps_of_tiles(batch["image_steps"], [len(batch["pixel_values"])], model.config)[0]
+        tiles = []
+        for chunk in pixels:
+            clips, _ = model.model.encode_clips(chunk.to(model.device), steps=[steps] * len(chunk))
+            tiles += clips
+    else:
+        tiles = adaptive_tiles(model, pixels, head)
+        steps = len(tiles[0])
     tokens = torch.stack(tiles, dim=1).flatten(0, 2)  # (steps, tiles, K, L), step-major
     return EncodedMedia(
         "image",
         picture.name,
         tokens,
-        tiles=len(pixels),
+        tiles=len(tiles),
         steps=steps,
         warnings=tuple(picture.warnings),
         prepare_s=prepare_s,
     )
+
+
+def adaptive_tiles(
+    model: PVCForConditionalGeneration, pixels: Sequence[torch.Tensor], head: StepHead
+) -> list[torch.Tensor]:
+    """`(steps, K, L)` of every tile: one step of all of them, then as many more as `head` makes of it.
+
+    No layer runs twice for a tile and step. Relative timesteps of later steps need to know how many there are, so
+    there the temporal layers start anew; the first step's timestep is 0 whatever comes after.
+    """
+    tower = model.model.vision_tower
+    relative = model.config.vision_config.timestep == "relative"
+    steps_of_tiles(max(head.steps), [1], model.config)  # refuses more than the temporal window holds
+    begun = []
+    for chunk in pixels:
+        stored = tower.below(chunk.to(model.device, tower.dtype))
+        clips, outputs = model.model.encode_clips(
+            stored=stored, steps=[1] * len(chunk), use_cache=True, total_steps=1 if relative else None
+        )
+        begun.append((stored, clips, outputs.cache))
+    first = torch.cat([clip for _, clips, _ in begun for clip in clips])
+    steps = head.choose(step_features(first))
+    if steps == 1:
+        return [clip for _, clips, _ in begun for clip in clips]
+    tiles = []
+    for stored, clips, cache in begun:
+        if relative:
+            tiles += model.model.encode_clips(stored=stored, steps=[steps] * len(clips))[0]
+            continue
+        added, _ = model.model.encode_clips(
+            stored=stored, frames=[1] * len(clips), steps=[steps - 1] * len(clips), cache=cache
+        )
+        tiles += [torch.cat(pair) for pair in zip(clips, added, strict=True)]
+    return tiles
 
 
 @torch.inference_mode()
@@ -169,4 +215,4 @@ def placeholders(media: list[EncodedMedia]) -> dict[str, Any]:
     }
 
 
-__all__ = ["EncodedMedia", "encode_frames", "encode_picture", "encode_video", "placeholders"]
+__all__ = ["EncodedMedia", "adaptive_tiles", "encode_frames", "encode_picture", "encode_video", "placeholders"]

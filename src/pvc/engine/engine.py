@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from pvc import media
 from pvc.checkpoint.loading import load_checkpoint
 from pvc.checkpoint.state_file import StateFile, is_state_path
+from pvc.engine.adaptive import AUTO, StepHead, load_head
 from pvc.engine.chat import Chat, listed
 from pvc.engine.costs import Rates, measure
 from pvc.engine.encode import EncodedMedia, encode_picture, encode_video
@@ -42,7 +43,7 @@ class MediaOptions:
 
     Attributes:
         frames, fps, times: how a video is sampled (a number of frames, frames per second, or seconds).
-        image_steps: steps of a picture.
+        image_steps: steps of a picture; "auto" lets its first step decide, by the checkpoint's own head.
         max_tiles: most tiles a picture is cut into, its thumbnail not counted.
         max_frames: most frames of a video, whichever way it is sampled: of more, so many are kept, evenly in time.
     """
@@ -50,13 +51,17 @@ class MediaOptions:
     frames: int | None = None
     fps: float | None = None
     times: tuple[float, ...] | None = None
-    image_steps: int | None = None
+    image_steps: int | Literal["auto"] | None = None
     max_tiles: int | None = None
     max_frames: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("frames", "image_steps", "max_tiles", "max_frames"):
             value = getattr(self, name)
+            if name == "image_steps" and value == AUTO:
+                continue
+            if isinstance(value, str):
+                raise UsageError(f"{name} must be a number{' or auto' * (name == 'image_steps')}, not {value!r}")
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}")
         given = [name for name in ("frames", "fps", "times") if getattr(self, name) is not None]
@@ -64,10 +69,15 @@ class MediaOptions:
             raise UsageError(f"{' and '.join(given)} exclude each other")
 
     @property
-    def of_pictures(self) -> dict[str, int]:
+    def of_pictures(self) -> dict[str, Any]:
         """Those that are the image processor's, under its names."""
-        named = {"image_steps": self.image_steps, "max_patches": self.max_tiles}
+        named = {"image_steps": None if self.adaptive else self.image_steps, "max_patches": self.max_tiles}
         return {name: value for name, value in named.items() if value is not None}
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether pictures decide their steps themselves."""
+        return self.image_steps == AUTO
 
     def sampling(self, default_frames: int) -> media.Sampling:
         if self.times is not None:
@@ -158,7 +168,7 @@ class Engine:
             if isinstance(item, VisualState):
                 encoded.append(item.media)
             elif isinstance(item, media.Picture):
-                encoded.append(encode_picture(self.model, self.processor, item, chosen))
+                encoded.append(encode_picture(self.model, self.processor, item, chosen, self.head_of(own)))
             else:
                 encoded.append(encode_video(self.model, self.processor, item))
         return encoded
@@ -171,6 +181,16 @@ class Engine:
         if len(options) != count:
             raise MismatchError(f"there are options for {len(options)} media, but {count} media")
         return list(options)
+
+    @cached_property
+    def step_head(self) -> StepHead:
+        """What chooses steps for `image_steps="auto"`; raises UsageError where the checkpoint has none."""
+        made_for = fingerprint(self.model, rounded=True)
+        return load_head(self.directory, made_for, self.model.config.text_config.hidden_size)
+
+    def head_of(self, options: MediaOptions) -> StepHead | None:
+        """`step_head` where `options` leave the steps to it."""
+        return self.step_head if options.adaptive else None
 
     # Budgets
 
@@ -217,7 +237,7 @@ class Engine:
         opened = self.open(source, options)
         if isinstance(opened, VisualState):
             return opened
-        return encode_state(self, opened, (options or MediaOptions()).of_pictures, _digest_of(source))
+        return encode_state(self, opened, options or MediaOptions(), _digest_of(source))
 
     def continue_state(self, state: VisualState, source: Any, options: MediaOptions | None = None) -> VisualState:
         """`state` with the frames of another video after its own; they must be shown later than the ones it has.

@@ -47,7 +47,8 @@ class Choice:
         name, kind: of the medium; kind is "image" or "video".
         options: what to open and encode it with, for exactly what was chosen.
         taken, asked: what is taken, and what would have been without a budget.
-        tokens: visual tokens of what is taken: those that encoding gives, and never fewer than it gives.
+        tokens: visual tokens of what is taken: those that encoding gives, and never fewer than it gives. Of a picture
+            that decides its steps itself, the most that it can have.
     """
 
     name: str
@@ -65,7 +66,7 @@ class Choice:
         if self.kind == "video":
             return f"{self.name}: {_of(self.taken.frames, self.asked.frames, 'frame')}"
         tiles, steps = ((getattr(self.taken, what), getattr(self.asked, what)) for what in ("tiles", "steps"))
-        return f"{self.name}: {_of(*tiles, 'tile')}, {_of(*steps, 'step')}"
+        return f"{self.name}: {_of(*tiles, 'tile')}, {'up to ' * self.options.adaptive}{_of(*steps, 'step')}"
 
     def describe(self) -> dict[str, Any]:
         """The choice as JSON."""
@@ -196,6 +197,8 @@ class _Medium:
         if self.kind == "image":
             # The thumbnail comes by itself. Both numbers are bounds, whatever the picture turns out to be.
             grid = amount.tiles - 1 if amount.tiles > 1 else 1
+            if self.options.adaptive and amount == self.rungs[-1].amount:
+                return level, replace(self.options, max_tiles=grid)
             return level, replace(self.options, max_tiles=grid, image_steps=amount.steps)
         frames, chosen = _thinned(self.outline, self.options, self.asked, self.times, amount.frames)
         return frames - 1, chosen  # rung n - 1 has n frames
@@ -243,8 +246,11 @@ def _picture_rungs(engine: Engine, shape: costs.Shape, seen: Outline, options: M
     With steps numbered, one step of four is the very first quarter of the tokens: what is left out only adds to it.
     """
     processor = engine.processor.image_processor
-    steps = processor.image_steps if options.image_steps is None else options.image_steps
-    steps = steps if isinstance(steps, int) else steps[0]
+    if options.adaptive:
+        steps = engine.step_head.steps[-1]
+    else:
+        own = processor.image_steps if options.image_steps is None else options.image_steps
+        steps = own if isinstance(own, int) else int(own[0])
     steps_of_tiles(steps, [1], engine.model.config)  # refuses more than the temporal window holds
     size, square = (seen.height, seen.width), (shape.side, shape.side)
     most = processor.max_patches if options.max_tiles is None else options.max_tiles
@@ -256,7 +262,8 @@ def _picture_rungs(engine: Engine, shape: costs.Shape, seen: Outline, options: M
     for tiles, grid in grids.items():
         yield _Rung(Amount(tiles=tiles), costs.picture_bytes(shape, size, grid, tiles, 1))
     for step in range(2, steps + 1):
-        yield _Rung(Amount(tiles=tiles, steps=step), costs.picture_bytes(shape, size, grid, tiles, step))
+        free = options.adaptive and step == steps
+        yield _Rung(Amount(tiles=tiles, steps=step), costs.picture_bytes(shape, size, grid, tiles, step, free))
 
 
 def _thinned(

@@ -31,7 +31,7 @@ from pvc.model.modeling import PVCForConditionalGeneration
 from pvc.processing.processor import PVCProcessor
 
 if TYPE_CHECKING:
-    from pvc.engine.engine import Engine
+    from pvc.engine.engine import Engine, MediaOptions
 
 # Of the tower's configuration, what visual tokens depend on.
 _VISION = (
@@ -125,11 +125,12 @@ class VisualState:
         }
 
 
-def fingerprint(model: PVCForConditionalGeneration) -> str:
+def fingerprint(model: PVCForConditionalGeneration, rounded: bool = False) -> str:
     """SHA-256 of everything that visual tokens come from: tower, compressor and their configuration.
 
     The language model is left out: any of the same width can read the tokens, for better or worse; what it makes of
-    them is its own matter. Weights count as they are loaded, so that another precision is another checkpoint.
+    them is its own matter. Weights count as they are loaded, so that another precision is another checkpoint;
+    `rounded` ones count as bfloat16, so that it is the same one.
     """
     digest = hashlib.sha256()
     vision = model.config.vision_config
@@ -138,6 +139,7 @@ def fingerprint(model: PVCForConditionalGeneration) -> str:
     parts = (("tower", model.model.vision_tower), ("projector", model.model.multi_modal_projector))
     for part, module in parts:
         for name, tensor in sorted(module.state_dict().items()):
+            tensor = tensor.to(torch.bfloat16) if rounded else tensor
             digest.update(f"{part}.{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
@@ -162,15 +164,16 @@ def _digest(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def encode_state(engine: Engine, opened: Picture | Video, options: dict[str, Any], sha256: str | None) -> VisualState:
-    """Encode an opened medium to a state; `options` are the image processor's, `sha256` is of the file it is from."""
+def encode_state(engine: Engine, opened: Picture | Video, options: MediaOptions, sha256: str | None) -> VisualState:
+    """Encode an opened medium to a state; `sha256` is of the file it is from."""
     made: dict[str, Any] = {
         "checkpoint": engine.fingerprint,
         "settings": settings_of(engine.model, engine.processor, opened.kind),
         "sources": (_source(opened, sha256),),
     }
     if isinstance(opened, Picture):
-        return VisualState(encode_picture(engine.model, engine.processor, opened, options), None, **made)
+        chosen, head = options.of_pictures, engine.head_of(options)
+        return VisualState(encode_picture(engine.model, engine.processor, opened, chosen, head), None, **made)
     relative = engine.model.config.vision_config.timestep == "relative"
     total = len(opened.timestamps)
     media, cache, chunks = encode_frames(engine.model, engine.processor, opened, None, total if relative else None)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
+from pvc.engine.adaptive import step_features
 from pvc.engine.engine import Engine
 from pvc.errors import UsageError
 from pvc.evaluate.intervals import wilson
@@ -65,6 +66,7 @@ class Score:
     characters: int = 0
     characters_right: int = 0
     wrong: list[dict[str, str]] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)  # those that pictures were given, where they decided themselves
 
     def add(self, sample: Sample, answer: str) -> None:
         self.count += 1
@@ -75,9 +77,14 @@ class Score:
             self.wrong.append({"question": sample.question, "expected": sample.answer, "answer": answer})
 
     def row(self) -> dict[str, Any]:
-        """`accuracy` (answers exactly right), its 95 % `interval`, `characters` (share right), `count`, `wrong`."""
+        """`accuracy` (answers exactly right), its 95 % `interval`, `characters` (share right), `count`, `wrong`.
+
+        `mean_steps` where pictures decided how many they get.
+        """
         low, high = wilson(self.right, self.count)
+        steps = {"mean_steps": round(sum(self.steps) / len(self.steps), 3)} if self.steps else {}
         return {
+            **steps,
             "accuracy": self.right / max(1, self.count),
             "interval": [round(low, 4), round(high, 4)],
             "characters": self.characters_right / max(1, self.characters),
@@ -98,8 +105,23 @@ def measuring(model: Any) -> Iterator[None]:
         model.train(was_training)
 
 
-def answers(engine: Engine, samples: Sequence[Sample], image_steps: int | None = None) -> list[str]:
-    """The model's greedy answers to samples of one task."""
+def first_steps(engine: Engine, pictures: Sequence[Any]) -> torch.Tensor:
+    """`(n, F)`: what the head that chooses steps sees of pictures, from their first step alone."""
+    batch = engine.processor.image_processor(list(pictures), return_tensors="pt")
+    tiles = [int(row[0]) for row in batch["image_grid_thw"]]
+    with measuring(engine.model):
+        clips, _ = engine.model.model.encode_clips(batch["pixel_values"].to(engine.model.device))
+    return torch.stack([step_features(own) for own in torch.cat(clips).split(tiles)])
+
+
+def adaptive_steps(engine: Engine, samples: Sequence[Sample]) -> list[int]:
+    """Steps that the head gives every picture of the samples, in order."""
+    pictures = [medium.frames[0] for sample in samples for medium in sample.media if medium.kind == "image"]
+    return [engine.step_head.choose(row) for row in first_steps(engine, pictures)] if pictures else []
+
+
+def answers(engine: Engine, samples: Sequence[Sample], image_steps: int | Sequence[int] | None = None) -> list[str]:
+    """The model's greedy answers to samples of one task; `image_steps` for all pictures or for each, in order."""
     batch = engine.processor.apply_chat_template(
         [messages_of(sample, answers=False) for sample in samples],
         tokenize=True,
@@ -128,14 +150,22 @@ def forced(engine: Engine, samples: Sequence[Sample], image_steps: int | None = 
     return int(right.sum()), int(asked.sum())
 
 
-def score(engine: Engine, task: str, count: int, held: Held | None = None, image_steps: int | None = None) -> Score:
+def score(
+    engine: Engine, task: str, count: int, held: Held | None = None, image_steps: int | Literal["auto"] | None = None
+) -> Score:
     """Free-running answers to `count` held-out samples of one task."""
     held = held or Held()
     side = int(dict(engine.processor.video_processor.size)["height"])
     total = Score()
     for start in range(0, count, BATCH):
         samples = held.samples(task, start, min(start + BATCH, count), side)
-        for sample, answer in zip(samples, answers(engine, samples, image_steps), strict=True):
+        chosen: int | list[int] | None
+        if isinstance(image_steps, str):
+            chosen = adaptive_steps(engine, samples)
+            total.steps += chosen
+        else:
+            chosen = image_steps
+        for sample, answer in zip(samples, answers(engine, samples, chosen), strict=True):
             total.add(sample, answer)
     return total
 
@@ -146,14 +176,14 @@ def measure(
     count: int = 200,
     held: Held | None = None,
     levels: Sequence[int | None] = (None,),
-    image_steps: int | None = None,
+    image_steps: int | Literal["auto"] | None = None,
     threads: int | None = 2,
     report: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, Any]]:
     """Rows, one per task and level: `task`, `level`, `split`, `image_steps`, `zoom` unless it is 1, and `Score.row`.
 
     `levels`: of difficulty; None draws them as training does without being told. `image_steps`: None for the model's
-    own. `threads` is the number of cores (None: as it is set).
+    own, "auto" to let pictures decide. `threads` is the number of cores (None: as it is set).
 
     Raises:
         UsageError: an unknown task or level.
@@ -176,4 +206,4 @@ def measure(
     return rows
 
 
-__all__ = ["Held", "Score", "answers", "forced", "measure", "measuring", "score"]
+__all__ = ["Held", "Score", "adaptive_steps", "answers", "first_steps", "forced", "measure", "measuring", "score"]

@@ -27,13 +27,17 @@ class VisualFeatures:
     vision_tower: PVCVisionModel
     multi_modal_projector: PVCMultiModalProjector
 
-    def encode_clips(self, pixel_values: torch.Tensor, **options: Any) -> tuple[list[torch.Tensor], PVCVisionOutput]:
+    def encode_clips(
+        self, pixel_values: torch.Tensor | None = None, **options: Any
+    ) -> tuple[list[torch.Tensor], PVCVisionOutput]:
         """`(F, 3, S, S)` frames to one `(T, K, L)` tensor of visual tokens per clip, and the tower's output.
 
         `options` are those of `PVCVisionModel.forward`: `frames`, `steps`, `repeats`, `cache`, `use_cache`,
-        `total_steps`, `window`.
+        `total_steps`, `window`, and `stored` in place of the pixels.
         """
-        outputs = self.vision_tower(pixel_values.to(self.vision_tower.dtype), **options)
+        if pixel_values is not None:
+            pixel_values = pixel_values.to(self.vision_tower.dtype)
+        outputs = self.vision_tower(pixel_values, **options)
         tokens = self.multi_modal_projector(outputs.last_hidden_state, outputs.conditioning)
         return outputs.layout.split(tokens), outputs
 

@@ -95,29 +95,28 @@ class PVCVisionEncoder(nn.Module):
         )
         self.gradient_checkpointing = False
 
+    def lower(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """`(F, N, D)` embedded frames to the same shape: the layers that know no time, once per stored frame."""
+        for layer in self.layer[: self.first_temporal]:
+            hidden_states, _ = layer(hidden_states)
+        return hidden_states
+
     def forward(
         self,
-        hidden_states: torch.Tensor,
+        stored: torch.Tensor,
         conditioning: Conditioning,
         layout: ClipLayout,
         cache: TemporalCache | None = None,
         use_cache: bool = False,
     ) -> tuple[torch.Tensor, list[KeyValue]]:
-        """`(F, N, D)` stored frames to `(R, N, D)` packed steps, and every temporal layer's keys and values."""
+        """`(F, N, D)` of `lower` to `(R, N, D)` packed steps, and every temporal layer's keys and values."""
         presents: list[KeyValue] = []
-        for index, layer in enumerate(self.layer):
-            if index < self.first_temporal:
-                hidden_states, _ = layer(hidden_states)
-                continue
-            if index == self.first_temporal:
-                hidden_states = layout.gather(hidden_states)
-            place = index - self.first_temporal
+        hidden_states = layout.gather(stored)
+        for place, layer in enumerate(self.layer[self.first_temporal :]):
             past = (cache.keys[place], cache.values[place]) if cache is not None else None
             hidden_states, present = layer(hidden_states, conditioning, layout, past, use_cache)
             if present is not None:
                 presents.append(present)
-        if self.first_temporal == len(self.layer):
-            hidden_states = layout.gather(hidden_states)
         return hidden_states, presents
 
 
@@ -162,10 +161,14 @@ class PVCVisionModel(PVCVisionPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         return self.embeddings.patch_embeddings
 
+    def below(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """`(F, 3, S, S)` frames to `(F, N, D)`: embedded, and through the layers below the first temporal one."""
+        return self.encoder.lower(self.embeddings(pixel_values))
+
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
         self,
-        pixel_values: torch.Tensor,
+        pixel_values: torch.Tensor | None = None,
         frames: Sequence[int] | None = None,
         steps: Sequence[int] | None = None,
         repeats: Sequence[int] | None = None,
@@ -173,6 +176,7 @@ class PVCVisionModel(PVCVisionPreTrainedModel):
         use_cache: bool = False,
         total_steps: int | None = None,
         window: int | None = None,
+        stored: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> PVCVisionOutput:
         """Encode clips.
@@ -187,15 +191,23 @@ class PVCVisionModel(PVCVisionPreTrainedModel):
             use_cache: return the cache after this call.
             total_steps: steps of the whole clips, needed to encode in pieces when timesteps are relative.
             window: attend to so many steps, in place of the config's `temporal_window`.
+            stored: in place of `pixel_values`, what `below` made of them: more steps of the same frames start from it.
 
         Raises:
             MismatchError: counts that do not agree, with both numbers.
-            UsageError: clips of different lengths with a cache; relative timesteps in pieces without `total_steps`.
+            UsageError: clips of different lengths with a cache; relative timesteps in pieces without `total_steps`;
+                pixels and `stored`, or neither.
         """
-        layout = self._layout(len(pixel_values), frames, steps, repeats, cache, use_cache, total_steps, window)
-        timesteps, index = timesteps_of(layout, self.config, pixel_values.device)
+        given = pixel_values if stored is None else stored
+        if given is None or (pixel_values is not None and stored is not None):
+            raise UsageError("pass exactly one of pixel_values and stored")
+        layout = self._layout(len(given), frames, steps, repeats, cache, use_cache, total_steps, window)
+        timesteps, index = timesteps_of(layout, self.config, given.device)
         conditioning = Conditioning(self.timestep_embedding(timesteps), index)
-        hidden, presents = self.encoder(self.embeddings(pixel_values), conditioning, layout, cache, use_cache)
+        # Not kept under a name here: it has to go as soon as the first temporal layer is done with it.
+        hidden, presents = self.encoder(
+            self.below(given) if stored is None else stored, conditioning, layout, cache, use_cache
+        )
         return PVCVisionOutput(
             last_hidden_state=self.layernorm(hidden),
             conditioning=conditioning,

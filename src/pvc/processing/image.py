@@ -64,6 +64,8 @@ class PVCImageProcessor(GotOcr2ImageProcessorPil):
 
     def _steps(self, steps: int | list[int] | None, images: int) -> list[int]:
         steps = self.image_steps if steps is None else steps
+        if isinstance(steps, str):
+            raise UsageError(f"image_steps must be a number here, not {steps!r}: only an engine can choose it (auto)")
         listed = [steps] * images if isinstance(steps, int) else [int(step) for step in steps]
         if len(listed) != images:
             raise UsageError(f"image_steps has {len(listed)} entries, but there are {images} images")
