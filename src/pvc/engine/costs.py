@@ -21,6 +21,7 @@ from PIL import Image
 
 from pvc.engine.encode import FRAMES_PER_CHUNK, TILES_PER_CHUNK
 from pvc.media import Video
+from pvc.model.attention import MOST_STEPS, places_of_a_piece
 from pvc.model.layout import ClipLayout
 from pvc.model.modeling import PVCForConditionalGeneration
 from pvc.model.temporal import Conditioning, timesteps_of
@@ -201,14 +202,27 @@ def _tower(shape: Shape, frames: int, rows: int, steps: int, past: int = 0, cach
     made = 2 * _remembered(shape, past + steps) * unit if caching else 0  # one layer's keys and values for the cache
     if shape.temporal:
         joined = 2 * (past + steps) * unit if past else 0
-        over_time = 2 * shape.positions * shape.heads * rows * (past + steps) * shape.itemsize if shape.eager else 0
+        over_time = _over_time(shape, rows, steps, past + steps)
         # While a temporal layer's spatial part runs, its own input and what the temporal block added are there too.
         moments.append(rows * (layer + 2 * unit) + shape.temporal * made)
-        moments.append(max(rows * 7 * unit, rows * 5 * unit + over_time) + joined + (shape.temporal - 1) * made)
+        moments.append(max(rows * 7 * unit, over_time) + joined + (shape.temporal - 1) * made)
     # Whoever calls the layers holds the embedded frames until they are done.
     layers = frames * unit + max(moments)
     compressor = _compressor(shape, rows, steps) + shape.temporal * made
     return int(max(layers, compressor)) + _unreturned(shape, rows * unit, _KEPT_BLOCKS)
+
+
+def _over_time(shape: Shape, rows: int, steps: int, keys: int) -> int:
+    """Bytes that live in a temporal block's attention: its input, their norm, query, key, value, and what is made."""
+    places = rows // steps * shape.positions
+    if shape.eager:
+        return rows * 5 * shape.unit + 2 * places * shape.heads * steps * keys * shape.itemsize
+    if not shape.on_host or keys > MOST_STEPS:
+        return rows * 7 * shape.unit
+    places = min(places, places_of_a_piece(keys, shape.width))
+    scores = shape.heads * steps * keys  # twice, or once with twice the result
+    piece = places * max(2 * scores, scores + 2 * steps * shape.width) * shape.itemsize
+    return max(rows * 6 * shape.unit + piece, rows * 7 * shape.unit)
 
 
 def _unreturned(shape: Shape, block: int, count: int) -> int:
@@ -316,7 +330,9 @@ def _layer_rate(model: PVCForConditionalGeneration, layer: torch.nn.Module) -> t
     if one > _TELLING:
         return 0.0, one
     many = run(FRAMES_PER_CHUNK)
-    row = max(many - one, 0.0) / (FRAMES_PER_CHUNK - 1)
+    if many <= one:  # noise, where rows cost next to nothing
+        return 0.0, many / FRAMES_PER_CHUNK
+    row = (many - one) / (FRAMES_PER_CHUNK - 1)
     return max(one - row, 0.0), row
 
 

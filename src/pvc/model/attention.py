@@ -1,10 +1,12 @@
-"""Attention written as matrix products, for bf16 on a CPU that has instructions for it.
+"""Attention written as matrix products, for what torch's fused kernel does slowly on a CPU.
 
-torch's fused kernel computes bf16 there at the speed of float32; products of a few heads at a time, whose scores stay
-in the processor's caches, are half as fast again. Scores are bf16, as in transformers' eager attention. Leaves out
-when a model uses it (`pvc.checkpoint.loading`). Called through transformers' table of attention functions.
+Spatial, in bf16 on a CPU with instructions for it: the fused kernel computes at the speed of float32; products of a few
+heads at a time, whose scores stay in the caches, are half as fast again. Over time, in any precision: few steps at many
+positions, and the time axis far apart in memory; a few positions at a time need no copy of the whole. Scores are of the
+model's precision, as in transformers' eager attention. Leaves out when a model uses it (`pvc.checkpoint.loading`,
+`temporal.py`).
 
-B batch, H heads, Q queries, P keys, d width of a head.
+B batch, H heads, Q queries, P keys, d width of a head; T steps, M clips times positions, D width.
 """
 
 from __future__ import annotations
@@ -67,6 +69,60 @@ def products_attention(
     return joined.transpose(1, 2), None
 
 
+# Steps (remembered ones too) up to which products win over time, and numbers in the keys of one piece (about 2 MB).
+MOST_STEPS = 64
+_STEPS_PIECE = 2**19
+
+
+def products_over_time_pay(query: torch.Tensor, keys: int) -> bool:
+    """Whether attention of a temporal block is faster as `attention_over_time`; `query` is its `(T, M, D)`."""
+    return query.device.type == "cpu" and keys <= MOST_STEPS and not torch.is_grad_enabled()
+
+
+def attention_over_time(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, heads: int
+) -> torch.Tensor:
+    """`(T, M, D)` queries over `(P, M, D)` keys and values, at every one of the M places on its own, to `(T, M, D)`.
+
+    `mask`: additive `(T, P)`, or None where every query sees every key.
+    """
+    out = torch.empty_like(query)
+    size = places_of_a_piece(len(key), query.shape[-1])
+    for start in range(0, query.shape[1], size):
+        part = slice(start, start + size)
+        out[:, part] = _few_places(query[:, part], key[:, part], value[:, part], mask, heads)
+    return out
+
+
+def places_of_a_piece(keys: int, width: int) -> int:
+    """How many of the M places are attended at a time."""
+    return max(8, _STEPS_PIECE // (keys * width))
+
+
+def _few_places(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, heads: int
+) -> torch.Tensor:
+    width = query.shape[-1] // heads
+    q, k, v = (  # views: places and heads lie side by side, and a product takes rows that are far apart
+        tensor.unflatten(-1, (heads, width)).permute(1, 2, 0, 3).reshape(-1, len(tensor), width)
+        for tensor in (query, key, value)
+    )
+    if mask is None:
+        scores = torch.bmm(q, k.transpose(1, 2)).mul_(width**-0.5)
+    else:
+        scores = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=width**-0.5)
+    scores = scores.softmax(-1)
+    return torch.bmm(scores, v).unflatten(0, (-1, heads)).permute(2, 0, 1, 3).flatten(2)
+
+
 AttentionInterface.register(PRODUCTS, products_attention)
 
-__all__ = ["PRODUCTS", "products_attention", "products_pay"]
+__all__ = [
+    "MOST_STEPS",
+    "PRODUCTS",
+    "attention_over_time",
+    "places_of_a_piece",
+    "products_attention",
+    "products_over_time_pay",
+    "products_pay",
+]

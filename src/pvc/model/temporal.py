@@ -9,6 +9,7 @@ U distinct timesteps, E width of the timestep embedding.
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.internvl.modeling_internvl import eager_attention_forward
 
-from pvc.model.attention import PRODUCTS
+from pvc.model.attention import PRODUCTS, attention_over_time, products_over_time_pay
 from pvc.model.cache import keep_recent
 from pvc.model.config import PVCVisionConfig
 from pvc.model.layout import ClipLayout, Group
@@ -27,6 +28,9 @@ SINUSOID_WIDTH = 256
 # CUDA's attention kernels take the batch as a grid dimension of at most 65,535; C * N passes that at 64 clips of
 # 448 px (pytorch issue 142228).
 MAX_ATTENTION_BATCH = 65_535
+
+# Numbers from which a call for every timestep costs less than the passes over memory that it saves.
+_LARGE_RUN = 2**17
 
 KeyValue = tuple[torch.Tensor, torch.Tensor]
 
@@ -73,6 +77,13 @@ class Conditioning:
         self.embeddings = embeddings
         self.index = index
 
+    @cached_property
+    def runs(self) -> list[tuple[int, int, int]]:
+        """Neighbouring rows of one timestep: `(start, stop, timestep)`, in order."""
+        kept, counts = torch.unique_consecutive(self.index, return_counts=True)
+        stops = counts.cumsum(0).tolist()
+        return list(zip([0, *stops[:-1]], stops, kept.tolist(), strict=True))
+
 
 def timesteps_of(
     layout: ClipLayout, config: PVCVisionConfig, device: torch.device
@@ -112,9 +123,21 @@ class AdaptiveLayerNorm(nn.Module):
         # LayerNorm weight w = 1 + (w - 1) survives the cast unchanged.
         scale, shift = modulation.chunk(2, dim=-1)
         scale, shift = ((1 + scale).to(hidden.dtype), shift.to(hidden.dtype))
+        if self._in_runs_pays(hidden, conditioning):
+            # One pass that normalises and modulates; what it gives is copied while it is still in a cache.
+            out = torch.empty_like(hidden)
+            for start, stop, step in conditioning.runs:
+                out[start:stop] = F.layer_norm(hidden[start:stop], (self.width,), scale[step], shift[step], self.eps)
+            return out
         shape = (-1, *([1] * (hidden.dim() - 2)), self.width)
         normed = F.layer_norm(hidden, (self.width,), eps=self.eps)
         return normed * scale[conditioning.index].view(shape) + shift[conditioning.index].view(shape)
+
+    @staticmethod
+    def _in_runs_pays(hidden: torch.Tensor, conditioning: Conditioning) -> bool:
+        if hidden.device.type != "cpu" or torch.is_grad_enabled():
+            return False
+        return hidden.numel() >= _LARGE_RUN * len(conditioning.runs)
 
 
 def causal_mask(
@@ -179,11 +202,14 @@ class PVCTemporalAttention(nn.Module):
     def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None) -> torch.Tensor:
         """`(T, C N, D)` queries over `(P + T, C N, D)` keys and values to `(T, C N, D)`."""
         steps, past = len(query), len(key) - len(query)
+        implementation = self.config._attn_implementation or "eager"
+        if implementation in ("sdpa", PRODUCTS) and products_over_time_pay(query, len(key)):
+            mask = causal_mask(steps, past, window, query.dtype, query.device)
+            return attention_over_time(query, key, value, None if mask is None else mask[0, 0], self.num_heads)
         heads = [
             tensor.unflatten(-1, (self.num_heads, self.head_dim)).permute(1, 2, 0, 3)  # (C N, H, T, D / H), strided
             for tensor in (query, key, value)
         ]
-        implementation = self.config._attn_implementation or "eager"
         flash = "flash" in implementation
         windowed = window is not None and past + steps > window
         options: dict[str, Any] = {"is_causal": True}
