@@ -33,6 +33,17 @@ SURFACE = {
         "--tokens",
         "--way",
     ],
+    "convert": [
+        "--check",
+        "--image-steps",
+        "--map",
+        "--num-frames",
+        "--ratio",
+        "--temporal-layers",
+        "--timestep",
+        "--to",
+        "--window",
+    ],
     "encode": [
         "--append",
         "--device",

@@ -48,7 +48,7 @@ def load_checkpoint(
         if not isinstance(dtype, torch.dtype):
             raise CheckpointError("dtype must be one of float32, bfloat16, float16")
     config = _load_config(files)
-    processor = _load_processor(files)
+    processor = load_processor(files)
     check_fit(config, processor)
     check_template(processor)
     model = _load_model(files, config, dtype).to(device).eval()
@@ -75,7 +75,7 @@ def _load_config(files: CheckpointFiles) -> PVCConfig:
         raise CheckpointError(f"{files.directory}/config.json: {_one_line(error)}") from error
 
 
-def _load_processor(files: CheckpointFiles) -> PVCProcessor:
+def load_processor(files: CheckpointFiles) -> PVCProcessor:
     try:
         return PVCProcessor.from_pretrained(files.directory, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # as above
@@ -148,4 +148,4 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
 
-__all__ = ["check_fit", "load_checkpoint"]
+__all__ = ["check_fit", "check_template", "load_checkpoint", "load_processor"]

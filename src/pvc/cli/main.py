@@ -17,6 +17,7 @@ import pvc
 from pvc.cli.ablate import ablate
 from pvc.cli.ask import ask
 from pvc.cli.bench import bench
+from pvc.cli.convert import convert
 from pvc.cli.encode import encode
 from pvc.cli.evaluate import evaluate
 from pvc.cli.fit_steps import fit_steps
@@ -37,6 +38,7 @@ app = typer.Typer(
 app.command()(ablate)
 app.command()(ask)
 app.command()(bench)
+app.command()(convert)
 app.command()(encode)
 app.command()(info)
 app.command("eval")(evaluate)

@@ -1,0 +1,105 @@
+"""`pvc convert SOURCE DEST`: an InternVL checkpoint becomes a PVC one, and back with `--to internvl`.
+
+Called by `main.py`; the work is `pvc.convert`'s.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pvc.errors import CheckpointError, UsageError
+
+if TYPE_CHECKING:
+    from pvc.convert.run import Progress, Report
+
+RATIOS = {"1/2": 0.5, "1/4": 0.25, "1/8": 0.125}
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(help="Directory of an InternVL checkpoint (of transformers, or original).")],
+    dest: Annotated[Path, typer.Argument(help="Directory to write.")],
+    temporal_layers: Annotated[
+        int | None, typer.Option(min=0, help="Temporal layers, from the top of the tower; by default a third of all.")
+    ] = None,
+    ratio: Annotated[str, typer.Option(help="Compression: 1/2 (the source's 256 tokens a frame), 1/4 or 1/8.")] = "1/4",
+    timestep: Annotated[
+        str, typer.Option(help="index (streams need it) or relative (as the paper's models).")
+    ] = "index",
+    window: Annotated[int | None, typer.Option(min=1, help="Temporal window in steps; by default none.")] = None,
+    image_steps: Annotated[int, typer.Option(min=1, help="Steps of a picture.")] = 4,
+    num_frames: Annotated[int, typer.Option(min=1, help="Frames of a video where nothing else is asked for.")] = 16,
+    key_map: Annotated[
+        Path | None, typer.Option("--map", help="JSON file that says where tensors belong that we do not know.")
+    ] = None,
+    to: Annotated[str, typer.Option(help="pvc, or internvl for the way back.")] = "pvc",
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare the result with its source, in float32; loads both whole.")
+    ] = False,
+) -> None:
+    """Convert a checkpoint: InternVL 2, 2.5, 3 or 3.5 to PVC, whose new parts start as the identity."""
+    if ratio not in RATIOS:
+        raise UsageError(f"--ratio must be one of {', '.join(RATIOS)}, not {ratio!r}")
+    if to not in ("pvc", "internvl"):
+        raise UsageError(f"--to must be pvc or internvl, not {to!r}")
+    from pvc.convert.run import Options, refuse_existing
+
+    refuse_existing(dest)
+    if to == "internvl":
+        from pvc.convert.back import convert_back
+
+        with _bar() as progress:
+            report = convert_back(source, dest, progress=progress)
+        _tell(dest, report)
+        return
+    from pvc.convert.map_file import read_map
+    from pvc.convert.run import convert as convert_to_pvc
+    from pvc.convert.sources import read_source
+
+    options = Options(temporal_layers, RATIOS[ratio], timestep, window, image_steps, num_frames)
+    described = read_source(source, read_map(key_map) if key_map else ())
+    with _bar() as progress:
+        report = convert_to_pvc(described, dest, options, progress=progress)
+    _tell(dest, report)
+    if check:
+        from pvc.convert.check import compare
+
+        found = compare(described, dest)
+        for one in found:
+            bound = "" if one.bound is None else f" (at most {one.bound:g})"
+            print(f"{one.what}: largest difference {one.largest:.3g}, relative {one.relative:.3g}{bound}")
+        failed = [one.what for one in found if not one.within]
+        if failed:
+            raise CheckpointError(f"{dest} does not compute what its source does: {', '.join(failed)}")
+
+
+def _tell(dest: Path, report: Report) -> None:
+    for warning in report.warnings:
+        print(f"pvc: warning: {warning}", file=sys.stderr)
+    added = f", {report.added_tokens} rows added to the vocabulary" if report.added_tokens else ""
+    print(
+        f"{dest}: {report.used} tensors of the source used, {report.made} new{added}; "
+        f"{report.nbytes / 2**20:,.1f} MiB in {len(report.shards)} file{'s'[: len(report.shards) != 1]}"
+    )
+
+
+@contextmanager
+def _bar() -> Iterator[Progress]:
+    """A progress bar on a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda name, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("tensors", total=None)
+        yield lambda name, done, total: bar.update(task, completed=done, total=total)
+
+
+__all__ = ["convert"]

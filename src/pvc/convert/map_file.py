@@ -1,0 +1,52 @@
+"""A key map from a file, for tensors whose names this project does not know.
+
+JSON: a list of `{"source": "...", "target": "...", "how": "same"}`, in which `{n}` stands for a layer's number and
+`{rest}` for whatever follows. Several tensors that become one, or one that becomes several, are lists of names.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from pvc.convert.keymap import Rule
+from pvc.convert.transforms import TRANSFORMS
+from pvc.errors import ConfigError, UsageError
+
+_PLACES = re.compile(r"\{(\w*)\}")
+
+
+def read_map(path: Path) -> tuple[Rule, ...]:
+    """Rules of a file; raises UsageError or ConfigError, which names the entry."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not JSON: {error}") from error
+    if not isinstance(data, list):
+        raise ConfigError(f"{path} must hold a list of rules")
+    return tuple(_rule(entry, f"{path}, rule {number}") for number, entry in enumerate(data, 1))
+
+
+def _rule(entry: Any, where: str) -> Rule:
+    if not isinstance(entry, dict) or not {"source", "target"} <= set(entry) <= {"source", "target", "how"}:
+        raise ConfigError(f"{where}: a rule has 'source', 'target' and, where it is not 'same', 'how'")
+    how = entry.get("how", "same")
+    if how not in TRANSFORMS:
+        raise ConfigError(f"{where}: how is {how!r}; there are {', '.join(TRANSFORMS)}")
+    sides = []
+    for key in ("source", "target"):
+        names = [entry[key]] if isinstance(entry[key], str) else entry[key]
+        if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
+            raise ConfigError(f"{where}: {key!r} must be a name or a list of names")
+        sides.append(tuple(names))
+    places = [sorted(_PLACES.findall(name)) for side in sides for name in side]
+    if any(place not in ("n", "rest") for own in places for place in own) or len({tuple(own) for own in places}) != 1:
+        raise ConfigError(f"{where}: {{n}} and {{rest}} are the places there are, the same in every name")
+    return Rule(sides[0], sides[1], how)
+
+
+__all__ = ["read_map"]

@@ -1,0 +1,356 @@
+"""Converts a checkpoint, tensor by tensor: the key map's plan, new tensors for what PVC adds, shards as they fill up.
+
+Nothing is left of an attempt that fails: files are written beside the target and renamed at the end. Leaves out what is
+compared afterwards (`check.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from transformers import GenerationConfig
+
+from pvc.convert.keymap import Rule, Step, plan
+from pvc.convert.sources import Source, read_source
+from pvc.convert.text import MEDIA_TOKENS, build_processor, load_tokenizer
+from pvc.convert.transforms import TRANSFORMS, Shapes
+from pvc.errors import CheckpointError, UsageError
+from pvc.model.config import PVCConfig
+from pvc.model.modeling import PVCForConditionalGeneration
+
+_SMALLEST_SHARD = 2**29
+# safetensors copies what it writes, so that so much of the largest source shard is held twice.
+_PART_OF_LARGEST = 0.4
+_NEW = ("norm.modulation.weight", ".temporal.", ".timestep_embedding.")
+EMBEDDING, OUTPUT = "model.language_model.embed_tokens.weight", "lm_head.weight"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a converted model is to be.
+
+    Attributes:
+        temporal_layers: of the tower, from the top; None: a third of them.
+        ratio: downsample ratio. timestep: "index" or "relative". window: temporal window, or None.
+        image_steps: steps of a picture. num_frames: of a video, where nothing else is asked for.
+        seed: of the new temporal blocks' weights.
+    """
+
+    temporal_layers: int | None = None
+    ratio: float = 0.25
+    timestep: str = "index"
+    window: int | None = None
+    image_steps: int = 4
+    num_frames: int = 16
+    seed: int = 0
+
+
+@dataclass
+class Report:
+    """What was done: counts of tensors, bytes written, and warnings."""
+
+    used: int = 0
+    made: int = 0
+    nbytes: int = 0
+    added_tokens: int = 0
+    warnings: tuple[str, ...] = ()
+    shards: list[str] = field(default_factory=list)
+
+
+Progress = Callable[[str, int, int], None]
+
+
+def config_of(source: Source, options: Options, placeholders: tuple[int, int], vocabulary: int) -> PVCConfig:
+    """Configuration of the converted model; `placeholders` are the ids of images and videos.
+
+    Raises:
+        ConfigError: what does not fit together.
+    """
+    vision = {
+        **source.vision,
+        "num_temporal_layers": options.temporal_layers,
+        "timestep": options.timestep,
+        "temporal_window": options.window,
+    }
+    return PVCConfig(
+        vision_config=vision,
+        text_config={**source.text, "vocab_size": max(vocabulary, source.text["vocab_size"])},
+        image_token_id=placeholders[0],
+        video_token_id=placeholders[1],
+        downsample_ratio=options.ratio,
+        image_steps=options.image_steps,
+        tie_word_embeddings=is_tied(source),
+    )
+
+
+def is_tied(source: Source) -> bool:
+    """Whether the output layer is the input embedding: by the source's word, else because it has no other."""
+    names = {name.rsplit("language_model.", 1)[-1] for name in source.tensors}
+    has_output = bool(names & {"lm_head.weight", "output.weight"})
+    if source.tied and has_output:
+        return True  # what is stored twice is compared when it is read
+    return not has_output
+
+
+def convert(
+    source: Source | str | Path,
+    target: str | Path,
+    options: Options | None = None,
+    *,
+    rules: Sequence[Rule] = (),
+    progress: Progress = lambda name, done, total: None,
+) -> Report:
+    """Write a PVC checkpoint made from an InternVL one.
+
+    Args:
+        source: directory, or what `read_source` made of it.
+        target: directory that is not there yet, or is empty.
+        rules: beside the source kind's own, tried first.
+        progress: called with a tensor's name, how many are done, and of how many.
+
+    Raises:
+        CheckpointError: the source is damaged, or some of its tensors have no place; all of them are named.
+        ConfigError: a configuration that cannot be converted, or options that do not fit it.
+        UsageError: the target exists.
+    """
+    options, target = options or Options(), Path(target)
+    refuse_existing(target)
+    source = source if isinstance(source, Source) else read_source(Path(source), rules)
+    check_ratio(source, options.ratio)
+    steps = planned(source)
+    tokenizer = load_tokenizer(source)
+    image, video = (
+        tokenizer.convert_tokens_to_ids(MEDIA_TOKENS[f"{what}_token"]) for what in ("context_image", "video")
+    )
+    config = config_of(source, options, (image, video), len(tokenizer))
+    check_complete(source, steps, config)
+    processor, warnings = build_processor(source, tokenizer, config, options.num_frames)
+    report = Report(warnings=warnings, added_tokens=config.text_config.vocab_size - source.text["vocab_size"])
+    staging = target.with_name(f"{target.name}.part")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        _write_tensors(source, steps, config, options, staging, report, progress)
+        config.architectures = [PVCForConditionalGeneration.__name__]
+        config.save_pretrained(staging)
+        GenerationConfig(
+            do_sample=False, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+        ).save_pretrained(staging)
+        processor.save_pretrained(staging)
+        if target.exists():
+            target.rmdir()
+        staging.rename(target)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    return report
+
+
+def refuse_existing(target: Path) -> None:
+    """Raise UsageError unless `target` can be made."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UsageError(f"{target} exists already")
+
+
+def check_ratio(source: Source, ratio: float) -> None:
+    """Raise UsageError for a target ratio that takes more tokens than the source has."""
+    if ratio > source.ratio:
+        raise UsageError(f"the source has ratio {source.ratio:g}: its compressor cannot become one of ratio {ratio:g}")
+
+
+def planned(source: Source) -> list[Step]:
+    """Every tensor's place. Raises CheckpointError that names all which have none, with their shapes."""
+    steps, unknown = plan(source.tensors, source.rules)
+    if unknown:
+        hint = ""
+        if source.kind == "pvc_internvl":
+            hint = (
+                "; the names of a published PVC model's own tensors are not public: say where they belong with --map "
+                "(docs/convert.md)"
+            )
+        raise CheckpointError(_without_place(source, unknown, "a PVC model") + hint)
+    return steps
+
+
+def check_complete(source: Source, steps: Sequence[Step], config: PVCConfig) -> None:
+    """Raise CheckpointError, before anything is read, for tensors that config.json does not ask for, or that lack."""
+    wanted = set(shapes_wanted(config)) | ({OUTPUT} if config.tie_word_embeddings else set())
+    extra = [name for step in steps for name in step.sources if not wanted.issuperset(step.targets)]
+    if extra:
+        raise CheckpointError(_without_place(source, extra, "the model that config.json describes"))
+    made = {name for step in steps for name in step.targets} | {OUTPUT}
+    missing = sorted(name for name in wanted - made if not any(part in name for part in _NEW))
+    if missing:
+        raise CheckpointError(f"the source lacks what becomes {', '.join(missing[:5])} ({len(missing)} tensors)")
+
+
+def _without_place(source: Source, names: Sequence[str], where: str) -> str:
+    listed = ", ".join(f"{name} {list(source.tensors[name].shape)}" for name in names)
+    return f"{len(names)} tensors have no place in {where}: {listed}"
+
+
+def shapes_of(source: Source, ratio: float) -> Shapes:
+    return Shapes(round(1 / source.ratio), round(1 / ratio), *source.fused_heads)
+
+
+def read_tensor(path: Path, name: str) -> torch.Tensor:
+    """One tensor, copied: the file is not kept mapped, or all that was read of it would count as ours."""
+    with safe_open(path, "pt") as file:
+        return file.get_tensor(name).clone()
+
+
+def transformed(source: Source, step: Step, shapes: Shapes) -> dict[str, torch.Tensor]:
+    """What one step makes of the source's tensors, in the precision that PVC keeps them in."""
+    given = [read_tensor(source.places[name], name) for name in step.sources]
+    made = TRANSFORMS[step.how][0](given, shapes)
+    if step.how != "affine":
+        made = [tensor.to(given[0].dtype) for tensor in made]
+    return dict(zip(step.targets, made, strict=True))
+
+
+def _write_tensors(
+    source: Source,
+    steps: list[Step],
+    config: PVCConfig,
+    options: Options,
+    folder: Path,
+    report: Report,
+    progress: Progress,
+) -> None:
+    wanted = shapes_wanted(config)
+    shard = Shards(folder, max(_SMALLEST_SHARD, int(_PART_OF_LARGEST * source.largest_shard)))
+    total, done, dtype = len(wanted), 0, torch.float32
+    for name, tensor in _mapped(source, steps, config, options.ratio):
+        if tensor.shape != wanted[name]:
+            raise CheckpointError(f"{name} is {list(tensor.shape)}, but config.json asks for {list(wanted[name])}")
+        del wanted[name]
+        if name == EMBEDDING:
+            dtype = tensor.dtype
+        shard.add(name, tensor)
+        done += 1
+        progress(name, done, total)
+    report.used = len(source.tensors)
+    for name, shape in wanted.items():
+        shard.add(name, fresh(name, shape, config, options.seed, dtype))
+        done += 1
+        progress(name, done, total)
+    report.made = len(wanted)
+    report.shards, report.nbytes = shard.close()
+
+
+def _mapped(source: Source, steps: list[Step], config: PVCConfig, ratio: float) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every target tensor that has a source, an output layer that repeats the embedding left out."""
+    shapes = shapes_of(source, ratio)
+    for step in steps:
+        for name, tensor in transformed(source, step, shapes).items():
+            if name == OUTPUT and config.tie_word_embeddings:
+                same = next(one for one in steps if EMBEDDING in one.targets)
+                if not torch.equal(tensor, transformed(source, same, shapes)[EMBEDDING]):
+                    raise CheckpointError(
+                        "config.json says that the output layer is the embedding (tie_word_embeddings), but both are "
+                        "stored and differ"
+                    )
+                continue
+            if name in (EMBEDDING, OUTPUT):
+                tensor = grown(tensor, config)
+            yield name, tensor
+
+
+def grown(tensor: torch.Tensor, config: PVCConfig) -> torch.Tensor:
+    """`(V, L)` with rows for tokens that the source did not know: those of the image placeholder.
+
+    Of all rows it is the one that training has least to do with: visual tokens take its place, and it is never said.
+    """
+    missing = config.text_config.vocab_size - len(tensor)
+    if missing <= 0:
+        return tensor
+    row = config.image_token_id if config.image_token_id < len(tensor) else len(tensor) - 1
+    return torch.cat((tensor, tensor[row].expand(missing, -1)))
+
+
+def shapes_wanted(config: PVCConfig) -> dict[str, torch.Size]:
+    """Names and shapes of every tensor that a checkpoint of this configuration has to hold."""
+    with torch.device("meta"):
+        model = PVCForConditionalGeneration(config)
+    names = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    if config.tie_word_embeddings:
+        names.pop(OUTPUT, None)
+    return names
+
+
+def fresh(name: str, shape: torch.Size, config: PVCConfig, seed: int, dtype: torch.dtype) -> torch.Tensor:
+    """A tensor that PVC adds, as its own initialisation makes it: zero where a block starts as the identity."""
+    if "modulation" in name:  # kept in float32 whatever the model's precision
+        return torch.zeros(shape)
+    if name.endswith(".bias") or ".projection_layer." in name:
+        return torch.zeros(shape, dtype=dtype)
+    mixed = hashlib.sha256(f"{seed} {name}".encode()).digest()  # the same whatever the order of tensors
+    generator = torch.Generator().manual_seed(int.from_bytes(mixed[:7], "little"))
+    spread = config.vision_config.initializer_range
+    return (torch.randn(shape, generator=generator) * spread).to(dtype)
+
+
+class Shards:
+    """Tensors to files of bounded size, with their index."""
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.folder, self.limit = folder, limit
+        self.kept: dict[str, torch.Tensor] = {}
+        self.size = self.total = 0
+        self.files: list[list[str]] = []
+
+    def add(self, name: str, tensor: torch.Tensor) -> None:
+        nbytes = tensor.numel() * tensor.element_size()
+        if self.kept and self.size + nbytes > self.limit:
+            self._write()
+        self.kept[name] = tensor.contiguous()
+        self.size += nbytes
+
+    def _write(self) -> None:
+        save_file(self.kept, self.folder / f"{len(self.files)}.part", metadata={"format": "pt"})
+        self.files.append(list(self.kept))
+        self.total += self.size
+        self.kept, self.size = {}, 0
+
+    def close(self) -> tuple[list[str], int]:
+        """Names of the files and bytes of all tensors."""
+        if self.kept:
+            self._write()
+        count = len(self.files)
+        names = [f"model-{n + 1:05d}-of-{count:05d}.safetensors" for n in range(count)]
+        if count == 1:
+            names = ["model.safetensors"]
+        for number, name in enumerate(names):
+            part = self.folder / f"{number}.part"
+            part.chmod(0o644)
+            part.rename(self.folder / name)
+        if count > 1:
+            places = {tensor: name for name, own in zip(names, self.files, strict=True) for tensor in own}
+            index = {"metadata": {"total_size": self.total}, "weight_map": places}
+            (self.folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
+        return names, self.total
+
+
+__all__ = [
+    "EMBEDDING",
+    "OUTPUT",
+    "Options",
+    "Progress",
+    "Report",
+    "Shards",
+    "config_of",
+    "convert",
+    "planned",
+    "read_tensor",
+    "refuse_existing",
+    "shapes_of",
+    "transformed",
+]

@@ -1,0 +1,236 @@
+"""What a directory to be converted holds: its kind, its configuration in PVC's terms, its key map, its tensors.
+
+Reads JSON and safetensors headers; refuses what cannot become a PVC model, with the key or file named. Leaves out the
+tokenizer (`text.py`) and the tensors themselves (`run.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pvc.checkpoint.files import Tensor, read_header
+from pvc.convert.keymap import CHAT, CHAT_INTERNLM2, TRANSFORMERS, Rule
+from pvc.errors import CheckpointError, ConfigError
+
+KINDS = ("internvl", "internvl_chat", "pvc_internvl")
+IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+
+# Keys of language models' configurations that say nothing about the network.
+_NOT_SHAPE = frozenset(
+    {"_name_or_path", "architectures", "auto_map", "torch_dtype", "dtype", "transformers_version", "return_dict"}
+    | {"attn_implementation", "_attn_implementation", "tie_word_embeddings", "use_bfloat16", "model_type", "id2label"}
+    | {"label2id", "problem_type", "use_cache", "output_hidden_states", "output_attentions", "is_encoder_decoder"}
+    | {"chunk_size_feed_forward", "is_decoder", "add_cross_attention", "cross_attention_hidden_size", "torchscript"}
+    | {"tie_encoder_decoder", "pruned_heads", "finetuning_task", "prefix", "task_specific_params", "tokenizer_class"}
+    | {"tf_legacy_loss", "_attn_implementation_autoset", "sep_token_id", "decoder_start_token_id", "moe_config"}
+)
+_VISION_SAME: tuple[str, ...] = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+)
+_VISION_SAME += ("layer_norm_eps", "image_size", "patch_size", "num_channels", "norm_type", "initializer_range")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint as it lies there.
+
+    Attributes:
+        kind: "internvl", "internvl_chat" or "pvc_internvl". language: the type of its language model.
+        vision, text: configurations, as `PVCConfig` takes them.
+        tied: whether the output layer is the input embedding by the source's own word; None: it says nothing.
+        ratio: downsample ratio. pictures: settings of the image processor.
+        fused_heads: (query heads, key heads) where the language model's projections are fused.
+        tensors: all of them, by name; places: the shard of each.
+    """
+
+    directory: Path
+    kind: str
+    language: str
+    vision: dict[str, Any]
+    text: dict[str, Any]
+    tied: bool | None
+    ratio: float
+    pictures: dict[str, Any]
+    rules: tuple[Rule, ...]
+    fused_heads: tuple[int, int] = (1, 1)
+    tensors: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    places: dict[str, Path] = field(default_factory=dict, repr=False)
+
+    @property
+    def largest_shard(self) -> int:
+        """Bytes."""
+        return max(path.stat().st_size for path in set(self.places.values()))
+
+
+def read_source(directory: Path, more_rules: Sequence[Rule] = ()) -> Source:
+    """A directory's description; `more_rules` come before its own.
+
+    Raises:
+        CheckpointError: no such directory, no weights, or not a model that can be converted.
+    """
+    if not directory.is_dir():
+        raise CheckpointError(f"no model directory at {directory}")
+    config = read_json(directory / "config.json")
+    kind = config.get("model_type")
+    if kind not in KINDS:
+        raise CheckpointError(f"{directory} holds a model of type {kind!r}; {', '.join(KINDS)} can be converted")
+    try:
+        told = _transformers(config) if kind == "internvl" else _chat(config)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{directory}/config.json lacks or garbles {error}") from error
+    rules = (*more_rules, *told.pop("rules"))
+    tensors, places = _tensors(directory)
+    pictures = {**told.pop("pictures"), **_preprocessing(directory)}
+    return Source(directory, str(kind), rules=rules, pictures=pictures, tensors=tensors, places=places, **told)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; raises CheckpointError."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path.parent} has no {path.name}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path} does not hold a JSON object")
+    return data
+
+
+def _transformers(config: dict[str, Any]) -> dict[str, Any]:
+    for name, wanted in (("vision_feature_layer", -1), ("vision_feature_select_strategy", "default")):
+        if config.get(name, wanted) != wanted:
+            raise ConfigError(f"{name} is {config[name]!r}; only {wanted!r} can be converted")
+    vision = {key: value for key, value in config["vision_config"].items() if key not in _NOT_SHAPE}
+    text = _text(config["text_config"])
+    tied = config.get("tie_word_embeddings", config["text_config"].get("tie_word_embeddings"))
+    return {
+        "language": text["model_type"],
+        "vision": vision,
+        "text": text,
+        "tied": tied,
+        "ratio": float(config.get("downsample_ratio", 0.5)),
+        "pictures": {},
+        "rules": TRANSFORMERS,
+    }
+
+
+def _chat(config: dict[str, Any]) -> dict[str, Any]:
+    """The original format: a tower with fused projections, `mlp1`, and the language model's own configuration."""
+    for name, wanted in (("select_layer", -1), ("ps_version", "v2")):
+        if config.get(name, wanted) != wanted:
+            raise ConfigError(f"{name} is {config[name]!r}; only {wanted!r} can be converted")
+    given, language = config["vision_config"], config["llm_config"]
+    vision = {key: given[key] for key in _VISION_SAME if key in given}
+    vision |= {
+        "image_size": config.get("force_image_size") or given["image_size"],
+        "attention_bias": given.get("qkv_bias", True),
+        "use_qk_norm": given.get("qk_normalization", False),
+        "use_mean_pooling": True,  # what transformers calls it that no norm follows the last layer
+        "layer_scale_init_value": given.get("initializer_factor", 0.1),
+    }
+    if vision["image_size"] != given["image_size"]:
+        raise ConfigError(
+            f"force_image_size {vision['image_size']} is not the tower's image_size {given['image_size']}: its "
+            "position embeddings would have to be resized, which is not supported"
+        )
+    kind = language.get("model_type") or _kind_of(language)
+    fused = (1, 1)
+    if kind == "internlm2":
+        if language.get("bias"):
+            raise ConfigError("llm_config.bias is true: InternLM2 with biases cannot be converted")
+        heads = language["num_attention_heads"]
+        fused = (heads, language.get("num_key_value_heads", heads))
+        text = _text({**{k: v for k, v in language.items() if k != "bias"}, "model_type": "llama"})
+        text.pop("attn_implementation", None)
+    elif kind in ("qwen2", "qwen3", "llama"):
+        text = _text({**language, "model_type": kind})
+    else:
+        raise ConfigError(f"llm_config.model_type is {kind!r}; qwen2, qwen3, llama and internlm2 can be converted")
+    pictures = {"max_patches": config.get("max_dynamic_patch", 12), "min_patches": config.get("min_dynamic_patch", 1)}
+    tied = language.get("tie_word_embeddings")
+    return {
+        "language": kind,
+        "vision": vision,
+        "text": text,
+        "tied": config.get("tie_word_embeddings", tied) if tied is None else tied,
+        "ratio": float(config.get("downsample_ratio", 0.5)),
+        "pictures": {**IMAGENET, **pictures},
+        "rules": CHAT_INTERNLM2 if kind == "internlm2" else CHAT,
+        "fused_heads": fused,
+    }
+
+
+def _kind_of(language: dict[str, Any]) -> str:
+    """By the name of its architecture, which older files have in place of a type."""
+    named = {"Qwen2ForCausalLM": "qwen2", "Qwen3ForCausalLM": "qwen3", "LlamaForCausalLM": "llama"}
+    named["InternLM2ForCausalLM"] = "internlm2"
+    return named.get(next(iter(language.get("architectures") or [""])), "unknown")
+
+
+def _text(config: dict[str, Any]) -> dict[str, Any]:
+    """A language model's configuration without what is not about the network, and without what generation reads."""
+    from transformers import AutoConfig, GenerationConfig
+
+    kind = config.get("model_type", "qwen2")
+    kept = {key: value for key, value in config.items() if key not in _NOT_SHAPE}
+    generation = set(GenerationConfig().to_dict()) - {"bos_token_id", "eos_token_id", "pad_token_id"}
+    kept = {key: value for key, value in kept.items() if key not in generation and value is not None}
+    try:
+        AutoConfig.for_model(kind, **kept)
+    except Exception as error:  # whatever a hostile or clumsy file provokes in the library is the file's fault
+        raise ConfigError(
+            f"the language model's configuration ({kind}): {' '.join(str(error).split())[:300]}"
+        ) from error
+    return {"model_type": kind, **kept}
+
+
+def _tensors(directory: Path) -> tuple[dict[str, Tensor], dict[str, Path]]:
+    index = directory / "model.safetensors.index.json"
+    if index.exists():
+        places = read_json(index).get("weight_map")
+        if not isinstance(places, dict):
+            raise CheckpointError(f"{index} has no weight_map from tensors to files")
+        names = sorted({str(name) for name in places.values()})
+        if any(Path(name).name != name for name in names):
+            raise CheckpointError(f"{index} names a file outside the directory")
+    else:
+        places, names = None, ["model.safetensors"]
+    tensors: dict[str, Tensor] = {}
+    where: dict[str, Path] = {}
+    for name in names:
+        path = directory / name
+        if not path.is_file():
+            raise CheckpointError(f"{directory} has no weights in safetensors: {name} is missing")
+        for tensor in read_header(path)[0]:
+            if tensor.name in tensors:
+                raise CheckpointError(f"{tensor.name} is in {where[tensor.name].name} and in {name}")
+            tensors[tensor.name], where[tensor.name] = tensor, path
+    missing = sorted(set(places or ()) - set(tensors))
+    if missing:
+        raise CheckpointError(f"{index} names tensors that no file holds: {', '.join(missing[:3])}")
+    return tensors, where
+
+
+def _preprocessing(directory: Path) -> dict[str, Any]:
+    """What a file of the image processor says of pictures."""
+    settings: dict[str, Any] = {}
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        path = directory / name
+        if path.exists():
+            data = read_json(path)
+            found = data.get("image_processor", data)
+            keys = ("image_mean", "image_std", "max_patches", "min_patches", "crop_to_patches")
+            settings |= {key: found[key] for key in keys if isinstance(found, dict) and found.get(key) is not None}
+    return settings
+
+
+__all__ = ["IMAGENET", "KINDS", "Source", "read_json", "read_source"]

@@ -1,0 +1,122 @@
+"""Tokenizer, chat template and processors of a converted model.
+
+Every token that media need is there afterwards; those that the source lacks are added at the end of its vocabulary.
+Leaves out tensors. Called by `run.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AddedToken, PreTrainedTokenizerFast, Qwen2TokenizerFast
+
+from pvc.checkpoint.loading import check_template
+from pvc.convert.sources import IMAGENET, Source, read_json
+from pvc.errors import CheckpointError, PVCError
+from pvc.model.config import PVCConfig
+from pvc.processing.image import PVCImageProcessor
+from pvc.processing.processor import PVCProcessor
+from pvc.processing.tokenizer import CHAT_TEMPLATE
+from pvc.processing.video import PVCVideoProcessor
+
+MEDIA_TOKENS = {
+    "start_image_token": "<img>",
+    "end_image_token": "</img>",
+    "context_image_token": "<IMG_CONTEXT>",
+    "video_token": "<video>",
+}
+END_OF_TURN = "<|im_end|>"
+
+
+def load_tokenizer(source: Source) -> PreTrainedTokenizerFast:
+    """The source's tokenizer as a fast one that knows the media tokens.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be read without code of its own.
+    """
+    directory = source.directory
+    if (directory / "tokenizer.json").exists():
+        own = _read(PreTrainedTokenizerFast, directory)
+    elif (directory / "vocab.json").exists():
+        own = _read(Qwen2TokenizerFast, directory)
+    elif (directory / "tokenizer.model").exists():
+        from pvc.convert.sentencepiece import read_sentencepiece
+
+        own = read_sentencepiece(directory)
+    else:
+        raise CheckpointError(f"{directory} has no tokenizer (tokenizer.json, vocab.json or tokenizer.model)")
+    known = set(own.get_vocab())
+    missing = [token for token in (*MEDIA_TOKENS.values(), END_OF_TURN) if token not in known]
+    own.add_tokens([AddedToken(token, special=True, normalized=False) for token in missing])
+    # A class of its own would be looked up, and its settings read, again when the result is loaded.
+    return PreTrainedTokenizerFast(
+        tokenizer_object=own.backend_tokenizer,
+        bos_token=own.bos_token,
+        eos_token=END_OF_TURN if END_OF_TURN in known else own.eos_token or END_OF_TURN,
+        pad_token=own.pad_token or own.eos_token or END_OF_TURN,
+        unk_token=own.unk_token,
+        extra_special_tokens=MEDIA_TOKENS,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _read(kind: Any, directory: Path) -> PreTrainedTokenizerFast:
+    """Read without the code that original checkpoints bring along for theirs."""
+    try:
+        return kind.from_pretrained(directory, local_files_only=True)
+    except Exception as error:  # whatever a hostile or clumsy file provokes in the libraries is the file's fault
+        told = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"cannot read the tokenizer of {directory}: {told}") from error
+
+
+def build_processor(
+    source: Source, tokenizer: PreTrainedTokenizerFast, config: PVCConfig, num_frames: int
+) -> tuple[PVCProcessor, tuple[str, ...]]:
+    """Processor of a converted model, and warnings.
+
+    The source's chat template is kept where it works with media parts; else it is ChatML, as InternVL's models speak.
+    """
+    side = config.vision_config.image_size[0]
+    size = {"height": side, "width": side}
+    look = {key: source.pictures.get(key, IMAGENET[key]) for key in IMAGENET}
+    tiles = {key: source.pictures[key] for key in ("min_patches", "max_patches") if key in source.pictures}
+    processor = PVCProcessor(
+        PVCImageProcessor(size=size, image_steps=config.image_steps, **look, **tiles),
+        tokenizer,
+        PVCVideoProcessor(size=size, num_frames=num_frames, **look),
+        tokens_per_frame=config.tokens_per_frame,
+        chat_template=_template(source.directory) or _chatml(source, tokenizer),
+    )
+    warnings: tuple[str, ...] = ()
+    try:
+        check_template(processor)
+    except PVCError as error:
+        warnings = (f"the source's chat template is not used ({error}); ChatML takes its place",)
+        processor.chat_template = tokenizer.chat_template = _chatml(source, tokenizer)
+        check_template(processor)
+    return processor, warnings
+
+
+def _chatml(source: Source, tokenizer: PreTrainedTokenizerFast) -> str:
+    """ChatML, behind the token that begins every text where the source's tokenizer says that there is one."""
+    path = source.directory / "tokenizer_config.json"
+    settings = read_json(path) if path.exists() else {}
+    begins = settings.get("add_bos_token", source.language == "internlm2")  # whose tokenizer does unless told otherwise
+    return (tokenizer.bos_token or "") * bool(begins) + CHAT_TEMPLATE
+
+
+def _template(directory: Path) -> str | None:
+    path = directory / "chat_template.jinja"
+    if path.exists():
+        return path.read_text(encoding="utf-8")
+    for name in ("chat_template.json", "processor_config.json"):
+        if (directory / name).exists():
+            template: Any = read_json(directory / name).get("chat_template")
+            if isinstance(template, str):
+                return template
+    return None
+
+
+__all__ = ["END_OF_TURN", "MEDIA_TOKENS", "build_processor", "load_tokenizer"]
