@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,7 +41,7 @@ class EncodedMedia:
         timestamps: seconds of every frame; empty for an image.
         tiles, steps: of an image; 1 and the number of frames for a video.
         warnings: what the reader had to say.
-        prepare_s: seconds of the encoding in which frames were made pixels for the tower.
+        prepare_s: seconds of the encoding in which frames were made pixels for the tower, or were waited for.
         serial: a number no other encoded media of this process has; two media with equal placeholders are told
             apart by it.
     """
@@ -166,16 +167,30 @@ def encode_frames(
     Only one chunk's frames are pixels at a time; with a temporal window the cache does not grow either.
     """
     pieces: list[torch.Tensor] = []
-    prepare_s = 0.0
-    for start in range(0, len(video.timestamps), FRAMES_PER_CHUNK):
-        started = time.perf_counter()
-        pixels, repeats = _stored(processor, video, slice(start, start + FRAMES_PER_CHUNK))
+    prepare_s, started = 0.0, time.perf_counter()
+    # On a CPU both would take the same cores, and another chunk's pixels their memory.
+    for pixels, repeats in _chunks(processor, video, ahead=model.device.type != "cpu"):
         prepare_s += time.perf_counter() - started
         window = None if cache is None else cache.window  # a stream's state may have one of its own
         tokens, cache = model.model.encode_frames(pixels.to(model.device), cache, total_steps, repeats, window)
         pieces.append(tokens)
+        started = time.perf_counter()
     assert cache is not None  # a video has at least one frame
     return _encoded(video, torch.cat(pieces), prepare_s), cache, [len(piece) for piece in pieces]
+
+
+def _chunks(processor: PVCProcessor, video: Video, ahead: bool) -> Iterator[tuple[torch.Tensor, list[int]]]:
+    """Pixels and repeats of a video's chunks; `ahead`: the next one is prepared while the caller has this one."""
+    parts = [slice(start, start + FRAMES_PER_CHUNK) for start in range(0, len(video.timestamps), FRAMES_PER_CHUNK)]
+    if not ahead:
+        yield from (_stored(processor, video, part) for part in parts)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(_stored, processor, video, parts[0])
+        for part in parts[1:]:
+            made, waiting = waiting.result(), pool.submit(_stored, processor, video, part)
+            yield made
+        yield waiting.result()
 
 
 def _stored(processor: PVCProcessor, video: Video, part: slice) -> tuple[torch.Tensor, list[int]]:
