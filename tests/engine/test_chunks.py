@@ -13,7 +13,8 @@ from pvc.media import Video
 
 def clip(frames):
     pictures = np.random.default_rng(0).integers(0, 255, (frames, 32, 32, 3), dtype=np.uint8)
-    pictures[5] = pictures[4]
+    if frames > 5:
+        pictures[5] = pictures[4]
     return Video.from_frames(pictures, timestamps=[0.5 * number for number in range(frames)])
 
 
