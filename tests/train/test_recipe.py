@@ -44,7 +44,6 @@ def edited(tmp_path, change):
         (lambda d: d["stages"][0].update(zoom=2), "zoom is for stages of kind chat"),
         (lambda d: d["stages"][0].update(precision="fp8"), "stages.0.precision"),
         (lambda d: d["stages"].append(d["stages"][0]), "same name"),
-        (lambda d: d.pop("model"), "model"),
     ],
 )
 def test_mistakes_are_named(change, message, tmp_path):
@@ -62,6 +61,7 @@ def test_mistakes_are_named(change, message, tmp_path):
         ),
         (lambda d: d["stages"][1].update(downsample_ratio=0.3), "stage base: downsample_ratio is 0.3"),
         (lambda d: d["model"]["vision"].pop("image_size"), "image_size"),
+        (lambda d: d.pop("model"), "the recipe has no model"),
         (lambda d: d["model"]["vision"].update(temporal_window=2), "stage pvc: temporal_window 2 is shorter"),
         (lambda d: d["model"]["text"].update(hiden_size=3), "unknown key in text_config: hiden_size"),
         (lambda d: d["stages"][2]["tasks"].update(read={"tiles": 3}), "stage pvc: task 'read' was asked for 3 tiles"),

@@ -47,7 +47,7 @@ def load_checkpoint(
         dtype = getattr(torch, dtype, None)
         if not isinstance(dtype, torch.dtype):
             raise CheckpointError("dtype must be one of float32, bfloat16, float16")
-    config = _load_config(files)
+    config = load_config(files)
     processor = load_processor(files)
     check_fit(config, processor)
     check_template(processor)
@@ -68,7 +68,7 @@ def _device(device: str | torch.device | None) -> torch.device:
     return chosen
 
 
-def _load_config(files: CheckpointFiles) -> PVCConfig:
+def load_config(files: CheckpointFiles) -> PVCConfig:
     try:
         return PVCConfig.from_dict(dict(files.config))
     except Exception as error:  # whatever a hostile or clumsy file provokes in the libraries is the file's fault
@@ -148,4 +148,4 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
 
-__all__ = ["check_fit", "check_template", "load_checkpoint", "load_processor"]
+__all__ = ["check_fit", "check_template", "load_checkpoint", "load_config", "load_processor"]

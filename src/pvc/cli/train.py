@@ -35,10 +35,10 @@ def train(
     for module in ("pydantic", "yaml", "accelerate", "matplotlib"):  # all of them before hours of work, not after
         require(module, "train")
 
-    from pvc.train.build import check_recipe
+    from pvc.train.build import check_recipe, resolved
     from pvc.train.recipe import load_recipe
 
-    loaded = changed(load_recipe(recipe), start, stage or [], minutes)
+    loaded = resolved(changed(load_recipe(recipe), start, stage or [], minutes))
     check_recipe(loaded)
     if dry_run:
         print(f"{recipe}: ok, {len(loaded.stages)} stages: {', '.join(stage.name for stage in loaded.stages)}")

@@ -12,7 +12,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import GenerationConfig
 
 from pvc.checkpoint.files import PARTS, CheckpointFiles, part_of
-from pvc.checkpoint.loading import load_checkpoint
+from pvc.checkpoint.loading import load_checkpoint, load_config, load_processor
 from pvc.errors import ConfigError, PVCError, UsageError
 from pvc.model.config import PVCConfig
 from pvc.model.modeling import PVCForConditionalGeneration
@@ -22,7 +22,7 @@ from pvc.processing.rows import read_rows
 from pvc.processing.tokenizer import build_tokenizer
 from pvc.processing.video import PVCVideoProcessor
 from pvc.synthetic import TASKS, make
-from pvc.train.recipe import Recipe, Stage
+from pvc.train.recipe import ModelRecipe, Recipe, Stage
 
 
 def corpus(recipe: Recipe) -> list[str]:
@@ -37,12 +37,12 @@ def corpus(recipe: Recipe) -> list[str]:
 
 def build_processor(recipe: Recipe) -> PVCProcessor:
     """Tokenizer and processors for a model that starts from nothing."""
-    tokenizer = build_tokenizer(corpus(recipe), recipe.model.vocab_size)
-    side = int(recipe.model.vision["image_size"])
+    tokenizer = build_tokenizer(corpus(recipe), recipe.shape.vocab_size)
+    side = int(recipe.shape.vision["image_size"])
     size = {"height": side, "width": side}
     stage = recipe.stages[-1]
-    image_processor = PVCImageProcessor(size=size, max_patches=recipe.model.max_tiles, image_steps=stage.most_steps)
-    video_processor = PVCVideoProcessor(size=size, num_frames=recipe.model.num_frames)
+    image_processor = PVCImageProcessor(size=size, max_patches=recipe.shape.max_tiles, image_steps=stage.most_steps)
+    video_processor = PVCVideoProcessor(size=size, num_frames=recipe.shape.num_frames)
     config = build_config(recipe, stage, len(tokenizer), 0, 1)
     return PVCProcessor(
         image_processor,
@@ -56,7 +56,52 @@ def build_processor(recipe: Recipe) -> PVCProcessor:
 def start_weights(recipe: Recipe) -> dict[str, torch.Tensor]:
     """Weights of the model that a recipe starts from, float32, under the names of the model's state."""
     model, _ = load_checkpoint(_start_directory(recipe), device="cpu", dtype=torch.float32)
-    return {key: value for key, value in model.state_dict().items() if key != "lm_head.weight"}
+    return stored_state(model)
+
+
+def stored_state(model: PVCForConditionalGeneration) -> dict[str, torch.Tensor]:
+    """Every weight under one name: an output layer that is the input embedding is left out."""
+    tied = model.config.tie_word_embeddings
+    return {key: value for key, value in model.state_dict().items() if not (tied and key == "lm_head.weight")}
+
+
+def resolved(recipe: Recipe) -> Recipe:
+    """A recipe that says its model's shape: where it has none, that of the directory that it starts from.
+
+    Stages then have that model's ratio and steps of a picture unless they say others.
+
+    Raises:
+        ConfigError: neither a shape nor a start. CheckpointError: a start that is no PVC model.
+    """
+    if recipe.model is not None or recipe.start is None:
+        return recipe.model_copy(update={"model": recipe.shape})
+    files = CheckpointFiles(_start_directory(recipe))
+    processor = load_processor(files)
+    config = load_config(files)
+    not_shape = ("model_type", "transformers_version", "architectures", "dtype", "_name_or_path")
+    vision, text = (
+        {key: value for key, value in part.to_diff_dict().items() if key not in not_shape}
+        for part in (config.vision_config, config.text_config)
+    )
+    vision |= {"image_size": config.vision_config.image_size[0], "patch_size": config.vision_config.patch_size[0]}
+    vision["num_temporal_layers"] = config.vision_config.num_temporal_layers
+    text |= {"model_type": config.text_config.model_type, "tie_word_embeddings": config.tie_word_embeddings}
+    text["vocab_size"] = config.text_config.vocab_size
+    longest = files.optional_json("generation_config.json").get("max_new_tokens") or 512
+    shape = ModelRecipe(
+        vision=vision,
+        text=text,
+        vocab_size=max(263, len(processor.tokenizer)),
+        num_frames=processor.video_processor.num_frames,
+        max_new_tokens=longest,
+        max_tiles=processor.image_processor.max_patches,
+    )
+    own = {"downsample_ratio": config.downsample_ratio, "image_steps": {config.image_steps: 1.0}}
+    stages = [
+        stage.model_copy(update={key: value for key, value in own.items() if key not in stage.model_fields_set})
+        for stage in recipe.stages
+    ]
+    return recipe.model_copy(update={"model": shape, "stages": stages})
 
 
 def start_processor(recipe: Recipe) -> PVCProcessor:
@@ -64,9 +109,9 @@ def start_processor(recipe: Recipe) -> PVCProcessor:
     numbers of tiles, frames and steps.
     """
     processor = PVCProcessor.from_pretrained(CheckpointFiles(_start_directory(recipe)).directory)
-    processor.image_processor.max_patches = recipe.model.max_tiles
+    processor.image_processor.max_patches = recipe.shape.max_tiles
     processor.image_processor.image_steps = recipe.stages[-1].most_steps
-    processor.video_processor.num_frames = recipe.model.num_frames
+    processor.video_processor.num_frames = recipe.shape.num_frames
     return processor
 
 
@@ -84,13 +129,13 @@ def check_recipe(recipe: Recipe) -> None:
     unknown = sorted({task for stage in recipe.stages for task in stage.tasks} - set(TASKS))
     if unknown:
         raise UsageError(f"unknown tasks: {', '.join(unknown)}; there are {', '.join(TASKS)}")
-    size = recipe.model.vision.get("image_size")
+    size = recipe.shape.vision.get("image_size")
     if not isinstance(size, int):
         raise ConfigError("model.vision.image_size must be a number of pixels")
     for stage in recipe.stages:
         _check_samples(stage, size)
         try:
-            build_config(recipe, stage, recipe.model.vocab_size, 0, 1)
+            build_config(recipe, stage, recipe.shape.vocab_size, 0, 1)
         except (ValueError, TypeError, StrictDataclassError) as error:
             raise ConfigError(f"stage {stage.name}: {' '.join(str(error).split())}") from error
 
@@ -111,17 +156,18 @@ def _check_samples(stage: Stage, size: int) -> None:
 
 def build_config(recipe: Recipe, stage: Stage, vocab_size: int, image_token: int, video_token: int) -> PVCConfig:
     """Configuration of a recipe's model in one stage."""
-    vision = dict(recipe.model.vision)
+    vision, text = dict(recipe.shape.vision), recipe.shape.text
     if stage.num_temporal_layers is not None:
         vision["num_temporal_layers"] = stage.num_temporal_layers
     return PVCConfig(
         vision_config=vision,
-        text_config={**recipe.model.text, "vocab_size": vocab_size},
+        # A converted model's embedding may have more rows than its tokenizer has tokens.
+        text_config={**text, "vocab_size": max(vocab_size, text.get("vocab_size", 0))},
         image_token_id=image_token,
         video_token_id=video_token,
         downsample_ratio=stage.downsample_ratio,
         image_steps=stage.most_steps,
-        tie_word_embeddings=True,
+        tie_word_embeddings=bool(text.get("tie_word_embeddings", True)),
     )
 
 
@@ -138,7 +184,7 @@ def build_model(recipe: Recipe, stage: Stage, processor: PVCProcessor) -> PVCFor
     torch.nn.init.normal_(model.model.vision_tower.embeddings.position_embeddings, std=0.05)
     model.generation_config = GenerationConfig(
         do_sample=False,
-        max_new_tokens=recipe.model.max_new_tokens,
+        max_new_tokens=recipe.shape.max_new_tokens,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         # A generated placeholder would ask for visual tokens that do not exist.
@@ -153,8 +199,7 @@ def grow(
     """A model for `stage` that starts from `weights`; returns the names of tensors that start anew, too."""
     model = build_model(recipe, stage, processor)
     weights = {**weights, **widened_compressor(weights, model.config)}
-    # Tied weights are one tensor under two names; naming it once keeps it from being called new.
-    state = {key: value for key, value in model.state_dict().items() if key != "lm_head.weight"}
+    state = stored_state(model)
     taken = {key: value for key, value in weights.items() if key in state and state[key].shape == value.shape}
     fresh = sorted(set(state) - set(taken))
     model.load_state_dict({**state, **taken}, strict=False)
@@ -201,7 +246,9 @@ __all__ = [
     "corpus",
     "grow",
     "parameters_by_part",
+    "resolved",
     "start_processor",
     "start_weights",
+    "stored_state",
     "widened_compressor",
 ]

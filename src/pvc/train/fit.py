@@ -230,6 +230,12 @@ def last_complete(output: Path, report: Report = lambda line: None) -> Path | No
 
 
 def _freeze(stage: Stage, model: nn.Module) -> None:
+    for part in stage.trained:
+        if not any(part in name for name, _ in model.named_parameters()):
+            raise UsageError(f"stage {stage.name}: trained names {part!r}, which is in no parameter's name")
+    if stage.trained:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(any(part in name for part in stage.trained))
     for part in stage.frozen:
         found = [parameter for name, parameter in model.named_parameters() if part in name]
         if not found:

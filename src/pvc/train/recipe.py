@@ -21,7 +21,10 @@ class _Strict(BaseModel):
 
 
 class ModelRecipe(_Strict):
-    """Shape of a model that starts from nothing: keyword arguments of PVCVisionConfig and of the text config."""
+    """Shape of a model: keyword arguments of PVCVisionConfig and of the text config.
+
+    Without one, a recipe's model is that of the directory that it starts from.
+    """
 
     vision: dict[str, Any]
     text: dict[str, Any]
@@ -82,7 +85,9 @@ class Stage(_Strict):
     weights are drawn for every batch. Real pictures are larger than a tile: without it a model never learns of them.
     `cache`: this many samples are drawn once, into a memory-mapped file, and repeated in another order every round;
     by default every sample is new. `evaluate_every`: steps between measurements on `evaluate_count` held-out
-    samples of every task. `frozen`: parameters whose names contain one of these stay as they are. `precision` of the
+    samples of every task. `frozen`: parameters whose names contain one of these stay as they are; `trained`: all others
+    do, whose names contain none of these (an alignment of what PVC adds trains `temporal`, `timestep_embedding` and
+    `multi_modal_projector`). `precision` of the
     matrix products (weights are kept in float32 either way): by default bf16 on a GPU and float32 on a CPU, where bf16
     pays on processors with instructions for it (`avx512_bf16`, `amx`).
     """
@@ -110,6 +115,7 @@ class Stage(_Strict):
     evaluate_every: int | None = Field(None, ge=1)
     evaluate_count: int = Field(50, ge=1)
     frozen: tuple[str, ...] = ()
+    trained: tuple[str, ...] = ()
     precision: Literal["float32", "bf16"] | None = None
 
     @field_validator("image_steps", "zoom", mode="before")
@@ -156,7 +162,7 @@ class Recipe(_Strict):
     name: str = Field(pattern=r"^[a-z0-9_-]+$")
     seed: int = Field(0, ge=0)
     start: str | None = None  # a model directory, or "nano" for the bundled one; by default from nothing
-    model: ModelRecipe
+    model: ModelRecipe | None = None
     stages: list[Stage] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -165,6 +171,13 @@ class Recipe(_Strict):
         if len(set(names)) != len(names):
             raise ValueError("two stages have the same name")
         return self
+
+    @property
+    def shape(self) -> ModelRecipe:
+        """The model's shape, of a recipe that has one; `build.resolved` gives it one."""
+        if self.model is None:
+            raise ConfigError("the recipe has no model: say its shape under 'model', or what to start from ('start')")
+        return self.model
 
 
 def written_from(text: str, recipe: Recipe) -> bool:

@@ -29,8 +29,10 @@ from pvc.train.build import (
     check_recipe,
     grow,
     parameters_by_part,
+    resolved,
     start_processor,
     start_weights,
+    stored_state,
 )
 from pvc.train.cache import CachedSamples, PackedCollator, write_cache
 from pvc.train.curve import draw_curve
@@ -64,7 +66,7 @@ def run_recipe(
         UsageError: unknown tasks, or a directory that belongs to another recipe.
         PVCError: the loss stopped being a number.
     """
-    directory = Path(directory)
+    recipe, directory = resolved(recipe), Path(directory)
     torch.set_num_threads(threads)
     # The others wait while the first process draws a cache or measures; that may take longer than the usual minutes.
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=3))
@@ -106,9 +108,9 @@ def _silent(line: str) -> None:
     """What processes other than the first report."""
 
 
-def save_weights(model: nn.Module, path: Path) -> None:
+def save_weights(model: Any, path: Path) -> None:
     """Write a stage's weights whole or not at all; tied weights once."""
-    state = {key: value.contiguous() for key, value in model.state_dict().items() if key != "lm_head.weight"}
+    state = {key: value.contiguous() for key, value in stored_state(model).items()}
     save_file(state, path.with_suffix(".part"))
     path.with_suffix(".part").rename(path)
 
@@ -138,7 +140,7 @@ def _claim(recipe: Recipe, directory: Path) -> None:
 def _run_stage(
     recipe: Recipe, stage: Stage, model: Any, processor: PVCProcessor, directory: Path, options: _Run
 ) -> None:
-    size = int(recipe.model.vision["image_size"])
+    size = int(recipe.shape.vision["image_size"])
     seed = recipe.seed * 1000 + recipe.stages.index(stage)
     samples = StageSamples(stage, seed=seed, size=size)
     dataset: Any = samples
@@ -183,9 +185,7 @@ def _export(recipe: Recipe, processor: PVCProcessor, weights: dict[str, torch.Te
     """The last stage's model in bf16 (modulations stay float32), with processor and recipe."""
     model, _ = grow(recipe, recipe.stages[-1], processor, weights)
     halved = {
-        key: value if "modulation" in key else value.to(torch.bfloat16)
-        for key, value in model.state_dict().items()
-        if key != "lm_head.weight"  # tied to the input embedding
+        key: value if "modulation" in key else value.to(torch.bfloat16) for key, value in stored_state(model).items()
     }
     target = directory / "model"
     model.config.dtype = torch.bfloat16
