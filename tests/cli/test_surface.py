@@ -44,6 +44,7 @@ SURFACE = {
         "--to",
         "--window",
     ],
+    "data check": ["--frames", "--json", "--longest", "--model"],
     "encode": [
         "--append",
         "--device",
@@ -101,11 +102,17 @@ SURFACE = {
 }
 
 
+def commands():
+    """Every command by its name, those of groups with the group's name before theirs."""
+    for name, command in typer.main.get_command(app).commands.items():
+        inner = getattr(command, "commands", None)
+        yield from ([(name, command)] if inner is None else [(f"{name} {own}", one) for own, one in inner.items()])
+
+
 def test_surface():
-    group = typer.main.get_command(app)
     found = {
         name: sorted(option for parameter in command.params for option in parameter.opts if option.startswith("--"))
-        for name, command in group.commands.items()
+        for name, command in commands()
     }
     found = {name: [option for option in options if option != "--help"] for name, options in found.items()}
     assert found == SURFACE
@@ -113,7 +120,7 @@ def test_surface():
 
 
 def test_every_option_has_help():
-    for name, command in typer.main.get_command(app).commands.items():
+    for name, command in commands():
         assert command.help, name
         for parameter in command.params:
             assert getattr(parameter, "help", None), (name, parameter.name)

@@ -35,6 +35,14 @@ class Row:
         return "video" if "video" in parts else "image"
 
 
+@dataclass(frozen=True)
+class BadRow:
+    """A line that is no conversation, and why."""
+
+    line: int
+    reason: str
+
+
 def read_rows(path: str | Path) -> list[Row]:
     """All rows of a file.
 
@@ -42,49 +50,61 @@ def read_rows(path: str | Path) -> list[Row]:
         UsageError: the file cannot be read.
         ConfigError: a row is malformed, named with its line, or there is none.
     """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text") from error
-    rows = list(_rows(text, path))
+    rows, bad = scan_rows(path)
+    if bad:
+        raise ConfigError(f"{path}, line {bad[0].line}: {bad[0].reason}")
     if not rows:
         raise ConfigError(f"{path} has no rows")
     return rows
 
 
-def _rows(text: str, path: Path) -> Iterator[Row]:
+def scan_rows(path: str | Path) -> tuple[list[Row], list[BadRow]]:
+    """The rows of a file, and the lines that are none; raises UsageError where it cannot be read."""
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    rows: list[Row] = []
+    bad: list[BadRow] = []
     # Not splitlines: JSON strings may hold other separators, such as U+2028, as they are.
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(data.split(b"\n"), 1):
         if line.strip():
-            where = f"{path}, line {number}"
             try:
-                data = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise ConfigError(f"{where}: not JSON: {error}") from error
-            if not isinstance(data, dict):
-                raise ConfigError(f"{where}: not an object")
-            yield Row(str(data.get("id", number)), number, tuple(_messages(data, path.parent, where)))
+                rows.append(_row(line, number, path.parent))
+            except ConfigError as error:
+                bad.append(BadRow(number, str(error)))
+    return rows, bad
 
 
-def _messages(data: dict[str, Any], folder: Path, where: str) -> Iterator[dict[str, Any]]:
-    media = {kind: iter(_paths(data, kind, folder, where)) for kind in ("image", "video")}
+def _row(line: bytes, number: int, folder: Path) -> Row:
+    try:
+        data = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+    except UnicodeDecodeError as error:
+        raise ConfigError("not UTF-8 text") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError("not an object")
+    return Row(str(data.get("id", number)), number, tuple(_messages(data, folder)))
+
+
+def _messages(data: dict[str, Any], folder: Path) -> Iterator[dict[str, Any]]:
+    media = {kind: iter(_paths(data, kind, folder)) for kind in ("image", "video")}
     turns = data.get("conversations")
     if not isinstance(turns, list) or not turns:
-        raise ConfigError(f"{where}: 'conversations' must be a list of turns")
+        raise ConfigError("'conversations' must be a list of turns")
     for turn in turns:
         role = ROLES.get(str(turn.get("from"))) if isinstance(turn, dict) else None
         if role is None or not isinstance(turn.get("value"), str):
-            raise ConfigError(f"{where}: a turn must have 'from' ({', '.join(ROLES)}) and a text 'value'")
-        yield {"role": role, "content": list(_parts(turn["value"], role, media, where))}
+            raise ConfigError(f"a turn must have 'from' ({', '.join(ROLES)}) and a text 'value'")
+        yield {"role": role, "content": list(_parts(turn["value"], role, media))}
     for kind, left in media.items():
         if count := len(list(left)):
-            raise ConfigError(f"{where}: {count} more of '{kind}' than <{kind}> in the conversation")
+            raise ConfigError(f"{count} more of '{kind}' than <{kind}> in the conversation")
 
 
-def _parts(value: str, role: str, media: dict[str, Iterator[Path]], where: str) -> Iterator[dict[str, Any]]:
+def _parts(value: str, role: str, media: dict[str, Iterator[Path]]) -> Iterator[dict[str, Any]]:
     # Only a user shows media; in an answer "<image>" is what the model says.
     pieces = _PLACEHOLDER.split(value) if role == "user" else [value]
     for place, piece in enumerate(pieces):
@@ -94,16 +114,16 @@ def _parts(value: str, role: str, media: dict[str, Iterator[Path]], where: str) 
             continue
         path = next(media[piece], None)
         if path is None:
-            raise ConfigError(f"{where}: more <{piece}> in the conversation than paths under '{piece}'")
+            raise ConfigError(f"more <{piece}> in the conversation than paths under '{piece}'")
         yield {"type": piece, piece: path}
 
 
-def _paths(data: dict[str, Any], kind: str, folder: Path, where: str) -> list[Path]:
+def _paths(data: dict[str, Any], kind: str, folder: Path) -> list[Path]:
     value = data.get(kind, [])
     paths = [value] if isinstance(value, str) else value
     if not isinstance(paths, list) or not all(isinstance(path, str) and path for path in paths):
-        raise ConfigError(f"{where}: '{kind}' must be a path or a list of paths")
+        raise ConfigError(f"'{kind}' must be a path or a list of paths")
     return [folder / path for path in paths]
 
 
-__all__ = ["Row", "read_rows"]
+__all__ = ["BadRow", "Row", "read_rows", "scan_rows"]

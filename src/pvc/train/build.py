@@ -18,10 +18,10 @@ from pvc.model.config import PVCConfig
 from pvc.model.modeling import PVCForConditionalGeneration
 from pvc.processing.image import PVCImageProcessor
 from pvc.processing.processor import PVCProcessor
-from pvc.processing.rows import read_rows
 from pvc.processing.tokenizer import build_tokenizer
 from pvc.processing.video import PVCVideoProcessor
 from pvc.synthetic import TASKS, make
+from pvc.train.data import Rows
 from pvc.train.recipe import ModelRecipe, Recipe, Stage
 
 
@@ -149,7 +149,7 @@ def _check_samples(stage: Stage, size: int) -> None:
                     for frames in stage.video_frames if TASKS[task].kind == "video" else (None,):
                         make(task, 0, size=size, frames=frames, level=level, tiles=tiles)
         for path in stage.files:
-            read_rows(path)
+            Rows(path, stage.bad_rows)
     except PVCError as error:
         raise ConfigError(f"stage {stage.name}: {error}") from error
 

@@ -7,7 +7,7 @@ drawn before (`cache.py`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from pvc.errors import ConfigError
+from pvc import media
+from pvc.errors import ConfigError, PVCError
 from pvc.processing.processor import PVCProcessor
-from pvc.processing.rows import Row, read_rows
+from pvc.processing.rows import Row, scan_rows
 from pvc.synthetic import TASKS, Sample, make, messages_of
 from pvc.train.recipe import Stage
 
@@ -59,31 +60,106 @@ class Item:
     sample: Sample | None = None
 
 
+class Rows:
+    """The rows of one file that can be trained on; those that cannot are counted, told once, and passed over.
+
+    Attributes:
+        bad: reasons by line. allowed: how many there may be.
+
+    Raises:
+        UsageError: the file cannot be read.
+        ConfigError: no row is good, or more are bad than the stage allows; they are named.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        share: float,
+        report: Callable[[str], None] = lambda line: None,
+        need_good: bool = True,
+    ) -> None:
+        self.path, self.report = path, report
+        rows, bad = scan_rows(path)
+        self.total = len(rows) + len(bad)
+        self.allowed = int(share * self.total)
+        self.bad: dict[int, str] = {}
+        for malformed in bad:
+            self.note(malformed.line, malformed.reason)
+        for row in rows:
+            if not any(message["role"] == "assistant" and message["content"] for message in row.messages):
+                self.note(row.line, "no answer that could be learned")
+        self.good = [row for row in rows if row.line not in self.bad]
+        if need_good and not self.good:
+            raise ConfigError(f"{path} has no rows that could be trained on{self._named()}")
+
+    def note(self, line: int, reason: str) -> None:
+        """A row turned out to be bad; raises ConfigError where that is one too many."""
+        if line in self.bad:
+            return
+        self.bad[line] = reason
+        self.report(f"{self.path}, line {line}: passed over: {reason}")
+        if len(self.bad) > self.allowed:
+            raise ConfigError(
+                f"{self.path}: {len(self.bad)} of {self.total} rows are bad, more than 'bad_rows' allows "
+                f"({self.allowed}){self._named()}"
+            )
+
+    def _named(self, most: int = 5) -> str:
+        told = "; ".join(f"line {line}: {reason}" for line, reason in sorted(self.bad.items())[:most])
+        more = f"; and {len(self.bad) - most} more" if len(self.bad) > most else ""
+        return f": {told}{more}" if told else ""
+
+
+def opened(messages: Sequence[dict[str, Any]], frames: int, size: int) -> list[dict[str, Any]]:
+    """Messages with their media read: pictures, and videos of so many frames; raises PVCError for what cannot be."""
+    done = []
+    for message in messages:
+        parts: list[dict[str, Any]] = []
+        for part in message["content"]:
+            if part["type"] == "image":
+                parts.append({"type": "image", "image": media.load_image(part["image"]).image})
+            elif part["type"] == "video":
+                sampling = media.Sampling(frames=frames)
+                video = media.load(part["video"], kind="video", sampling=sampling, size=(size, size))
+                parts.append({"type": "video", "video": video})
+            else:
+                parts.append(part)
+        done.append({**message, "content": parts})
+    return done
+
+
 class StageSamples(Dataset[Item]):
     """`steps * batch_size` samples of a stage's tasks and files.
 
+    `frames`: of a file's video where the stage does not say how many. `report` is told of rows that are passed over.
+
     Raises:
-        UsageError, ConfigError: a file that cannot be read, or a row without an answer.
+        UsageError, ConfigError: as `Rows` does.
     """
 
-    def __init__(self, stage: Stage, seed: int, size: int) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        seed: int,
+        size: int,
+        frames: int = 8,
+        report: Callable[[str], None] = lambda line: None,
+    ) -> None:
         self.stage = stage
         self.seed = seed
         self.size = size
+        self.frames = frames
         self.kinds: dict[str, dict[str, float]] = {}
         for task, mix in stage.tasks.items():
             self.kinds.setdefault(TASKS[task].kind, {})[task] = mix.weight
         self.kind_weights = {kind: sum(tasks.values()) for kind, tasks in self.kinds.items()}
-        self.rows: dict[str, list[Row]] = {}
+        self.rows: dict[str, tuple[Rows, list[Row]]] = {}
         for path, weight in stage.files.items():
-            rows = read_rows(path)
-            for row in rows:
-                if all(message["role"] != "assistant" for message in row.messages):
-                    raise ConfigError(f"{path}, line {row.line}: no answer that could be learned")
+            file = Rows(path, stage.bad_rows, report)
             for kind in ("image", "video"):
-                if own := [row for row in rows if row.kind == kind]:
-                    self.rows[f"{path} ({kind})"] = own
-                    self.kind_weights[f"{path} ({kind})"] = weight * len(own) / len(rows)
+                if own := [row for row in file.good if row.kind == kind]:
+                    self.rows[f"{path} ({kind})"] = file, own
+                    self.kind_weights[f"{path} ({kind})"] = weight * len(own) / len(file.good)
 
     def __len__(self) -> int:
         return self.stage.steps * self.stage.batch_size
@@ -93,7 +169,8 @@ class StageSamples(Dataset[Item]):
         batch = np.random.default_rng((self.seed, 0, number))
         kind = pick(batch, self.kind_weights)
         if kind in self.rows:
-            return self._row(kind, index, number)
+            said = "video_frames" in self.stage.model_fields_set
+            return self._row(kind, index, number, int(pick(batch, self.stage.video_frames)) if said else self.frames)
         frames = int(pick(batch, self.stage.video_frames)) if kind == "video" else None
         # The whole batch has one size, so that none of its pictures is padded to the tiles of another.
         size = self.size * (int(pick(batch, self.stage.zoom)) if kind == "image" else 1)
@@ -109,10 +186,22 @@ class StageSamples(Dataset[Item]):
         sample = shortened(sample, self.stage.questions, self.stage.characters)
         return Item(messages_of(sample), drawn_steps(self.stage, self.seed, number), sample)
 
-    def _row(self, kind: str, index: int, number: int) -> Item:
-        rows = self.rows[kind]
-        row = rows[int(np.random.default_rng((self.seed, 1, index)).integers(len(rows)))]
-        return Item(row.messages, drawn_steps(self.stage, self.seed, number))
+    def _row(self, kind: str, index: int, number: int, frames: int) -> Item:
+        """A row by lot; another one where it is bad, the same one every time."""
+        file, rows = self.rows[kind]
+        rng = np.random.default_rng((self.seed, 1, index))
+        while True:
+            row = rows[int(rng.integers(len(rows)))]
+            if row.line in file.bad:
+                if all(one.line in file.bad for one in rows):
+                    raise ConfigError(f"{kind}: no row is left that could be trained on")
+                continue
+            try:
+                messages = opened(row.messages, frames, self.size)
+            except PVCError as error:
+                file.note(row.line, str(error))
+                continue
+            return Item(messages, drawn_steps(self.stage, self.seed, number))
 
 
 class ChatCollator:
@@ -148,4 +237,14 @@ class PatchCollator:
         return {"pixel_values": pixels["pixel_values_videos"], "labels": torch.from_numpy(labels).flatten(1)}
 
 
-__all__ = ["IGNORED", "ChatCollator", "Item", "PatchCollator", "StageSamples", "drawn_steps", "pick", "shortened"]
+__all__ = [
+    "IGNORED",
+    "ChatCollator",
+    "Item",
+    "PatchCollator",
+    "Rows",
+    "StageSamples",
+    "drawn_steps",
+    "pick",
+    "shortened",
+]

@@ -80,7 +80,9 @@ class Stage(_Strict):
 
     `questions`: at most this many are asked about a sample's media, each in a turn of its own (all by default);
     `characters`: further ones only while questions and answers together are no longer, so that batches pad little.
-    `files`: JSON lines of conversations (`pvc synth` writes them) with weights beside those of the tasks.
+    `files`: JSON lines of conversations (`pvc synth` writes them) with weights beside those of the tasks. Rows that
+    cannot be used (malformed, or with media that cannot be read) are told and passed over; `bad_rows` is the part of a
+    file's rows that may be. Their videos have `video_frames` where these are given, else as many as users' have.
     `zoom`: pictures are drawn with so many times the tower's pixels a side, and so cut into tiles; several numbers with
     weights are drawn for every batch. Real pictures are larger than a tile: without it a model never learns of them.
     `cache`: this many samples are drawn once, into a memory-mapped file, and repeated in another order every round;
@@ -105,6 +107,7 @@ class Stage(_Strict):
     num_temporal_layers: int | None = Field(None, ge=0)
     tasks: dict[str, TaskMix] = Field(default_factory=dict)
     files: dict[str, float] = Field(default_factory=dict)
+    bad_rows: float = Field(0.1, ge=0, le=1)
     video_frames: dict[int, float] = Field(default_factory=lambda: {8: 1.0})
     zoom: dict[int, float] = Field(default_factory=lambda: {1: 1.0})
     save_steps: int = Field(500, ge=1)

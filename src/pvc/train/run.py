@@ -142,7 +142,8 @@ def _run_stage(
 ) -> None:
     size = int(recipe.shape.vision["image_size"])
     seed = recipe.seed * 1000 + recipe.stages.index(stage)
-    samples = StageSamples(stage, seed=seed, size=size)
+    frames = processor.video_processor.num_frames
+    samples = StageSamples(stage, seed=seed, size=size, frames=frames, report=options.report)
     dataset: Any = samples
     trained, collator = model, cast(Any, ChatCollator(processor))
     if stage.kind == "patches":
