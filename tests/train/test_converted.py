@@ -1,6 +1,7 @@
 """Convert, train on files in two stages, ask: the way of whoever brings a checkpoint and data."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from pvc.errors import CheckpointError, ConfigError, UsageError
 from pvc.media import write_image, write_video
 from pvc.synthetic import make
 from pvc.train.build import resolved
-from pvc.train.recipe import Recipe, load_recipe
+from pvc.train.recipe import Recipe
+from pvc.train.run import run_recipe
 from tests.convert import sources
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "tune.yaml"
@@ -98,12 +100,61 @@ def test_what_cannot_be_started_from(tmp_path):
 
 
 def test_trained_names_what_there_is(tmp_path, monkeypatch):
-    from pvc.train.run import run_recipe
-
     sources.transformers_format(tmp_path / "source")
     convert(tmp_path / "source", tmp_path / "pvc")
-    recipe = load_recipe(RECIPE)
     stage = {"name": "a", "kind": "chat", "steps": 1, "tasks": {"shape": 1}, "trained": ["temporul"]}
     recipe = Recipe.model_validate({"name": "x", "start": str(tmp_path / "pvc"), "stages": [stage]})
     with pytest.raises(UsageError, match="temporul"):
         run_recipe(recipe, tmp_path / "run", report=lambda line: None)
+
+
+LORA = {"rank": 2, "alpha": 4, "targets": ["q_proj", "down_proj"]}
+
+
+@pytest.fixture
+def lora_recipe(tmp_path):
+    sources.transformers_format(tmp_path / "source")
+    convert(tmp_path / "source", tmp_path / "pvc")
+    stage = {"name": "a", "kind": "chat", "steps": 6, "batch_size": 4, "learning_rate": 1e-2, "tasks": {"shape": 1}}
+    stage |= {"lora": LORA, "save_steps": 3, "warmup_steps": 1}
+    return {"name": "x", "start": str(tmp_path / "pvc"), "stages": [stage]}
+
+
+def test_lora_is_merged_into_an_ordinary_model(tmp_path, lora_recipe):
+    run_recipe(Recipe.model_validate(lora_recipe), tmp_path / "run", report=lambda line: None)
+    before = pvc.load(tmp_path / "pvc", device="cpu").model.state_dict()
+    after = load_file(tmp_path / "run" / "a" / "final.safetensors")
+    assert sorted(after) == sorted(before)
+    for name, tensor in after.items():
+        change = tensor - before[name]
+        if "language_model" not in name and "lm_head" not in name:
+            continue
+        if any(f"{target}.weight" in name for target in LORA["targets"]):
+            assert 0 < torch.linalg.matrix_rank(change, rtol=1e-3) <= 2, name
+        elif name != "lm_head.weight":
+            assert not change.any(), name
+    tower = "model.vision_tower.encoder.layer.0.mlp.fc1.weight"
+    assert not torch.equal(after[tower], before[tower])
+    assert pvc.load(tmp_path / "run" / "model", device="cpu").chat().ask("what?", max_new_tokens=2).text is not None
+
+
+def test_a_run_with_lora_goes_on_to_the_same_bits(tmp_path, lora_recipe):
+    recipe = Recipe.model_validate(lora_recipe)
+    run_recipe(recipe, tmp_path / "run", report=lambda line: None)
+    whole = load_file(tmp_path / "run" / "a" / "final.safetensors")
+    shutil.rmtree(tmp_path / "run" / "a" / "checkpoint-6")
+    shutil.rmtree(tmp_path / "run" / "model")
+    (tmp_path / "run" / "a" / "final.safetensors").unlink()
+    told = []
+    run_recipe(recipe, tmp_path / "run", report=told.append)
+    assert any("going on from checkpoint-3" in line for line in told)
+    again = load_file(tmp_path / "run" / "a" / "final.safetensors")
+    assert all(torch.equal(again[name], tensor) for name, tensor in whole.items())
+
+
+def test_lora_on_layers_that_are_not_there(tmp_path, lora_recipe):
+    lora_recipe["stages"][0]["lora"] = {"targets": ["c_attn"]}
+    with pytest.raises(UsageError, match=r"stage a: lora.targets"):
+        run_recipe(Recipe.model_validate(lora_recipe), tmp_path / "run", report=lambda line: None)
+    with pytest.raises(ValueError, match="no language model"):
+        Recipe.model_validate({**lora_recipe, "stages": [{**lora_recipe["stages"][0], "kind": "patches"}]})

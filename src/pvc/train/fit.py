@@ -235,7 +235,7 @@ def _freeze(stage: Stage, model: nn.Module) -> None:
             raise UsageError(f"stage {stage.name}: trained names {part!r}, which is in no parameter's name")
     if stage.trained:
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(any(part in name for part in stage.trained))
+            parameter.requires_grad_("lora_" in name or any(part in name for part in stage.trained))
     for part in stage.frozen:
         found = [parameter for name, parameter in model.named_parameters() if part in name]
         if not found:

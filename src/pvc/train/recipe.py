@@ -69,6 +69,17 @@ class Augment(_Strict):
     noise: float = Field(0.0, ge=0)
 
 
+class Lora(_Strict):
+    """Adapters of low rank on the language model's linear layers named `targets`, scaled by alpha / rank."""
+
+    rank: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: tuple[str, ...] = Field(
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1
+    )
+
+
 class Stage(_Strict):
     """One stage of training.
 
@@ -89,9 +100,9 @@ class Stage(_Strict):
     by default every sample is new. `evaluate_every`: steps between measurements on `evaluate_count` held-out
     samples of every task. `frozen`: parameters whose names contain one of these stay as they are; `trained`: all others
     do, whose names contain none of these (an alignment of what PVC adds trains `temporal`, `timestep_embedding` and
-    `multi_modal_projector`). `precision` of the
-    matrix products (weights are kept in float32 either way): by default bf16 on a GPU and float32 on a CPU, where bf16
-    pays on processors with instructions for it (`avx512_bf16`, `amx`).
+    `multi_modal_projector`). `lora`: the language model's own weights stay, adapters learn and are merged at the end.
+    `precision` of the matrix products (weights are kept in float32 either way): by default bf16 on a GPU and float32 on
+    a CPU, where bf16 pays on processors with instructions for it (`avx512_bf16`, `amx`).
     """
 
     name: str = Field(pattern=r"^[a-z0-9_-]+$")
@@ -119,6 +130,7 @@ class Stage(_Strict):
     evaluate_count: int = Field(50, ge=1)
     frozen: tuple[str, ...] = ()
     trained: tuple[str, ...] = ()
+    lora: Lora | None = None
     precision: Literal["float32", "bf16"] | None = None
 
     @field_validator("image_steps", "zoom", mode="before")
@@ -152,6 +164,8 @@ class Stage(_Strict):
             raise ValueError("zoom must name at least one number from 1, with weights above 0")
         if self.kind == "patches" and set(self.zoom) != {1}:
             raise ValueError("zoom is for stages of kind chat: patches are named in single tiles")
+        if self.lora is not None and self.kind == "patches":
+            raise ValueError("lora is for stages of kind chat: patches have no language model")
         if self.cache is not None and (self.kind == "patches" or self.cache < self.batch_size):
             raise ValueError("cache is for stages of kind chat, and holds at least one batch")
         if not self.video_frames or any(weight <= 0 for weight in self.video_frames.values()):
@@ -227,4 +241,14 @@ def load_checked(path: str | Path, model: type[Checked]) -> Checked:
         raise ConfigError(f"{path}: {where}: {first['msg']}") from error
 
 
-__all__ = ["Augment", "ModelRecipe", "Recipe", "Stage", "TaskMix", "load_checked", "load_recipe", "written_from"]
+__all__ = [
+    "Augment",
+    "Lora",
+    "ModelRecipe",
+    "Recipe",
+    "Stage",
+    "TaskMix",
+    "load_checked",
+    "load_recipe",
+    "written_from",
+]

@@ -38,6 +38,7 @@ from pvc.train.cache import CachedSamples, PackedCollator, write_cache
 from pvc.train.curve import draw_curve
 from pvc.train.data import ChatCollator, PatchCollator, StageSamples
 from pvc.train.fit import Fit, Report, fit_stage
+from pvc.train.lora import Adapters
 from pvc.train.patches import PatchReader
 from pvc.train.recipe import Recipe, Stage, written_from
 
@@ -176,7 +177,9 @@ def _run_stage(
         minutes=options.minutes if stage is recipe.stages[-1] else None,
         progress=getattr(options.report, "progress", None),
     )
+    adapters = Adapters(stage, model, seed)
     steps = fit_stage(stage, trained, dataset, collator, fit)
+    adapters.merge()
     if PartialState().is_main_process:
         done = {"steps": steps, **({} if fit.minutes is None else {"minutes": fit.minutes})}
         (directory / stage.name / "done.json").write_text(json.dumps(done) + "\n", encoding="utf-8")
