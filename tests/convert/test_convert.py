@@ -245,6 +245,14 @@ def test_a_map_that_makes_no_sense(source, tmp_path, capsys, rules, message):
     assert message in capsys.readouterr().err
 
 
+def test_keys_of_official_files_that_change_nothing(source, tmp_path):
+    idle = {"dropout": 0.0, "initializer_factor": 0.1, "drop_path_rate": 0.1, "use_flash_attn": True}
+    config_with(source, **{f"vision_config__{key}": value for key, value in idle.items()})
+    described = read_source(source)
+    convert(described, tmp_path / "made", ONE_STEP)
+    assert all(one.within for one in compare(described, tmp_path / "made"))
+
+
 def config_with(source, **changes):
     path = source / "config.json"
     config = json.loads(path.read_text())

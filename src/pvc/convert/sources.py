@@ -28,6 +28,8 @@ _NOT_SHAPE = frozenset(
     | {"tie_encoder_decoder", "pruned_heads", "finetuning_task", "prefix", "task_specific_params", "tokenizer_class"}
     | {"tf_legacy_loss", "_attn_implementation_autoset", "sep_token_id", "decoder_start_token_id", "moe_config"}
 )
+# Keys of vision towers' configurations that change nothing in what a trained tower computes; official files have them.
+_VISION_IDLE = frozenset({"dropout", "initializer_factor", "drop_path_rate", "use_flash_attn"})
 _VISION_SAME: tuple[str, ...] = (
     "hidden_size",
     "num_hidden_layers",
@@ -109,7 +111,8 @@ def _transformers(config: dict[str, Any]) -> dict[str, Any]:
     for name, wanted in (("vision_feature_layer", -1), ("vision_feature_select_strategy", "default")):
         if config.get(name, wanted) != wanted:
             raise ConfigError(f"{name} is {config[name]!r}; only {wanted!r} can be converted")
-    vision = {key: value for key, value in config["vision_config"].items() if key not in _NOT_SHAPE}
+    idle = _NOT_SHAPE | _VISION_IDLE
+    vision = {key: value for key, value in config["vision_config"].items() if key not in idle}
     text = _text(config["text_config"])
     tied = config.get("tie_word_embeddings", config["text_config"].get("tie_word_embeddings"))
     return {
