@@ -245,6 +245,14 @@ def test_a_map_that_makes_no_sense(source, tmp_path, capsys, rules, message):
     assert message in capsys.readouterr().err
 
 
+def test_the_projectors_activation_comes_along(source, tmp_path):
+    config_with(source, projector_hidden_act="relu")
+    described = read_source(source)
+    convert(described, tmp_path / "made", ONE_STEP)
+    assert pvc.load(tmp_path / "made", device="cpu").model.config.projector_hidden_act == "relu"
+    assert all(one.within for one in compare(described, tmp_path / "made"))
+
+
 def test_keys_of_official_files_that_change_nothing(source, tmp_path):
     idle = {"dropout": 0.0, "initializer_factor": 0.1, "drop_path_rate": 0.1, "use_flash_attn": True}
     config_with(source, **{f"vision_config__{key}": value for key, value in idle.items()})
@@ -277,6 +285,9 @@ def config_with(source, **changes):
             r"is \[32, 48\].* asks for \[32, 64\]",
         ),
         ("transformers_format", {}, {"ratio": 0.3}, "downsample_ratio"),
+        ("transformers_format", {"downsample_ratio": 0.3}, {}, "downsample_ratio is 0.3"),
+        ("transformers_format", {"downsample_ratio": "half"}, {}, "half"),
+        ("transformers_format", {"text_config__vocab_size": None}, {}, "vocab_size"),
         ("transformers_format", {}, {"temporal_layers": 9}, "num_temporal_layers is 9"),
         ("transformers_format", {}, {"window": 2}, "shorter than image_steps"),
         ("transformers_format", {}, {"timestep": "none"}, "timestep is"),

@@ -87,6 +87,7 @@ def config_of(source: Source, options: Options, placeholders: tuple[int, int], v
         video_token_id=placeholders[1],
         downsample_ratio=options.ratio,
         image_steps=options.image_steps,
+        projector_hidden_act=source.activation,
         tie_word_embeddings=is_tied(source),
     )
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from pvc.checkpoint.files import Tensor, read_header
 from pvc.convert.keymap import CHAT, CHAT_INTERNLM2, TRANSFORMERS, Rule
-from pvc.errors import CheckpointError, ConfigError
+from pvc.errors import CheckpointError, ConfigError, PVCError
+from pvc.model.config import DOWNSAMPLE_RATIOS
 
 KINDS = ("internvl", "internvl_chat", "pvc_internvl")
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
@@ -48,7 +49,7 @@ class Source:
         kind: "internvl", "internvl_chat" or "pvc_internvl". language: the type of its language model.
         vision, text: configurations, as `PVCConfig` takes them.
         tied: whether the output layer is the input embedding by the source's own word; None: it says nothing.
-        ratio: downsample ratio. pictures: settings of the image processor.
+        ratio: downsample ratio. pictures: settings of the image processor. activation: the projector's.
         fused_heads: (query heads, key heads) where the language model's projections are fused.
         tensors: all of them, by name; places: the shard of each.
     """
@@ -61,6 +62,7 @@ class Source:
     tied: bool | None
     ratio: float
     pictures: dict[str, Any]
+    activation: str
     rules: tuple[Rule, ...]
     fused_heads: tuple[int, int] = (1, 1)
     tensors: dict[str, Tensor] = field(default_factory=dict, repr=False)
@@ -86,8 +88,14 @@ def read_source(directory: Path, more_rules: Sequence[Rule] = ()) -> Source:
         raise CheckpointError(f"{directory} holds a model of type {kind!r}; {', '.join(KINDS)} can be converted")
     try:
         told = _transformers(config) if kind == "internvl" else _chat(config)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, PVCError):
+            raise
         raise CheckpointError(f"{directory}/config.json lacks or garbles {error}") from error
+    if told["ratio"] not in DOWNSAMPLE_RATIOS:
+        raise ConfigError(f"downsample_ratio is {told['ratio']:g}; 1/2, 1/4 and 1/8 can be converted")
+    if not isinstance(told["text"].get("vocab_size"), int):
+        raise ConfigError(f"{directory}/config.json does not say how large the vocabulary is (vocab_size)")
     rules = (*more_rules, *told.pop("rules"))
     tensors, places = _tensors(directory)
     pictures = {**told.pop("pictures"), **_preprocessing(directory)}
@@ -122,6 +130,7 @@ def _transformers(config: dict[str, Any]) -> dict[str, Any]:
         "tied": tied,
         "ratio": float(config.get("downsample_ratio", 0.5)),
         "pictures": {},
+        "activation": config.get("projector_hidden_act", "gelu"),
         "rules": TRANSFORMERS,
     }
 
@@ -167,6 +176,7 @@ def _chat(config: dict[str, Any]) -> dict[str, Any]:
         "tied": config.get("tie_word_embeddings", tied) if tied is None else tied,
         "ratio": float(config.get("downsample_ratio", 0.5)),
         "pictures": {**IMAGENET, **pictures},
+        "activation": "gelu",
         "rules": CHAT_INTERNLM2 if kind == "internlm2" else CHAT,
         "fused_heads": fused,
     }

@@ -95,6 +95,7 @@ def resolved(recipe: Recipe) -> Recipe:
         num_frames=processor.video_processor.num_frames,
         max_new_tokens=longest,
         max_tiles=processor.image_processor.max_patches,
+        projector_hidden_act=config.projector_hidden_act,
     )
     own = {"downsample_ratio": config.downsample_ratio, "image_steps": {config.image_steps: 1.0}}
     stages = [
@@ -167,6 +168,7 @@ def build_config(recipe: Recipe, stage: Stage, vocab_size: int, image_token: int
         video_token_id=video_token,
         downsample_ratio=stage.downsample_ratio,
         image_steps=stage.most_steps,
+        projector_hidden_act=recipe.shape.projector_hidden_act,
         tie_word_embeddings=bool(text.get("tie_word_embeddings", True)),
     )
 

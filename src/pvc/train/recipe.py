@@ -32,6 +32,7 @@ class ModelRecipe(_Strict):
     num_frames: int = Field(8, ge=1)
     max_new_tokens: int = Field(32, ge=1)
     max_tiles: int = Field(1, ge=1)
+    projector_hidden_act: str = "gelu"
 
 
 class TaskMix(_Strict):
