@@ -93,12 +93,24 @@ def config_of(source: Source, options: Options, placeholders: tuple[int, int], v
 
 
 def is_tied(source: Source) -> bool:
-    """Whether the output layer is the input embedding: by the source's word, else because it has no other."""
-    names = {name.rsplit("language_model.", 1)[-1] for name in source.tensors}
-    has_output = bool(names & {"lm_head.weight", "output.weight"})
-    if source.tied and has_output:
-        return True  # what is stored twice is compared when it is read
-    return not has_output
+    """Whether the output layer is the input embedding: where both are stored, whether they are equal.
+
+    A configuration may say so by default and be wrong: transformers then goes by the tensors, too.
+    """
+    stored = {
+        target: name for step in planned(source) for name, target in _pairs(step) if target in (EMBEDDING, OUTPUT)
+    }
+    if OUTPUT not in stored:
+        return True
+    if not source.tied or EMBEDDING not in stored:
+        return False
+    first, second = (read_tensor(source.places[stored[name]], stored[name]) for name in (EMBEDDING, OUTPUT))
+    return torch.equal(first, second)
+
+
+def _pairs(step: Step) -> list[tuple[str, str]]:
+    """(source, target) of a step that changes nothing but the name."""
+    return list(zip(step.sources, step.targets, strict=True)) if step.how == "same" else []
 
 
 def convert(
@@ -134,6 +146,10 @@ def convert(
     config = config_of(source, options, (image, video), len(tokenizer))
     check_complete(source, steps, config)
     processor, warnings = build_processor(source, tokenizer, config, options.num_frames)
+    if source.tied and not config.tie_word_embeddings:
+        warnings += (
+            "config.json says that the output layer is the embedding, but both are stored and differ: kept apart",
+        )
     report = Report(warnings=warnings, added_tokens=config.text_config.vocab_size - source.text["vocab_size"])
     staging = target.with_name(f"{target.name}.part")
     shutil.rmtree(staging, ignore_errors=True)
@@ -253,12 +269,6 @@ def _mapped(source: Source, steps: list[Step], config: PVCConfig, ratio: float) 
     for step in steps:
         for name, tensor in transformed(source, step, shapes).items():
             if name == OUTPUT and config.tie_word_embeddings:
-                same = next(one for one in steps if EMBEDDING in one.targets)
-                if not torch.equal(tensor, transformed(source, same, shapes)[EMBEDDING]):
-                    raise CheckpointError(
-                        "config.json says that the output layer is the embedding (tie_word_embeddings), but both are "
-                        "stored and differ"
-                    )
                 continue
             if name in (EMBEDDING, OUTPUT):
                 tensor = grown(tensor, config)
