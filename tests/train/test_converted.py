@@ -158,3 +158,14 @@ def test_lora_on_layers_that_are_not_there(tmp_path, lora_recipe):
         run_recipe(Recipe.model_validate(lora_recipe), tmp_path / "run", report=lambda line: None)
     with pytest.raises(ValueError, match="no language model"):
         Recipe.model_validate({**lora_recipe, "stages": [{**lora_recipe["stages"][0], "kind": "patches"}]})
+
+
+def test_text_alone_does_not_stop_an_alignment(tmp_path, lora_recipe):
+    turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    (tmp_path / "text.jsonl").write_text(json.dumps({"conversations": turns}) + "\n")
+    stage = {"name": "a", "kind": "chat", "steps": 2, "files": {str(tmp_path / "text.jsonl"): 1}}
+    stage |= {"batch_size": 2, "trained": ["temporal"], "image_steps": 2, "weight_decay": 0.0}
+    run_recipe(Recipe.model_validate({**lora_recipe, "stages": [stage]}), tmp_path / "run", report=lambda line: None)
+    before = pvc.load(tmp_path / "pvc", device="cpu").model.state_dict()
+    after = load_file(tmp_path / "run" / "a" / "final.safetensors")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in after.items())

@@ -45,6 +45,7 @@ BAD = {
     10: ("null", "not an object"),
     11: (json.dumps({"conversations": []}), "list of turns"),
     12: (json.dumps({"conversations": [{"from": "robot", "value": "x"}]}), "a turn must have"),
+    13: (row(value="<image>\nhalf \ud83d"), "not valid Unicode"),
 }
 
 
@@ -68,7 +69,7 @@ def test_every_bad_row_is_named_with_its_reason(folder):
     assert sorted(report.bad) == sorted(BAD)
     for line, (_, reason) in BAD.items():
         assert reason in report.bad[line], line
-    assert (report.rows, len(report.lengths), dict(report.kinds)) == (13, 2, {"image": 2})
+    assert (report.rows, len(report.lengths), dict(report.kinds)) == (14, 2, {"image": 2})
     tokens = report.describe()["visual_tokens"]
     assert tokens["total"] == 2 * report.visual[0] > 0
 
@@ -88,7 +89,7 @@ def test_the_good_ones_train(folder):
 
 
 def test_too_many_are_too_many(folder):
-    with pytest.raises(ConfigError, match=r"8 of 13 rows are bad.*\(7\): line 5: .*; and 3 more") as caught:
+    with pytest.raises(ConfigError, match=r"9 of 14 rows are bad.*\(8\): line 5: .*; and 4 more") as caught:
         StageSamples(stage(everything(folder), bad_rows=0.6), 0, 32)
     assert "\n" not in str(caught.value)
     few = written(folder, [row(), row("cut.png"), row("missing.png"), row(), row()])
@@ -133,7 +134,7 @@ def test_from_the_command_line(folder, capsys):
     path = everything(folder)
     assert main(["data", "check", str(path)]) == 3
     out = capsys.readouterr().out
-    assert "13 rows, 2 good (2 image)" in out
+    assert "14 rows, 2 good (2 image)" in out
     assert "line 9: not UTF-8 text" in out
     assert main(["data", "check", str(path), "--json"]) == 3
     (told,) = json.loads(capsys.readouterr().out)["files"]
@@ -149,3 +150,9 @@ def test_the_hostile_file(tmp_path):
     report = check_file(str(tmp_path / "rows_corrupt.jsonl"), tiny_processor(), frames=4)
     assert len(report.lengths) == 1
     assert sorted(report.bad) == list(range(2, 12))
+
+
+def test_null_is_no_picture(folder):
+    turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    path = written(folder, [json.dumps({"image": None, "conversations": turns})])
+    assert dict(check_file(str(path), tiny_processor(), frames=4).kinds) == {"text": 1}

@@ -98,6 +98,8 @@ def _messages(data: dict[str, Any], folder: Path) -> Iterator[dict[str, Any]]:
         role = ROLES.get(str(turn.get("from"))) if isinstance(turn, dict) else None
         if role is None or not isinstance(turn.get("value"), str):
             raise ConfigError(f"a turn must have 'from' ({', '.join(ROLES)}) and a text 'value'")
+        if not _is_unicode(turn["value"]):
+            raise ConfigError("a turn's text is not valid Unicode")
         yield {"role": role, "content": list(_parts(turn["value"], role, media))}
     for kind, left in media.items():
         if count := len(list(left)):
@@ -118,9 +120,18 @@ def _parts(value: str, role: str, media: dict[str, Iterator[Path]]) -> Iterator[
         yield {"type": piece, piece: path}
 
 
+def _is_unicode(text: str) -> bool:
+    """Whether the text can be written: JSON can escape half of a surrogate pair, which is no character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _paths(data: dict[str, Any], kind: str, folder: Path) -> list[Path]:
     value = data.get(kind, [])
-    paths = [value] if isinstance(value, str) else value
+    paths = [value] if isinstance(value, str) else value or []  # null, as exports write it, is none
     if not isinstance(paths, list) or not all(isinstance(path, str) and path for path in paths):
         raise ConfigError(f"'{kind}' must be a path or a list of paths")
     return [folder / path for path in paths]

@@ -173,6 +173,10 @@ class StageTrainer(Trainer):
         if not math.isfinite(loss.item()):
             step = self.state.global_step + 1
             raise PVCError(f"stage {self.stage.name}: the loss is {loss.item()} at step {step}; stopped before it")
+        if not loss.requires_grad and model.training:
+            # Text alone, where nothing that text goes through is trained: nothing to learn, and no reason to stop.
+            loss = loss + 0.0 * sum(p.sum() for p in model.parameters() if p.requires_grad)
+            return (loss, *result[1:]) if isinstance(result, tuple) else loss
         return result
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
