@@ -180,7 +180,7 @@ def test_shards_are_read_and_written_one_by_one(tmp_path, monkeypatch):
 
 def test_progress_is_told(source, tmp_path):
     told = []
-    convert(source, tmp_path / "made", progress=lambda name, done, total: told.append((done, total)))
+    convert(source, tmp_path / "made", progress=lambda done, total: told.append((done, total)))
     assert [done for done, _ in told] == list(range(1, told[-1][1] + 1))
 
 

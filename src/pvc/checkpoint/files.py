@@ -80,19 +80,10 @@ class CheckpointFiles:
         if kind != "pvc":
             raise CheckpointError(f"{self.directory} holds a model of type {kind!r}, not 'pvc'")
         self._refuse_code()
-        self.shards = self._shards()
+        self.shards = find_shards(self.directory)
 
     def _json(self, name: str) -> dict[str, Any]:
-        path = self.directory / name
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise CheckpointError(f"{self.directory} has no {name}") from error
-        except (OSError, ValueError, RecursionError) as error:
-            raise CheckpointError(f"cannot read {path}: {error}") from error
-        if not isinstance(data, dict):
-            raise CheckpointError(f"{path} does not hold a JSON object")
-        return data
+        return read_json(self.directory / name)
 
     def _refuse_code(self) -> None:
         """Refuse a directory that asks for code of its own to be run, and JSON that cannot be read.
@@ -102,23 +93,6 @@ class CheckpointFiles:
         for path in sorted(self.directory.glob("*.json")):
             if path.name.endswith("config.json") and _mentions(self._json(path.name), "auto_map"):
                 raise CheckpointError(f"{path} asks for code of its own to be run (auto_map); that is never done")
-
-    def _shards(self) -> list[Path]:
-        index = self.directory / "model.safetensors.index.json"
-        if index.exists():
-            places = self._json(index.name).get("weight_map")
-            if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
-                raise CheckpointError(f"{index} has no weight_map from tensors to files")
-            names = sorted(set(places.values()))
-        else:
-            names = ["model.safetensors"]
-        for name in names:
-            if Path(name).name != name:
-                raise CheckpointError(f"{index} names a file outside the directory: {name!r}")
-        missing = [name for name in names if not (self.directory / name).is_file()]
-        if missing or not names:
-            raise CheckpointError(f"{self.directory} has no weights: {', '.join(missing) or 'empty index'} is missing")
-        return [self.directory / name for name in names]
 
     def tensors(self) -> list[Tensor]:
         """Every stored tensor, from the shards' headers."""
@@ -139,6 +113,38 @@ class CheckpointFiles:
         if not isinstance(size, int) or not isinstance(frames, int) or size < 1 or frames < 1:
             raise CheckpointError(f"{self.directory}/processor_config.json has no video_processor size and num_frames")
         return MediaSettings(image_size=size, num_frames=frames)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; raises CheckpointError."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path.parent} has no {path.name}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path} does not hold a JSON object")
+    return data
+
+
+def find_shards(directory: Path) -> list[Path]:
+    """The safetensors files of a model directory, by its index or its one file; raises CheckpointError."""
+    index = directory / "model.safetensors.index.json"
+    if index.exists():
+        places = read_json(index).get("weight_map")
+        if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+            raise CheckpointError(f"{index} has no weight_map from tensors to files")
+        names = sorted(set(places.values()))
+    else:
+        names = ["model.safetensors"]
+    for name in names:
+        if Path(name).name != name:
+            raise CheckpointError(f"{index} names a file outside the directory: {name!r}")
+    missing = [name for name in names if not (directory / name).is_file()]
+    if missing or not names:
+        raise CheckpointError(f"{directory} has no weights: {', '.join(missing) or 'empty index'} is missing")
+    return [directory / name for name in names]
 
 
 def _mentions(value: Any, key: str) -> bool:
@@ -171,4 +177,14 @@ def read_header(path: Path) -> tuple[list[Tensor], dict[str, str]]:
         raise CheckpointError(f"cannot read the header of {path}: {error}") from error
 
 
-__all__ = ["BUNDLED", "PARTS", "CheckpointFiles", "MediaSettings", "Tensor", "part_of", "read_header"]
+__all__ = [
+    "BUNDLED",
+    "PARTS",
+    "CheckpointFiles",
+    "MediaSettings",
+    "Tensor",
+    "find_shards",
+    "part_of",
+    "read_header",
+    "read_json",
+]

@@ -134,10 +134,14 @@ def check_fit(config: PVCConfig, processor: PVCProcessor) -> None:
         )
 
 
-def check_template(processor: PVCProcessor) -> None:
-    """Raise CheckpointError unless the chat template can render a question with a picture."""
-    parts = [{"type": "image", "image": ""}, {"type": "text", "text": "x"}]
-    media = {"image_grid_thw": [[1, 1, 1]], "image_steps": [1]}
+def check_template(processor: PVCProcessor, videos: bool = False) -> None:
+    """Raise CheckpointError unless the chat template can render a question with a picture (and with a video)."""
+    parts = [
+        {"type": "image", "image": ""},
+        *([{"type": "video", "video": ""}] * videos),
+        {"type": "text", "text": "x"},
+    ]
+    media = {"image_grid_thw": [[1, 1, 1]], "image_steps": [1], "timestamps": [[0.0]] * videos}
     try:
         processor.encode_chat([{"role": "user", "content": parts}], media)
     except Exception as error:  # Jinja, its sandbox and templates raise all kinds

@@ -6,17 +6,16 @@ Called by `main.py`; the work is `pvc.convert`'s.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pvc.cli.progress import counting
 from pvc.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
-    from pvc.convert.run import Progress, Report
+    from pvc.convert.run import Report
 
 RATIOS = {"1/2": 0.5, "1/4": 0.25, "1/8": 0.125}
 
@@ -53,7 +52,7 @@ def convert(
     if to == "internvl":
         from pvc.convert.back import convert_back
 
-        with _bar() as progress:
+        with counting("tensors") as progress:
             report = convert_back(source, dest, progress=progress)
         _tell(dest, report)
         return
@@ -63,7 +62,7 @@ def convert(
 
     options = Options(temporal_layers, RATIOS[ratio], timestep, window, image_steps, num_frames)
     described = read_source(source, read_map(key_map) if key_map else ())
-    with _bar() as progress:
+    with counting("tensors") as progress:
         report = convert_to_pvc(described, dest, options, progress=progress)
     _tell(dest, report)
     if check:
@@ -86,20 +85,6 @@ def _tell(dest: Path, report: Report) -> None:
         f"{dest}: {report.used} tensors of the source used, {report.made} new{added}; "
         f"{report.nbytes / 2**20:,.1f} MiB in {len(report.shards)} file{'s'[: len(report.shards) != 1]}"
     )
-
-
-@contextmanager
-def _bar() -> Iterator[Progress]:
-    """A progress bar on a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda name, done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    with Bar(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("tensors", total=None)
-        yield lambda name, done, total: bar.update(task, completed=done, total=total)
 
 
 __all__ = ["convert"]

@@ -6,14 +6,12 @@ Called by `main.py`; the work is `pvc.train.check`'s.
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pvc.cli.progress import counting
 from pvc.extras import require
 
 if TYPE_CHECKING:
@@ -50,7 +48,7 @@ def check(
     taken = frames or processor.video_processor.num_frames
     reports = []
     for path in files:
-        with _bar(path.name) as progress:
+        with counting(path.name) as progress:
             reports.append(check_file(str(path), processor, frames=taken, longest=limit, progress=progress))
     if json_output:
         print(json.dumps({"files": [report.describe() for report in reports]}))
@@ -79,20 +77,6 @@ def _spread(values: dict[str, Any]) -> str:
     return (
         f"{values['total']:>12,} in all; a row {values['least']:,} to {values['most']:,}, median {values['median']:,}"
     )
-
-
-@contextmanager
-def _bar(name: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(name, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 __all__ = ["data"]

@@ -25,9 +25,7 @@ _EXTRA = ("timestep_embedding", "norm.modulation.weight")
 _SHARD = 2**31
 
 
-def convert_back(
-    source: str | Path, target: str | Path, *, progress: Progress = lambda name, done, total: None
-) -> Report:
+def convert_back(source: str | Path, target: str | Path, *, progress: Progress = lambda done, total: None) -> Report:
     """Write an `internvl` checkpoint, as transformers reads it, of a PVC one that adds nothing to InternVL.
 
     Raises:
@@ -69,7 +67,7 @@ def convert_back(
                 made = [tensor.to(dtype) for tensor in made]
             for name, tensor in zip(step.targets, made, strict=True):
                 shards.add(name, tensor)
-            progress(step.targets[0], number + 1, len(steps))
+            progress(number + 1, len(steps))
         report.shards, report.nbytes = shards.close()
         _write_settings(files, staging)
         if target.exists():

@@ -65,7 +65,7 @@ class Report:
     shards: list[str] = field(default_factory=list)
 
 
-Progress = Callable[[str, int, int], None]
+Progress = Callable[[int, int], None]
 
 
 def config_of(source: Source, options: Options, placeholders: tuple[int, int], vocabulary: int) -> PVCConfig:
@@ -119,7 +119,7 @@ def convert(
     options: Options | None = None,
     *,
     rules: Sequence[Rule] = (),
-    progress: Progress = lambda name, done, total: None,
+    progress: Progress = lambda done, total: None,
 ) -> Report:
     """Write a PVC checkpoint made from an InternVL one.
 
@@ -127,7 +127,7 @@ def convert(
         source: directory, or what `read_source` made of it.
         target: directory that is not there yet, or is empty.
         rules: beside the source kind's own, tried first.
-        progress: called with a tensor's name, how many are done, and of how many.
+        progress: called with how many tensors are done, and of how many.
 
     Raises:
         CheckpointError: the source is damaged, or some of its tensors have no place; all of them are named.
@@ -253,12 +253,12 @@ def _write_tensors(
             dtype = tensor.dtype
         shard.add(name, tensor)
         done += 1
-        progress(name, done, total)
+        progress(done, total)
     report.used = len(source.tensors)
     for name, shape in wanted.items():
         shard.add(name, fresh(name, shape, config, options.seed, dtype))
         done += 1
-        progress(name, done, total)
+        progress(done, total)
     report.made = len(wanted)
     report.shards, report.nbytes = shard.close()
 

@@ -11,7 +11,7 @@ from typing import Any
 import transformers
 from transformers import AddedToken, PreTrainedTokenizerFast
 
-from pvc.convert.sources import read_json
+from pvc.checkpoint.files import read_json
 from pvc.errors import CheckpointError
 from pvc.extras import require
 

@@ -6,17 +6,20 @@ tokenizer (`text.py`) and the tensors themselves (`run.py`).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pvc.checkpoint.files import Tensor, read_header
+from transformers import AutoConfig, GenerationConfig
+
+from pvc.checkpoint.files import Tensor, find_shards, read_header, read_json
 from pvc.convert.keymap import CHAT, CHAT_INTERNLM2, TRANSFORMERS, Rule
 from pvc.errors import CheckpointError, ConfigError, PVCError
-from pvc.model.config import DOWNSAMPLE_RATIOS
+from pvc.model.config import DOWNSAMPLE_RATIOS, unknown_text_keys
 
+# Templates of the original format in which a turn ends without a new line.
+_NO_NEWLINE = ("Hermes-2", "internlm2-chat")
 KINDS = ("internvl", "internvl_chat", "pvc_internvl")
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 
@@ -31,14 +34,10 @@ _NOT_SHAPE = frozenset(
 )
 # Keys of vision towers' configurations that change nothing in what a trained tower computes; official files have them.
 _VISION_IDLE = frozenset({"dropout", "initializer_factor", "drop_path_rate", "use_flash_attn"})
-_VISION_SAME: tuple[str, ...] = (
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "hidden_act",
+_VISION_SAME = frozenset(
+    {"hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act", "layer_norm_eps"}
+    | {"image_size", "patch_size", "num_channels", "norm_type", "initializer_range"}
 )
-_VISION_SAME += ("layer_norm_eps", "image_size", "patch_size", "num_channels", "norm_type", "initializer_range")
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,7 @@ class Source:
         vision, text: configurations, as `PVCConfig` takes them.
         tied: whether the output layer is the input embedding by the source's own word; None: it says nothing.
         ratio: downsample ratio. pictures: settings of the image processor. activation: the projector's.
+        unknown: keys of the language model's configuration that were passed over. separator: what follows a turn.
         fused_heads: (query heads, key heads) where the language model's projections are fused.
         tensors: all of them, by name; places: the shard of each.
     """
@@ -63,8 +63,10 @@ class Source:
     ratio: float
     pictures: dict[str, Any]
     activation: str
+    unknown: tuple[str, ...]
     rules: tuple[Rule, ...]
     fused_heads: tuple[int, int] = (1, 1)
+    separator: str = "\n"
     tensors: dict[str, Tensor] = field(default_factory=dict, repr=False)
     places: dict[str, Path] = field(default_factory=dict, repr=False)
 
@@ -102,31 +104,19 @@ def read_source(directory: Path, more_rules: Sequence[Rule] = ()) -> Source:
     return Source(directory, str(kind), rules=rules, pictures=pictures, tensors=tensors, places=places, **told)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; raises CheckpointError."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path.parent} has no {path.name}") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from error
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path} does not hold a JSON object")
-    return data
-
-
 def _transformers(config: dict[str, Any]) -> dict[str, Any]:
     for name, wanted in (("vision_feature_layer", -1), ("vision_feature_select_strategy", "default")):
         if config.get(name, wanted) != wanted:
             raise ConfigError(f"{name} is {config[name]!r}; only {wanted!r} can be converted")
     idle = _NOT_SHAPE | _VISION_IDLE
     vision = {key: value for key, value in config["vision_config"].items() if key not in idle}
-    text = _text(config["text_config"])
+    text, unknown = _text(config["text_config"])
     tied = config.get("tie_word_embeddings", config["text_config"].get("tie_word_embeddings"))
     return {
         "language": text["model_type"],
         "vision": vision,
         "text": text,
+        "unknown": unknown,
         "tied": tied,
         "ratio": float(config.get("downsample_ratio", 0.5)),
         "pictures": {},
@@ -161,10 +151,9 @@ def _chat(config: dict[str, Any]) -> dict[str, Any]:
             raise ConfigError("llm_config.bias is true: InternLM2 with biases cannot be converted")
         heads = language["num_attention_heads"]
         fused = (heads, language.get("num_key_value_heads", heads))
-        text = _text({**{k: v for k, v in language.items() if k != "bias"}, "model_type": "llama"})
-        text.pop("attn_implementation", None)
+        text, unknown = _text({**{k: v for k, v in language.items() if k != "bias"}, "model_type": "llama"})
     elif kind in ("qwen2", "qwen3", "llama"):
-        text = _text({**language, "model_type": kind})
+        text, unknown = _text({**language, "model_type": kind})
     else:
         raise ConfigError(f"llm_config.model_type is {kind!r}; qwen2, qwen3, llama and internlm2 can be converted")
     pictures = {"max_patches": config.get("max_dynamic_patch", 12), "min_patches": config.get("min_dynamic_patch", 1)}
@@ -173,12 +162,14 @@ def _chat(config: dict[str, Any]) -> dict[str, Any]:
         "language": kind,
         "vision": vision,
         "text": text,
+        "unknown": unknown,
         "tied": config.get("tie_word_embeddings", tied) if tied is None else tied,
         "ratio": float(config.get("downsample_ratio", 0.5)),
         "pictures": {**IMAGENET, **pictures},
         "activation": "gelu",
         "rules": CHAT_INTERNLM2 if kind == "internlm2" else CHAT,
         "fused_heads": fused,
+        "separator": "" if config.get("template") in _NO_NEWLINE else "\n",
     }
 
 
@@ -189,48 +180,34 @@ def _kind_of(language: dict[str, Any]) -> str:
     return named.get(next(iter(language.get("architectures") or [""])), "unknown")
 
 
-def _text(config: dict[str, Any]) -> dict[str, Any]:
-    """A language model's configuration without what is not about the network, and without what generation reads."""
-    from transformers import AutoConfig, GenerationConfig
+def _text(config: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """A language model's configuration without what is not about the network, and keys that were passed over.
 
+    Training frameworks leave keys of their own behind. One that matters and is misspelt cannot hide among them: every
+    tensor's name and shape is compared with what the rest asks for.
+    """
     kind = config.get("model_type", "qwen2")
-    kept = {key: value for key, value in config.items() if key not in _NOT_SHAPE}
-    generation = set(GenerationConfig().to_dict()) - {"bos_token_id", "eos_token_id", "pad_token_id"}
-    kept = {key: value for key, value in kept.items() if key not in generation and value is not None}
+    known = _NOT_SHAPE | set(GenerationConfig().to_dict()) - {"bos_token_id", "eos_token_id", "pad_token_id"}
+    kept = {key: value for key, value in config.items() if key not in known and value is not None}
     try:
-        AutoConfig.for_model(kind, **kept)
+        made = AutoConfig.for_model(kind, **kept)
     except Exception as error:  # whatever a hostile or clumsy file provokes in the library is the file's fault
-        raise ConfigError(
-            f"the language model's configuration ({kind}): {' '.join(str(error).split())[:300]}"
-        ) from error
-    return {"model_type": kind, **kept}
+        told = " ".join(str(error).split())[:300]
+        raise ConfigError(f"the language model's configuration ({kind}): {told}") from error
+    unknown = unknown_text_keys(made, kept)
+    return {"model_type": kind, **{key: kept[key] for key in kept if key not in unknown}}, tuple(unknown)
 
 
 def _tensors(directory: Path) -> tuple[dict[str, Tensor], dict[str, Path]]:
-    index = directory / "model.safetensors.index.json"
-    if index.exists():
-        places = read_json(index).get("weight_map")
-        if not isinstance(places, dict):
-            raise CheckpointError(f"{index} has no weight_map from tensors to files")
-        names = sorted({str(name) for name in places.values()})
-        if any(Path(name).name != name for name in names):
-            raise CheckpointError(f"{index} names a file outside the directory")
-    else:
-        places, names = None, ["model.safetensors"]
+    """Every tensor by its name, and the shard that holds it."""
     tensors: dict[str, Tensor] = {}
-    where: dict[str, Path] = {}
-    for name in names:
-        path = directory / name
-        if not path.is_file():
-            raise CheckpointError(f"{directory} has no weights in safetensors: {name} is missing")
+    places: dict[str, Path] = {}
+    for path in find_shards(directory):
         for tensor in read_header(path)[0]:
             if tensor.name in tensors:
-                raise CheckpointError(f"{tensor.name} is in {where[tensor.name].name} and in {name}")
-            tensors[tensor.name], where[tensor.name] = tensor, path
-    missing = sorted(set(places or ()) - set(tensors))
-    if missing:
-        raise CheckpointError(f"{index} names tensors that no file holds: {', '.join(missing[:3])}")
-    return tensors, where
+                raise CheckpointError(f"{tensor.name} is in {places[tensor.name].name} and in {path.name}")
+            tensors[tensor.name], places[tensor.name] = tensor, path
+    return tensors, places
 
 
 def _preprocessing(directory: Path) -> dict[str, Any]:
@@ -241,9 +218,9 @@ def _preprocessing(directory: Path) -> dict[str, Any]:
         if path.exists():
             data = read_json(path)
             found = data.get("image_processor", data)
-            keys = ("image_mean", "image_std", "max_patches", "min_patches", "crop_to_patches")
+            keys = ("image_mean", "image_std", "max_patches", "min_patches")
             settings |= {key: found[key] for key in keys if isinstance(found, dict) and found.get(key) is not None}
     return settings
 
 
-__all__ = ["IMAGENET", "KINDS", "Source", "read_json", "read_source"]
+__all__ = ["IMAGENET", "KINDS", "Source", "read_source"]

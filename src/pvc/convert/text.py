@@ -11,8 +11,9 @@ from typing import Any
 
 from transformers import AddedToken, PreTrainedTokenizerFast, Qwen2TokenizerFast
 
+from pvc.checkpoint.files import read_json
 from pvc.checkpoint.loading import check_template
-from pvc.convert.sources import IMAGENET, Source, read_json
+from pvc.convert.sources import IMAGENET, Source
 from pvc.errors import CheckpointError, PVCError
 from pvc.model.config import PVCConfig
 from pvc.processing.image import PVCImageProcessor
@@ -91,20 +92,26 @@ def build_processor(
     )
     warnings: tuple[str, ...] = ()
     try:
-        check_template(processor)
+        check_template(processor, videos=True)
     except PVCError as error:
         warnings = (f"the source's chat template is not used ({error}); ChatML takes its place",)
         processor.chat_template = tokenizer.chat_template = _chatml(source, tokenizer)
-        check_template(processor)
+        check_template(processor, videos=True)
     return processor, warnings
 
 
 def _chatml(source: Source, tokenizer: PreTrainedTokenizerFast) -> str:
-    """ChatML, behind the token that begins every text where the source's tokenizer says that there is one."""
+    """ChatML, behind the token that begins every text where the source's tokenizer puts one there.
+
+    Its configuration says so, or what it makes of a text.
+    """
     path = source.directory / "tokenizer_config.json"
     settings = read_json(path) if path.exists() else {}
     begins = settings.get("add_bos_token", source.language == "internlm2")  # whose tokenizer does unless told otherwise
-    return (tokenizer.bos_token or "") * bool(begins) + CHAT_TEMPLATE
+    if "add_bos_token" not in settings and tokenizer.bos_token is not None:
+        begins |= tokenizer("x")["input_ids"][:1] == [tokenizer.bos_token_id]
+    template = CHAT_TEMPLATE.replace(f"{END_OF_TURN}\n", f"{END_OF_TURN}{source.separator}")
+    return (tokenizer.bos_token or "") * bool(begins) + template
 
 
 def _template(directory: Path) -> str | None:

@@ -32,9 +32,14 @@ _LEGACY_TEXT_KEYS = frozenset(
 
 def _reject_unknown_text(text: PreTrainedConfig, given: dict[str, Any]) -> None:
     """A misspelt key of the language model would otherwise be kept as an attribute that nobody reads."""
+    _reject_unknown("text_config", dict.fromkeys(unknown_text_keys(text, given)))
+
+
+def unknown_text_keys(text: PreTrainedConfig, given: dict[str, Any]) -> list[str]:
+    """Keys of a language model's configuration that its class knows nothing of."""
     known = {field.name for field in dataclasses.fields(text)} | set(text.attribute_map) | _LEGACY_TEXT_KEYS
-    known |= set(GenerationConfig().to_dict())
-    _reject_unknown("text_config", {key: None for key in given if key not in known})
+    known |= set(GenerationConfig().to_dict()) | _FRAMEWORK_KEYS
+    return [key for key in given if key not in known and not key.startswith("_")]
 
 
 def _reject_unknown(kind: str, kwargs: dict[str, Any]) -> None:
@@ -191,4 +196,4 @@ class PVCConfig(PreTrainedConfig):
         return (self.vision_config.grid // self.downsample_factor) ** 2
 
 
-__all__ = ["PVCConfig", "PVCVisionConfig"]
+__all__ = ["DOWNSAMPLE_RATIOS", "PVCConfig", "PVCVisionConfig", "unknown_text_keys"]
