@@ -164,7 +164,7 @@ def efficiency(model: PVCModel, frames: int, pairs: int, dtype: torch.dtype) -> 
     pixels = torch.randn(frames, 3, side, side, generator=torch.manual_seed(1)).to(dtype)
     hidden = torch.randn(frames * positions, width).to(dtype)
     inner = torch.randn(frames * positions, config.intermediate_size).to(dtype)
-    query, scores = torch.randn(frames * heads, positions, size).to(dtype), None
+    query = torch.randn(frames * heads, positions, size).to(dtype)
     products = []
     for layer in tower.encoder.layer:
         blocks = [layer.attention] + ([layer.temporal.attention] if layer.temporal is not None else [])

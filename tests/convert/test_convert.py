@@ -160,7 +160,7 @@ def test_what_internvl_cannot_say_does_not_go_back(source, tmp_path):
     save_file(state, path, metadata={"format": "pt"})
     with pytest.raises(ConfigError, match="timestep"):
         convert_back(tmp_path / "timed", tmp_path / "back")
-    assert not list(tmp_path.glob("back*"))
+    assert not list(tmp_path.glob("*back*"))
 
 
 def test_shards_are_read_and_written_one_by_one(tmp_path, monkeypatch):
@@ -195,7 +195,7 @@ def test_tensors_without_a_place_are_all_named(source, tmp_path):
     save_file({**state, "lm_head.bias": torch.zeros(5)}, path, metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=r"2 tensors.*lm_head.bias \[5\].*extra.weight \[3, 2\]"):
         convert(source, tmp_path / "made")
-    assert not list(tmp_path.glob("made*"))
+    assert not list(tmp_path.glob("*made*"))
 
 
 def test_a_published_pvc_model_needs_a_map(tmp_path, capsys):
@@ -237,6 +237,10 @@ def test_a_published_pvc_model_needs_a_map(tmp_path, capsys):
         ([{"source": "a.{n}", "target": "b"}], "the same in every name"),
         ([{"source": [], "target": "b"}], "'source' must be"),
         ([{"source": "a.{m}", "target": "b.{m}"}], "places"),
+        ([{"source": "a.{n}.{n}", "target": "b.{n}"}], "places"),
+        ([{"source": "a.{", "target": "b"}], "places"),
+        ([{"source": "a", "target": "b", "how": ["same"]}], "how is"),
+        ([{"source": "a", "target": ["b", "c"]}], "'same' takes 1 to 1 names, not 1 to 2"),
     ],
 )
 def test_a_map_that_makes_no_sense(source, tmp_path, capsys, rules, message):
@@ -251,6 +255,72 @@ def test_the_projectors_activation_comes_along(source, tmp_path):
     convert(described, tmp_path / "made", ONE_STEP)
     assert pvc.load(tmp_path / "made", device="cpu").model.config.projector_hidden_act == "relu"
     assert all(one.within for one in compare(described, tmp_path / "made"))
+
+
+def test_keys_that_frameworks_leave_are_told(tmp_path):
+    source = sources.chat_format(tmp_path / "source", "qwen3")
+    config_with(source, llm_config__ep_size=1, llm_config__use_deepep=False)
+    report = convert(source, tmp_path / "made")
+    assert report.warnings == ("passed over in the language model's configuration: ep_size, use_deepep",)
+
+
+@pytest.mark.parametrize(("template", "separator"), [("internvl2_5", "\n"), ("Hermes-2", "")])
+def test_a_turn_ends_as_the_sources_does(tmp_path, template, separator):
+    source = sources.chat_format(tmp_path / "source")
+    config_with(source, template=template)
+    (source / "chat_template.jinja").unlink()
+    convert(source, tmp_path / "made")
+    processor = pvc.load(tmp_path / "made", device="cpu").processor
+    text = processor.apply_chat_template(
+        [{"role": "user", "content": "hi"}], tokenize=False, add_generation_prompt=True
+    )
+    assert text == f"<|im_start|>user\nhi<|im_end|>{separator}<|im_start|>assistant\n"
+
+
+def test_a_template_without_videos_is_replaced(source, tmp_path):
+    from pvc.processing.tokenizer import CHAT_TEMPLATE
+
+    without = CHAT_TEMPLATE.replace("{% elif part['type'] == 'video' %}<video>\n", "")
+    assert without != CHAT_TEMPLATE
+    (source / "chat_template.jinja").write_text(without)
+    report = convert(source, tmp_path / "made")
+    assert "ChatML takes its place" in report.warnings[0]
+    assert pvc.load(tmp_path / "made", device="cpu").processor.chat_template == CHAT_TEMPLATE
+
+
+def test_what_a_tokenizer_puts_first_begins_the_template(tmp_path):
+    """As Llama 3's does: no setting says so, only its post-processor."""
+    source = sources.chat_format(tmp_path / "source")
+    (source / "chat_template.jinja").unlink()
+    path = source / "tokenizer.json"
+    data = json.loads(path.read_text())
+    token = next(token for token in data["added_tokens"] if token["content"] == "<|endoftext|>")
+    name, number = token["content"], token["id"]
+    data["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": name, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {name: {"id": name, "ids": [number], "tokens": [name]}},
+    }
+    path.write_text(json.dumps(data))
+    settings = json.loads((source / "tokenizer_config.json").read_text())
+    (source / "tokenizer_config.json").write_text(json.dumps({**settings, "bos_token": name}))
+    convert(source, tmp_path / "made")
+    processor = pvc.load(tmp_path / "made", device="cpu").processor
+    ids = processor.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=True)["input_ids"][0].tolist()
+    assert ids.count(number) == 1
+    assert ids[0] == number
+
+
+def test_what_lies_beside_the_target_stays(source, tmp_path, monkeypatch):
+    (tmp_path / "made.part").mkdir()
+    (tmp_path / "made.part" / "mine").write_text("mine")
+    convert(source, tmp_path / "made")
+    assert (tmp_path / "made.part" / "mine").read_text() == "mine"
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert main(["convert", str(source), "."]) == 0
+    assert (tmp_path / "here" / "config.json").is_file()
 
 
 def test_keys_of_official_files_that_change_nothing(source, tmp_path):
@@ -288,6 +358,9 @@ def config_with(source, **changes):
         ("transformers_format", {"downsample_ratio": 0.3}, {}, "downsample_ratio is 0.3"),
         ("transformers_format", {"downsample_ratio": "half"}, {}, "half"),
         ("transformers_format", {"text_config__vocab_size": None}, {}, "vocab_size"),
+        ("transformers_format", {"vision_config__image_size": "big"}, {}, "image_size"),
+        ("transformers_format", {"vision_config__hidden_act": "magic"}, {}, "magic"),
+        ("transformers_format", {"vision_config__num_attention_heads": 0}, {}, "num_attention_heads"),
         ("transformers_format", {}, {"temporal_layers": 9}, "num_temporal_layers is 9"),
         ("transformers_format", {}, {"window": 2}, "shorter than image_steps"),
         ("transformers_format", {}, {"timestep": "none"}, "timestep is"),
@@ -309,7 +382,7 @@ def test_what_cannot_be_converted_is_named(tmp_path, maker, changes, options, me
     config_with(source, **changes)
     with pytest.raises((ConfigError, CheckpointError), match=message):
         convert(source, tmp_path / "made", Options(**options))
-    assert not list(tmp_path.glob("made*"))
+    assert not list(tmp_path.glob("*made*"))
 
 
 def test_files_that_are_missing_or_in_the_way(source, tmp_path, capsys):

@@ -175,6 +175,8 @@ def test_refusals(own, engine):
         (lambda path, head: path.write_bytes(path.read_bytes()[:-4]), "cannot read"),
         (lambda path, head: replace(head, weight=torch.zeros(7, 3)).save(path.parent), "weight is"),
         (lambda path, head: replace(head, steps=(4, 2, 1)).save(path.parent), "weight is"),
+        (lambda path, head: replace(head, price=float("nan")).save(path.parent), "make no sense"),
+        (lambda path, head: replace(head, steps=(1, 2, 10**30)).save(path.parent), "make no sense"),
         (lambda path, head: replace(head, bias=torch.tensor([0, 1, float("nan")])).save(path.parent), "no numbers"),
     ],
 )

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +13,6 @@ from pvc.testing import tiny_processor
 from pvc.train.check import check_file, spread
 from pvc.train.data import ChatCollator, StageSamples
 from pvc.train.recipe import Stage
-
-HOSTILE = Path(__file__).parents[2].parent / "shared" / "hostile"
 
 
 def row(image="good.png", answer="a", value="<image>\nq"):
@@ -115,7 +112,7 @@ def test_frames_of_files(folder):
     path = written(folder, [json.dumps({"video": "clip.mp4", "conversations": turns})])
     usual = StageSamples(stage(path), 0, 32, frames=5)
     assert len(usual[0].messages[0]["content"][0]["video"].timestamps) == 5
-    drawn = StageSamples(stage(path, video_frames={3: 1, 6: 1}), 0, 32)
+    drawn = StageSamples(stage(path, file_frames={3: 1, 6: 1}), 0, 32)
     counts = [len(drawn[index].messages[0]["content"][0]["video"].timestamps) for index in range(40)]
     assert set(counts) == {3, 6}
     assert all(len(set(counts[start : start + 4])) == 1 for start in range(0, 40, 4)), "one length a batch"
@@ -143,10 +140,9 @@ def test_from_the_command_line(folder, capsys):
     assert main(["data", "check", str(folder / "none.jsonl")]) == 2
 
 
-@pytest.mark.skipif(not HOSTILE.is_dir(), reason="the shared hostile files are not here")
-def test_the_hostile_file(tmp_path):
+def test_the_hostile_file(shared, tmp_path):
     for name in ("rows_corrupt.jsonl", "ok_rgb.png", "truncated.jpg"):
-        shutil.copy(HOSTILE / name, tmp_path / name)
+        shutil.copy(shared / "hostile" / name, tmp_path / name)
     report = check_file(str(tmp_path / "rows_corrupt.jsonl"), tiny_processor(), frames=4)
     assert len(report.lengths) == 1
     assert sorted(report.bad) == list(range(2, 12))

@@ -6,12 +6,14 @@ Called by `main.py`. The measuring is `pvc.evaluate.steps`, the head `pvc.engine
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from pvc.checkpoint.files import CheckpointFiles
 from pvc.errors import UsageError
 
 
@@ -40,6 +42,9 @@ def fit_steps(
     from pvc.evaluate.steps import PICTURE_TASKS, collect, fit
 
     torch.set_num_threads(threads)
+    directory = CheckpointFiles(model).directory
+    if not dry_run and not os.access(directory, os.W_OK):
+        raise UsageError(f"{directory} cannot be written to; --dry-run measures without")
     engine = Engine.load(model)
     most = engine.processor.image_processor.image_steps
     steps = sorted({1 << power for power in range(most.bit_length())} | {most})
@@ -53,11 +58,7 @@ def fit_steps(
 
     data = collect(engine, steps, task or PICTURE_TASKS, count, seed=seed, report=report)
     head = fit(engine, data, steps, loss / 100)
-    path = None
-    if not dry_run:
-        from pvc.checkpoint.files import CheckpointFiles
-
-        path = head.save(CheckpointFiles(model).directory)
+    path = None if dry_run else head.save(directory)
     if json_output:
         print(json.dumps({"file": str(path) if path else None, "steps": steps, "price": head.price, **head.facts}))
         return

@@ -13,11 +13,12 @@ from pathlib import Path
 from transformers import InternVLConfig
 
 from pvc.checkpoint.files import CheckpointFiles, read_header
-from pvc.checkpoint.loading import load_processor
+from pvc.checkpoint.loading import load_config, load_processor
 from pvc.convert.keymap import BACK, plan
-from pvc.convert.run import Progress, Report, Shards, read_tensor, refuse_existing
+from pvc.convert.run import Progress, Report, Shards, read_tensor, refuse_existing, staged
 from pvc.convert.transforms import TRANSFORMS, Shapes
 from pvc.errors import CheckpointError, ConfigError
+from pvc.model.config import PVCConfig
 
 RATIO = 0.5
 _LINEAR = "model.multi_modal_projector.linear_1.weight"
@@ -33,16 +34,15 @@ def convert_back(source: str | Path, target: str | Path, *, progress: Progress =
         CheckpointError: a damaged source.
         UsageError: the target exists.
     """
-    target = Path(target)
+    target = Path(target).resolve()
     refuse_existing(target)
     files = CheckpointFiles(source)
-    config = files.config
-    if config["vision_config"]["num_temporal_layers"]:
-        raise ConfigError(
-            f"num_temporal_layers is {config['vision_config']['num_temporal_layers']}: InternVL has no temporal layers"
-        )
-    if config["downsample_ratio"] != RATIO:
-        raise ConfigError(f"downsample_ratio is {config['downsample_ratio']}: InternVL's is {RATIO}")
+    config = load_config(files)
+    temporal = config.vision_config.num_temporal_layers
+    if temporal:
+        raise ConfigError(f"num_temporal_layers is {temporal}: InternVL has no temporal layers")
+    if config.downsample_ratio != RATIO:
+        raise ConfigError(f"downsample_ratio is {config.downsample_ratio}: InternVL's is {RATIO}")
     places = {tensor.name: shard for shard in files.shards for tensor in read_header(shard)[0]}
     modulation = "model.multi_modal_projector.norm.modulation.weight"
     if modulation in places and bool(read_tensor(places[modulation], modulation).any()):
@@ -53,11 +53,8 @@ def convert_back(source: str | Path, target: str | Path, *, progress: Progress =
     steps, unknown = plan(kept, BACK, inverse=True)
     if unknown:
         raise CheckpointError(f"tensors without a place in InternVL: {', '.join(unknown[:5])}")
-    staging = target.with_name(f"{target.name}.part")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
     report = Report(used=len(kept))
-    try:
+    with staged(target) as staging:
         shards = Shards(staging, _SHARD)
         dtype = read_tensor(places[_LINEAR], _LINEAR).dtype
         for number, step in enumerate(steps):
@@ -69,20 +66,14 @@ def convert_back(source: str | Path, target: str | Path, *, progress: Progress =
                 shards.add(name, tensor)
             progress(number + 1, len(steps))
         report.shards, report.nbytes = shards.close()
-        _write_settings(files, staging)
-        if target.exists():
-            target.rmdir()
-        staging.rename(target)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
+        _write_settings(files, config, staging)
     return report
 
 
-def _write_settings(files: CheckpointFiles, folder: Path) -> None:
+def _write_settings(files: CheckpointFiles, own_config: PVCConfig, folder: Path) -> None:
     """Configuration and tokenizer under InternVL's names, and what transformers' processor reads."""
     processor = load_processor(files)
-    config = files.config
+    config = own_config.to_dict()
     own = {"num_temporal_layers", "temporal_window", "timestep", "timestep_scale", "timestep_limit", "model_type"}
     vision = {key: value for key, value in config["vision_config"].items() if key not in own}
     InternVLConfig(

@@ -15,7 +15,11 @@ from pvc.convert.keymap import Rule
 from pvc.convert.transforms import TRANSFORMS
 from pvc.errors import ConfigError, UsageError
 
-_PLACES = re.compile(r"\{(\w*)\}")
+_PLACE = re.compile(r"\{n\}|\{rest\}")
+# Braces only as places, and neither of them twice.
+_NAME = re.compile(r"(?!.*\{n\}.*\{n\})(?!.*\{rest\}.*\{rest\})(?:[^{}]|\{n\}|\{rest\})+")
+# Tensors of a rule, by what becomes of them.
+_COUNTS = {"same": (1, 1), "thirds": (1, 3), "grouped": (1, 3), "affine": (2, 1), "blocks": (1, 1)}
 
 
 def read_map(path: Path) -> tuple[Rule, ...]:
@@ -35,7 +39,7 @@ def _rule(entry: Any, where: str) -> Rule:
     if not isinstance(entry, dict) or not {"source", "target"} <= set(entry) <= {"source", "target", "how"}:
         raise ConfigError(f"{where}: a rule has 'source', 'target' and, where it is not 'same', 'how'")
     how = entry.get("how", "same")
-    if how not in TRANSFORMS:
+    if not isinstance(how, str) or how not in TRANSFORMS:
         raise ConfigError(f"{where}: how is {how!r}; there are {', '.join(TRANSFORMS)}")
     sides = []
     for key in ("source", "target"):
@@ -43,9 +47,15 @@ def _rule(entry: Any, where: str) -> Rule:
         if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
             raise ConfigError(f"{where}: {key!r} must be a name or a list of names")
         sides.append(tuple(names))
-    places = [sorted(_PLACES.findall(name)) for side in sides for name in side]
-    if any(place not in ("n", "rest") for own in places for place in own) or len({tuple(own) for own in places}) != 1:
-        raise ConfigError(f"{where}: {{n}} and {{rest}} are the places there are, the same in every name")
+        if not all(_NAME.fullmatch(name) for name in names):
+            raise ConfigError(f"{where}: {{n}} and {{rest}} are the places there are, each once in a name")
+    places = {tuple(sorted(_PLACE.findall(name))) for side in sides for name in side}
+    if len(places) != 1:
+        raise ConfigError(f"{where}: {{n}} and {{rest}} must be the same in every name")
+    counts = (len(sides[0]), len(sides[1]))
+    if counts != _COUNTS[how]:
+        wanted = " to ".join(str(count) for count in _COUNTS[how])
+        raise ConfigError(f"{where}: {how!r} takes {wanted} names, not {counts[0]} to {counts[1]}")
     return Rule(sides[0], sides[1], how)
 
 

@@ -6,15 +6,17 @@ compared afterwards (`check.py`).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import GenerationConfig
 
@@ -22,7 +24,7 @@ from pvc.convert.keymap import Rule, Step, plan
 from pvc.convert.sources import Source, read_source
 from pvc.convert.text import MEDIA_TOKENS, build_processor, load_tokenizer
 from pvc.convert.transforms import TRANSFORMS, Shapes
-from pvc.errors import CheckpointError, UsageError
+from pvc.errors import CheckpointError, ConfigError, PVCError, UsageError
 from pvc.model.config import PVCConfig
 from pvc.model.modeling import PVCForConditionalGeneration
 
@@ -72,8 +74,20 @@ def config_of(source: Source, options: Options, placeholders: tuple[int, int], v
     """Configuration of the converted model; `placeholders` are the ids of images and videos.
 
     Raises:
-        ConfigError: what does not fit together.
+        ConfigError: what does not fit together, or cannot be built.
     """
+    try:
+        config = _config_of(source, options, placeholders, vocabulary)
+        shapes_wanted(config)
+    except PVCError:
+        raise
+    except Exception as error:  # whatever a hostile or clumsy file provokes in the libraries is the file's fault
+        told = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise ConfigError(f"{source.directory}/config.json: {told}") from error
+    return config
+
+
+def _config_of(source: Source, options: Options, placeholders: tuple[int, int], vocabulary: int) -> PVCConfig:
     vision = {
         **source.vision,
         "num_temporal_layers": options.temporal_layers,
@@ -134,7 +148,7 @@ def convert(
         ConfigError: a configuration that cannot be converted, or options that do not fit it.
         UsageError: the target exists.
     """
-    options, target = options or Options(), Path(target)
+    options, target = options or Options(), Path(target).resolve()
     refuse_existing(target)
     source = source if isinstance(source, Source) else read_source(Path(source), rules)
     check_ratio(source, options.ratio)
@@ -151,10 +165,9 @@ def convert(
             "config.json says that the output layer is the embedding, but both are stored and differ: kept apart",
         )
     report = Report(warnings=warnings, added_tokens=config.text_config.vocab_size - source.text["vocab_size"])
-    staging = target.with_name(f"{target.name}.part")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    try:
+    if source.unknown:
+        report.warnings += (f"passed over in the language model's configuration: {', '.join(source.unknown)}",)
+    with staged(target) as staging:
         _write_tensors(source, steps, config, options, staging, report, progress)
         config.architectures = [PVCForConditionalGeneration.__name__]
         config.save_pretrained(staging)
@@ -162,13 +175,23 @@ def convert(
             do_sample=False, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
         ).save_pretrained(staging)
         processor.save_pretrained(staging)
+    return report
+
+
+@contextlib.contextmanager
+def staged(target: Path) -> Iterator[Path]:
+    """A folder beside `target` that takes its place when the block is done, and is gone when it fails."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        yield staging
+        staging.chmod(0o755)  # mkdtemp's are for the owner alone
         if target.exists():
             target.rmdir()
         staging.rename(target)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
-    return report
 
 
 def refuse_existing(target: Path) -> None:
@@ -220,8 +243,11 @@ def shapes_of(source: Source, ratio: float) -> Shapes:
 
 def read_tensor(path: Path, name: str) -> torch.Tensor:
     """One tensor, copied: the file is not kept mapped, or all that was read of it would count as ours."""
-    with safe_open(path, "pt") as file:
-        return file.get_tensor(name).clone()
+    try:
+        with safe_open(path, "pt") as file:
+            return file.get_tensor(name).clone()
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"cannot read {name} in {path}: {error}") from error
 
 
 def transformed(source: Source, step: Step, shapes: Shapes) -> dict[str, torch.Tensor]:
@@ -326,7 +352,11 @@ class Shards:
         self.size += nbytes
 
     def _write(self) -> None:
-        save_file(self.kept, self.folder / f"{len(self.files)}.part", metadata={"format": "pt"})
+        path = self.folder / f"{len(self.files)}.part"
+        try:
+            save_file(self.kept, path, metadata={"format": "pt"})
+        except SafetensorError as error:  # a full disk, for one: it is no OSError there
+            raise CheckpointError(f"cannot write {path}: {error}") from error
         self.files.append(list(self.kept))
         self.total += self.size
         self.kept, self.size = {}, 0
@@ -363,5 +393,6 @@ __all__ = [
     "read_tensor",
     "refuse_existing",
     "shapes_of",
+    "staged",
     "transformed",
 ]

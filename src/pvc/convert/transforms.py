@@ -36,16 +36,18 @@ class Shapes:
         return self.after // self.before
 
 
-def _wide(tensor: torch.Tensor, shapes: Shapes) -> torch.Tensor:
-    """`(..., s s D)` in InternVL's order of channels to `(..., r r D)`: every token of the block gets the same."""
-    s, m = shapes.before, shapes.times
-    channels = tensor.unflatten(-1, (1, s, 1, s, -1))
-    return channels.expand(*tensor.shape[:-1], m, s, m, s, channels.shape[-1]).flatten(-5)
+def widened(tensor: torch.Tensor, side: int, times: int) -> torch.Tensor:
+    """`(..., s s D)` in InternVL's order of channels to `(..., r r D)`, `s = side` and `r = s * times`.
+
+    Every one of the `times * times` tokens that a wider one takes the place of gets the same.
+    """
+    channels = tensor.unflatten(-1, (1, side, 1, side, -1))
+    return channels.expand(*tensor.shape[:-1], times, side, times, side, channels.shape[-1]).flatten(-5)
 
 
 def _affine(tensors: Tensors, shapes: Shapes) -> list[torch.Tensor]:
     """LayerNorm's weight w and bias b to AdaLN's bias (w - 1, b), in float32: w - 1 in bfloat16 would be rounded."""
-    weight, bias = (_wide(tensor.float(), shapes) for tensor in tensors)
+    weight, bias = (widened(tensor.float(), shapes.before, shapes.times) for tensor in tensors)
     return [torch.cat((weight - 1, bias))]
 
 
@@ -59,7 +61,7 @@ def _blocks(tensors: Tensors, shapes: Shapes) -> list[torch.Tensor]:
 
     Exact for that mean but for the LayerNorm before it, which now spans all of them.
     """
-    return [_wide(tensors[0] / shapes.times**2, shapes)]
+    return [widened(tensors[0] / shapes.times**2, shapes.before, shapes.times)]
 
 
 def _thirds(tensors: Tensors, shapes: Shapes) -> list[torch.Tensor]:
@@ -103,4 +105,4 @@ TRANSFORMS: dict[str, tuple[Transform, Transform]] = {
     "blocks": (_blocks, _same),
 }
 
-__all__ = ["TRANSFORMS", "Shapes"]
+__all__ = ["TRANSFORMS", "Shapes", "widened"]

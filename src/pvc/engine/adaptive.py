@@ -10,6 +10,7 @@ F features, O numbers of steps, K tokens per frame and step, L language width.
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ FILE = "image_steps.safetensors"
 AUTO: Literal["auto"] = "auto"
 _KEY = "pvc_image_steps"
 _FORMAT = 1
+_MOST_STEPS = 1024
 _SHOWN = 12  # digits of a fingerprint in messages
 
 
@@ -78,7 +80,10 @@ class StepHead:
             "facts": self.facts,
         }
         tensors = {"weight": self.weight.contiguous(), "bias": self.bias.contiguous()}
-        save_file(tensors, staging, metadata={_KEY: json.dumps(about)})
+        try:
+            save_file(tensors, staging, metadata={_KEY: json.dumps(about)})
+        except SafetensorError as error:  # a directory that cannot be written to, for one: it is no OSError there
+            raise CheckpointError(f"cannot write {path}: {error}") from error
         staging.chmod(0o644)
         os.replace(staging, path)
         return path
@@ -106,11 +111,13 @@ def load_head(directory: str | Path | None, checkpoint: str, width: int) -> Step
         made_for, version, facts = str(about["checkpoint"]), about["format"], dict(about["facts"])
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"cannot read {path}: {error}") from error
+    if not math.isfinite(price) or not all(0 < step <= _MOST_STEPS for step in steps):
+        raise CheckpointError(f"{path}: price {price} and steps {steps[:4]} make no sense")
     if version != _FORMAT:
         raise CheckpointError(f"{path} is of format {version}; this version of pvc reads {_FORMAT}")
     shape = (2 * width, len(steps))
     whole = tuple(weight.shape) == shape and tuple(bias.shape) == shape[1:] and weight.dtype == bias.dtype
-    if not whole or weight.dtype != torch.float32 or list(steps) != sorted(set(steps)) or min(steps, default=0) < 1:
+    if not whole or weight.dtype != torch.float32 or list(steps) != sorted(set(steps)) or not steps:
         raise CheckpointError(f"{path}: weight is {tuple(weight.shape)} {weight.dtype}, not {shape} torch.float32")
     if not (bool(torch.isfinite(weight).all()) and bool(torch.isfinite(bias).all())):
         raise CheckpointError(f"{path} has values that are no numbers")

@@ -21,7 +21,7 @@ from pvc.engine.engine import Engine
 from pvc.engine.state import fingerprint
 from pvc.errors import UsageError
 from pvc.evaluate.accuracy import BATCH, Held, Score, answers, first_steps
-from pvc.synthetic import TASKS, Sample
+from pvc.synthetic import TASKS, Sample, make
 
 PICTURE_TASKS = ("rows", "page", "read", "locate", "receipt", "chart", "shape", "count", "place", "describe")
 PRICES = np.concatenate([[0.0], np.geomspace(1e-3, 1.0, 60)])
@@ -67,6 +67,8 @@ def collect(
             raise UsageError(f"unknown task {task!r}; there are {', '.join(TASKS)}")
         if TASKS[task].kind != "image":
             raise UsageError(f"steps are for pictures; {task!r} is about a video")
+        if len(make(task, 0, size=64).media) != 1:
+            raise UsageError(f"steps are chosen for one picture; {task!r} has several")
     side = int(dict(engine.processor.video_processor.size)["height"])
     features, right, kinds = [], [], []
     for task in tasks:
@@ -76,8 +78,6 @@ def collect(
             own = -(-count // len(zooms))
             for start in range(0, own, BATCH):
                 samples = held.samples(task, start, min(start + BATCH, own), side)
-                if any(len(sample.media) != 1 for sample in samples):
-                    raise UsageError(f"steps are chosen for one picture; {task!r} has several")
                 given = [answers(engine, samples, number) for number in steps]
                 rows += [
                     [share_right(sample, answer) for answer in each]

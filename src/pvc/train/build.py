@@ -13,6 +13,7 @@ from transformers import GenerationConfig
 
 from pvc.checkpoint.files import PARTS, CheckpointFiles, part_of
 from pvc.checkpoint.loading import load_checkpoint, load_config, load_processor
+from pvc.convert.transforms import widened
 from pvc.errors import ConfigError, PVCError, UsageError
 from pvc.model.config import PVCConfig
 from pvc.model.modeling import PVCForConditionalGeneration
@@ -223,12 +224,11 @@ def widened_compressor(weights: dict[str, torch.Tensor], config: PVCConfig) -> d
     old = round((linear.shape[1] / width) ** 0.5)
     if new == old or new % old or old * old * width != linear.shape[1]:
         return {}
-    part = torch.arange(new) % old
-    columns = ((part[:, None] * old + part[None, :])[..., None] * width + torch.arange(width)).flatten()
-    wide = {f"{prefix}linear_1.weight": linear[:, columns] / (new // old) ** 2}
+    times = new // old
+    wide = {f"{prefix}linear_1.weight": widened(linear / times**2, old, times)}
     for name in ("weight", "bias"):
-        scale, shift = weights[f"{prefix}norm.modulation.{name}"].chunk(2)
-        wide[f"{prefix}norm.modulation.{name}"] = torch.cat((scale[columns], shift[columns]))
+        halves = weights[f"{prefix}norm.modulation.{name}"].chunk(2)  # scale and shift: rows are channels
+        wide[f"{prefix}norm.modulation.{name}"] = torch.cat([widened(half.T, old, times).T for half in halves])
     return wide
 
 

@@ -169,8 +169,8 @@ class StageSamples(Dataset[Item]):
         batch = np.random.default_rng((self.seed, 0, number))
         kind = pick(batch, self.kind_weights)
         if kind in self.rows:
-            said = "video_frames" in self.stage.model_fields_set
-            return self._row(kind, index, number, int(pick(batch, self.stage.video_frames)) if said else self.frames)
+            drawn = self.stage.file_frames
+            return self._row(kind, index, number, self.frames if drawn is None else int(pick(batch, drawn)))
         frames = int(pick(batch, self.stage.video_frames)) if kind == "video" else None
         # The whole batch has one size, so that none of its pictures is padded to the tiles of another.
         size = self.size * (int(pick(batch, self.stage.zoom)) if kind == "image" else 1)

@@ -94,7 +94,8 @@ class Stage(_Strict):
     `characters`: further ones only while questions and answers together are no longer, so that batches pad little.
     `files`: JSON lines of conversations (`pvc synth` writes them) with weights beside those of the tasks. Rows that
     cannot be used (malformed, or with media that cannot be read) are told and passed over; `bad_rows` is the part of a
-    file's rows that may be. Their videos have `video_frames` where these are given, else as many as users' have.
+    file's rows that may be. `file_frames`: frames of their videos, one number or several with weights, drawn for every
+    batch; by default as many as users' have.
     `zoom`: pictures are drawn with so many times the tower's pixels a side, and so cut into tiles; several numbers with
     weights are drawn for every batch. Real pictures are larger than a tile: without it a model never learns of them.
     `cache`: this many samples are drawn once, into a memory-mapped file, and repeated in another order every round;
@@ -120,6 +121,7 @@ class Stage(_Strict):
     tasks: dict[str, TaskMix] = Field(default_factory=dict)
     files: dict[str, float] = Field(default_factory=dict)
     bad_rows: float = Field(0.1, ge=0, le=1)
+    file_frames: dict[int, float] | None = None
     video_frames: dict[int, float] = Field(default_factory=lambda: {8: 1.0})
     zoom: dict[int, float] = Field(default_factory=lambda: {1: 1.0})
     save_steps: int = Field(500, ge=1)
@@ -134,7 +136,7 @@ class Stage(_Strict):
     lora: Lora | None = None
     precision: Literal["float32", "bf16"] | None = None
 
-    @field_validator("image_steps", "zoom", mode="before")
+    @field_validator("image_steps", "zoom", "file_frames", mode="before")
     @classmethod
     def _one_number(cls, value: Any) -> Any:
         return {value: 1.0} if isinstance(value, int) else value
@@ -169,6 +171,10 @@ class Stage(_Strict):
             raise ValueError("lora is for stages of kind chat: patches have no language model")
         if self.cache is not None and (self.kind == "patches" or self.cache < self.batch_size):
             raise ValueError("cache is for stages of kind chat, and holds at least one batch")
+        if self.file_frames is not None and (
+            not self.file_frames or min(self.file_frames) < 1 or min(self.file_frames.values()) <= 0
+        ):
+            raise ValueError("file_frames must name at least one number of frames, with weights above 0")
         if not self.video_frames or any(weight <= 0 for weight in self.video_frames.values()):
             raise ValueError("video_frames must name at least one number of frames, with weights above 0")
         return self
