@@ -10,7 +10,7 @@ from pvc.processing.rows import read_rows
 from pvc.synthetic import write_dataset
 from pvc.testing import tiny_config, tiny_model, tiny_processor
 from pvc.train.data import IGNORED, ChatCollator, StageSamples
-from pvc.train.recipe import Stage
+from pvc.train.recipe import FileMix, Stage
 
 STAGE = Stage(
     name="x",
@@ -93,7 +93,7 @@ def texts(messages):
 
 def test_files_are_trained_on_beside_tasks(tmp_path):
     write_dataset(tmp_path, ["shape", "direction"], 3, seed=5, size=32, frames=3)
-    stage = STAGE.model_copy(update={"tasks": {}, "files": {str(tmp_path / "data.jsonl"): 1.0}})
+    stage = STAGE.model_copy(update={"tasks": {}, "files": {str(tmp_path / "data.jsonl"): FileMix(weight=1.0)}})
     samples, processor = StageSamples(stage, 0, 32), tiny_processor(max_tiles=1)
     rows = {row.id: row for row in read_rows(tmp_path / "data.jsonl")}
     seen = set()
@@ -115,4 +115,4 @@ def test_a_row_without_an_answer_is_named(tmp_path):
     path = tmp_path / "data.jsonl"
     path.write_text("\n" + json.dumps({"conversations": [{"from": "human", "value": "who?"}]}))
     with pytest.raises(ConfigError, match="line 2: no answer"):
-        StageSamples(STAGE.model_copy(update={"files": {str(path): 1.0}}), 0, 32)
+        StageSamples(STAGE.model_copy(update={"files": {str(path): FileMix(weight=1)}}), 0, 32)

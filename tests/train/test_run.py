@@ -15,6 +15,7 @@ from pvc.train import fit
 from pvc.train import run as running
 from pvc.train.recipe import Recipe, written_from
 from pvc.train.run import run_recipe
+from pvc.train.trainer import complete
 
 TINY = yaml.safe_load("""
 name: tiny
@@ -272,12 +273,12 @@ def test_a_compressor_for_fewer_tokens_starts_as_the_mean_of_those_it_replaces()
 def test_half_a_checkpoint_is_not_used(tmp_path):
     for step in (5, 20, 100):
         (tmp_path / f"checkpoint-{step}").mkdir()
-    assert fit.last_complete(tmp_path) is None
+    assert complete(tmp_path) == []
     (tmp_path / "checkpoint-5" / "trainer_state.json").write_text("{}")
     (tmp_path / "checkpoint-20" / "trainer_state.json").write_text("{}")
     (tmp_path / "checkpoint-100" / "trainer_state.json").write_text('{"epoch": ')
     lines = []
-    assert fit.last_complete(tmp_path, lines.append) == tmp_path / "checkpoint-20"
+    assert complete(tmp_path, lines.append)[0] == tmp_path / "checkpoint-20"
     assert len(lines) == 1 and "checkpoint-100 is incomplete" in lines[0]
 
 
@@ -285,7 +286,7 @@ def test_half_a_checkpoint_is_not_used(tmp_path):
 def test_a_gradient_that_is_no_number_stops_before_the_step(value):
     model = torch.nn.Linear(3, 2)
     model(torch.ones(1, 3)).sum().backward()
-    log = fit.StageLog(recipe().stages[0], None)
+    log = fit.StageLog(recipe().stages[0], fit.Fit(0, Path(), Path(), print))
     state = type("State", (), {"global_step": 6})
     log.on_pre_optimizer_step(None, state, None, model=model)
     model.weight.grad[1, 2] = value

@@ -34,7 +34,8 @@ from pvc.synthetic.scene import Medium
 from pvc.train.build import build_model, build_processor, check_recipe, grow, parameters_by_part
 from pvc.train.cache import CachedSamples, PackedCollator, write_cache
 from pvc.train.data import ChatCollator, PatchCollator, StageSamples, shortened
-from pvc.train.fit import Fit, Report, fit_stage
+from pvc.train.fit import fit_stage
+from pvc.train.log import Fit, Report
 from pvc.train.patches import PatchReader
 from pvc.train.recipe import Recipe, Stage, written_from
 from pvc.train.run import save_weights

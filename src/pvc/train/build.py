@@ -22,7 +22,7 @@ from pvc.processing.processor import PVCProcessor
 from pvc.processing.tokenizer import build_tokenizer
 from pvc.processing.video import PVCVideoProcessor
 from pvc.synthetic import TASKS, make
-from pvc.train.data import Rows
+from pvc.train.files import Rows
 from pvc.train.recipe import ModelRecipe, Recipe, Stage
 
 
@@ -150,8 +150,8 @@ def _check_samples(stage: Stage, size: int) -> None:
                 for tiles in mix.tiles:
                     for frames in stage.video_frames if TASKS[task].kind == "video" else (None,):
                         make(task, 0, size=size, frames=frames, level=level, tiles=tiles)
-        for path in stage.files:
-            Rows(path, stage.bad_rows)
+        for path, file in stage.files.items():
+            Rows(path, stage.bad_rows, mix=file)
     except PVCError as error:
         raise ConfigError(f"stage {stage.name}: {error}") from error
 

@@ -15,7 +15,8 @@ import numpy as np
 from pvc.errors import PVCError
 from pvc.processing.processor import PVCProcessor
 from pvc.processing.rows import Row
-from pvc.train.data import Rows, opened
+from pvc.train.data import opened
+from pvc.train.files import Rows
 
 
 @dataclass
@@ -68,13 +69,14 @@ def check_file(
 ) -> FileReport:
     """Read every row of a file; `longest`: tokens that a row may have. Raises UsageError for a file that is none."""
     file = Rows(path, share=1.0, need_good=False)
-    report = FileReport(path, rows=file.total)
-    for done, row in enumerate(file.good, 1):
+    report = FileReport(path, rows=file.total or 0)
+    rows = file.good()
+    for done, row in enumerate(rows, 1):
         try:
             _check_row(row, processor, frames, longest, report)
         except PVCError as error:
             file.note(row.line, str(error))
-        progress(done, len(file.good))
+        progress(done, len(rows))
     report.bad = file.bad
     return report
 

@@ -8,7 +8,7 @@ drawn before (`cache.py`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,13 @@ import torch
 from torch.utils.data import Dataset
 
 from pvc import media
-from pvc.errors import ConfigError, PVCError
+from pvc.errors import PVCError
 from pvc.processing.processor import PVCProcessor
-from pvc.processing.rows import Row, scan_rows
 from pvc.synthetic import TASKS, Sample, make, messages_of
+from pvc.train.collate import IGNORED, ChatCollator, Item, encode
+from pvc.train.files import Ledger, Rows
 from pvc.train.recipe import Stage
-
-IGNORED = -100  # what the loss skips
+from pvc.train.tables import Member
 
 
 def pick(rng: np.random.Generator, weights: Mapping[Any, float]) -> Any:
@@ -51,63 +51,8 @@ def shortened(sample: Sample, questions: int | None, characters: int | None = No
     return replace(sample, more=more)
 
 
-@dataclass(frozen=True)
-class Item:
-    """One conversation to train on, and the steps that its pictures are encoded in; `sample` where it was drawn."""
-
-    messages: Sequence[dict[str, Any]]
-    image_steps: int
-    sample: Sample | None = None
-
-
-class Rows:
-    """The rows of one file that can be trained on; those that cannot are counted, told once, and passed over.
-
-    Attributes:
-        bad: reasons by line. allowed: how many there may be.
-
-    Raises:
-        UsageError: the file cannot be read.
-        ConfigError: no row is good, or more are bad than the stage allows; they are named.
-    """
-
-    def __init__(
-        self,
-        path: str,
-        share: float,
-        report: Callable[[str], None] = lambda line: None,
-        need_good: bool = True,
-    ) -> None:
-        self.path, self.report = path, report
-        rows, bad = scan_rows(path)
-        self.total = len(rows) + len(bad)
-        self.allowed = int(share * self.total)
-        self.bad: dict[int, str] = {}
-        for malformed in bad:
-            self.note(malformed.line, malformed.reason)
-        for row in rows:
-            if not any(message["role"] == "assistant" and message["content"] for message in row.messages):
-                self.note(row.line, "no answer that could be learned")
-        self.good = [row for row in rows if row.line not in self.bad]
-        if need_good and not self.good:
-            raise ConfigError(f"{path} has no rows that could be trained on{self._named()}")
-
-    def note(self, line: int, reason: str) -> None:
-        """A row turned out to be bad; raises ConfigError where that is one too many."""
-        if line in self.bad:
-            return
-        self.bad[line] = reason
-        self.report(f"{self.path}, line {line}: passed over: {reason}")
-        if len(self.bad) > self.allowed:
-            raise ConfigError(
-                f"{self.path}: {len(self.bad)} of {self.total} rows are bad, more than 'bad_rows' allows "
-                f"({self.allowed}){self._named()}"
-            )
-
-    def _named(self, most: int = 5) -> str:
-        told = "; ".join(f"line {line}: {reason}" for line, reason in sorted(self.bad.items())[:most])
-        more = f"; and {len(self.bad) - most} more" if len(self.bad) > most else ""
-        return f": {told}{more}" if told else ""
+def _source(found: Any) -> Any:
+    return found.read() if isinstance(found, Member) else found
 
 
 def opened(messages: Sequence[dict[str, Any]], frames: int, size: int) -> list[dict[str, Any]]:
@@ -117,10 +62,10 @@ def opened(messages: Sequence[dict[str, Any]], frames: int, size: int) -> list[d
         parts: list[dict[str, Any]] = []
         for part in message["content"]:
             if part["type"] == "image":
-                parts.append({"type": "image", "image": media.load_image(part["image"]).image})
+                parts.append({"type": "image", "image": media.load_image(_source(part["image"])).image})
             elif part["type"] == "video":
                 sampling = media.Sampling(frames=frames)
-                video = media.load(part["video"], kind="video", sampling=sampling, size=(size, size))
+                video = media.load(_source(part["video"]), kind="video", sampling=sampling, size=(size, size))
                 parts.append({"type": "video", "video": video})
             else:
                 parts.append(part)
@@ -131,7 +76,9 @@ def opened(messages: Sequence[dict[str, Any]], frames: int, size: int) -> list[d
 class StageSamples(Dataset[Item]):
     """`steps * batch_size` samples of a stage's tasks and files.
 
-    `frames`: of a file's video where the stage does not say how many. `report` is told of rows that are passed over.
+    `frames`: of a file's video where the stage does not say how many. `processor`: rows of files are encoded with it
+    here, so that those of more than `longest` tokens can be passed over. `report` is told of rows that are passed over,
+    `ledger` keeps them.
 
     Raises:
         UsageError, ConfigError: as `Rows` does.
@@ -144,36 +91,61 @@ class StageSamples(Dataset[Item]):
         size: int,
         frames: int = 8,
         report: Callable[[str], None] = lambda line: None,
+        *,
+        processor: PVCProcessor | None = None,
+        longest: int | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
-        self.stage = stage
-        self.seed = seed
-        self.size = size
-        self.frames = frames
+        self.stage, self.seed, self.size, self.frames = stage, seed, size, frames
+        self.processor, self.longest = processor, longest
         self.kinds: dict[str, dict[str, float]] = {}
         for task, mix in stage.tasks.items():
             self.kinds.setdefault(TASKS[task].kind, {})[task] = mix.weight
         self.kind_weights = {kind: sum(tasks.values()) for kind, tasks in self.kinds.items()}
-        self.rows: dict[str, tuple[Rows, list[Row]]] = {}
-        for path, weight in stage.files.items():
-            file = Rows(path, stage.bad_rows, report)
-            for kind in ("image", "video"):
-                if own := [row for row in file.good if row.kind == kind]:
-                    self.rows[f"{path} ({kind})"] = file, own
-                    self.kind_weights[f"{path} ({kind})"] = weight * len(own) / len(file.good)
+        self.rows: dict[str, tuple[Rows, str]] = {}
+        for place, (path, mixed) in enumerate(stage.files.items()):
+            own = seed * 100 + place
+            file = Rows(path, stage.bad_rows, report, mix=mixed, seed=own, ledger=ledger)
+            known = {group: 1 if numbers is None else len(numbers) for group, numbers in file.groups.items()}
+            for group, count in known.items():
+                self.rows[f"{path} ({group})"] = file, group
+                self.kind_weights[f"{path} ({group})"] = mixed.weight * count / sum(known.values())
+        self.drawn: list[str] = []  # the kind of every batch so far
+        self.before: list[int] = []  # and how many earlier batches had it
+        self.counts: dict[str, int] = {}
 
     def __len__(self) -> int:
         return self.stage.steps * self.stage.batch_size
 
+    def _kind(self, number: int) -> tuple[str, int, np.random.Generator]:
+        """The kind of a batch, how many batches before it had that kind, and the batch's lot after that draw."""
+        for earlier in range(len(self.drawn), number + 1):
+            kind = pick(np.random.default_rng((self.seed, 0, earlier)), self.kind_weights)
+            self.drawn.append(kind)
+            self.before.append(self.counts.get(kind, 0))
+            self.counts[kind] = self.before[-1] + 1
+        lot = np.random.default_rng((self.seed, 0, number))
+        return pick(lot, self.kind_weights), self.before[number], lot
+
+    def named(self, batch: int) -> str:
+        """What is in a batch, for people: lines of a file, or the tasks of its kind."""
+        kind, before, _ = self._kind(batch)
+        if kind not in self.rows:
+            return f"samples {batch * self.stage.batch_size} and on, drawn ({kind}: {', '.join(self.kinds[kind])})"
+        file, group = self.rows[kind]
+        places = range(before * self.stage.batch_size, (before + 1) * self.stage.batch_size)
+        return f"{file.path}, lines {', '.join(str(file.line_at(group, place)) for place in places)}"
+
     def __getitem__(self, index: int) -> Item:
-        number = index // self.stage.batch_size
-        batch = np.random.default_rng((self.seed, 0, number))
-        kind = pick(batch, self.kind_weights)
+        number, place = divmod(index, self.stage.batch_size)
+        kind, before, lot = self._kind(number)
         if kind in self.rows:
             drawn = self.stage.file_frames
-            return self._row(kind, index, number, self.frames if drawn is None else int(pick(batch, drawn)))
-        frames = int(pick(batch, self.stage.video_frames)) if kind == "video" else None
+            shown = self.frames if drawn is None else int(pick(lot, drawn))
+            return self._row(kind, before * self.stage.batch_size + place, index, shown)
+        frames = int(pick(lot, self.stage.video_frames)) if kind == "video" else None
         # The whole batch has one size, so that none of its pictures is padded to the tiles of another.
-        size = self.size * (int(pick(batch, self.stage.zoom)) if kind == "image" else 1)
+        size = self.size * (int(pick(lot, self.stage.zoom)) if kind == "image" else 1)
         own = np.random.default_rng((self.seed, 1, index))
         task = pick(own, self.kinds[kind])
         mix = self.stage.tasks[task]
@@ -186,41 +158,28 @@ class StageSamples(Dataset[Item]):
         sample = shortened(sample, self.stage.questions, self.stage.characters)
         return Item(messages_of(sample), drawn_steps(self.stage, self.seed, number), sample)
 
-    def _row(self, kind: str, index: int, number: int, frames: int) -> Item:
-        """A row by lot; another one where it is bad, the same one every time."""
-        file, rows = self.rows[kind]
+    def _row(self, kind: str, place: int, index: int, frames: int) -> Item:
+        """The row whose turn it is; another one where it is bad, the same one every time."""
+        file, group = self.rows[kind]
         rng = np.random.default_rng((self.seed, 1, index))
+        steps = drawn_steps(self.stage, self.seed, index // self.stage.batch_size)
         while True:
-            row = rows[int(rng.integers(len(rows)))]
-            if row.line in file.bad:
-                if all(one.line in file.bad for one in rows):
-                    raise ConfigError(f"{kind}: no row is left that could be trained on")
-                continue
-            try:
-                messages = opened(row.messages, frames, self.size)
-            except PVCError as error:
-                file.note(row.line, str(error))
-                continue
-            return Item(messages, drawn_steps(self.stage, self.seed, number))
+            line = file.line_at(group, place)
+            if line not in file.bad:
+                try:
+                    row = file.draw(group, place)
+                    item = Item(opened(row.messages, frames, self.size), steps)
+                    return item if self.processor is None else replace(item, encoded=self._encoded(item))
+                except PVCError as error:
+                    file.note(line, str(error))
+            place = file.substitute(group, place, rng)
 
-
-class ChatCollator:
-    """Samples to inputs and labels; only the assistant's tokens and the end of its turn count."""
-
-    def __init__(self, processor: PVCProcessor) -> None:
-        self.processor = processor
-
-    def __call__(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
-        batch = self.processor.apply_chat_template(
-            [item.messages for item in items],
-            tokenize=True,
-            return_assistant_tokens_mask=True,
-            image_steps=items[0].image_steps,
-            # Drawn clips are what they are; a file is sampled as the model's users will have it sampled.
-            do_sample_frames=None if items[0].sample is None else False,
-        )
-        mask = batch.pop("assistant_masks")
-        return {**batch, "labels": batch["input_ids"].masked_fill(mask == 0, IGNORED)}
+    def _encoded(self, item: Item) -> dict[str, torch.Tensor]:
+        assert self.processor is not None
+        encoded = encode(self.processor, item)
+        if self.longest is not None and (length := encoded["input_ids"].shape[1]) > self.longest:
+            raise PVCError(f"too long: {length} tokens; the limit is {self.longest}")
+        return encoded
 
 
 class PatchCollator:
@@ -242,7 +201,6 @@ __all__ = [
     "ChatCollator",
     "Item",
     "PatchCollator",
-    "Rows",
     "StageSamples",
     "drawn_steps",
     "pick",

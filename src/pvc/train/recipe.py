@@ -58,6 +58,17 @@ class TaskMix(_Strict):
         return levels
 
 
+class FileMix(_Strict):
+    """How much of a stage one file is. `split` and `subset` are those of a dataset (parquet, a directory, `hub:`), and
+    `stream` reads it in order, shuffled a thousand rows at a time, instead of copying it to a cache first.
+    """
+
+    weight: float = Field(1.0, gt=0)
+    split: str = "train"
+    subset: str | None = None
+    stream: bool = False
+
+
 class Augment(_Strict):
     """Chance on the device, anew for every sample and step, in units of the normalised pixels.
 
@@ -92,10 +103,10 @@ class Stage(_Strict):
 
     `questions`: at most this many are asked about a sample's media, each in a turn of its own (all by default);
     `characters`: further ones only while questions and answers together are no longer, so that batches pad little.
-    `files`: JSON lines of conversations (`pvc synth` writes them) with weights beside those of the tasks. Rows that
-    cannot be used (malformed, or with media that cannot be read) are told and passed over; `bad_rows` is the part of a
-    file's rows that may be. `file_frames`: frames of their videos, one number or several with weights, drawn for every
-    batch; by default as many as users' have.
+    `files`: conversations (`tables.py` has the forms) with weights beside those of the tasks. Rows that cannot be used
+    (malformed, with media that cannot be read, of more than `longest` tokens) are told and passed over; `bad_rows` is
+    the part of a file's rows that may be. `file_frames`: frames of their videos, one number or several with weights,
+    drawn for every batch; by default as many as users' have.
     `zoom`: pictures are drawn with so many times the tower's pixels a side, and so cut into tiles; several numbers with
     weights are drawn for every batch. Real pictures are larger than a tile: without it a model never learns of them.
     `cache`: this many samples are drawn once, into a memory-mapped file, and repeated in another order every round;
@@ -105,6 +116,13 @@ class Stage(_Strict):
     `multi_modal_projector`). `lora`: the language model's own weights stay, adapters learn and are merged at the end.
     `precision` of the matrix products (weights are kept in float32 either way): by default bf16 on a GPU and float32 on
     a CPU, where bf16 pays on processors with instructions for it (`avx512_bf16`, `amx`).
+
+    `pack`: samples of a batch are laid one after another into rows of at most so many tokens, each seeing only itself,
+    instead of being padded to the longest. `loss`: what counts the same, every answered token, every sample, or
+    (square) every sample by the square root of its answers' length. `accumulation`: a batch is gone through in so many
+    parts. `checkpointing`: activations are computed again on the way back instead of being kept. `rates`: factors of
+    the learning rate, by parts of parameters' names. `ema`: what is kept at the end is an average of the weights that
+    forgets by this factor every step.
     """
 
     name: str = Field(pattern=r"^[a-z0-9_-]+$")
@@ -119,8 +137,11 @@ class Stage(_Strict):
     image_steps: dict[int, float] = Field(default_factory=lambda: {4: 1.0})
     num_temporal_layers: int | None = Field(None, ge=0)
     tasks: dict[str, TaskMix] = Field(default_factory=dict)
-    files: dict[str, float] = Field(default_factory=dict)
+    files: dict[str, FileMix] = Field(default_factory=dict)
     bad_rows: float = Field(0.1, ge=0, le=1)
+    longest: int | None = Field(None, ge=1)
+    pack: int | None = Field(None, ge=1)
+    loss: Literal["token", "sample", "square"] = "token"
     file_frames: dict[int, float] | None = None
     video_frames: dict[int, float] = Field(default_factory=lambda: {8: 1.0})
     zoom: dict[int, float] = Field(default_factory=lambda: {1: 1.0})
@@ -135,18 +156,22 @@ class Stage(_Strict):
     trained: tuple[str, ...] = ()
     lora: Lora | None = None
     precision: Literal["float32", "bf16"] | None = None
+    accumulation: int = Field(1, ge=1)
+    checkpointing: bool = False
+    rates: dict[str, float] = Field(default_factory=dict)
+    ema: float | None = Field(None, gt=0, lt=1)
 
     @field_validator("image_steps", "zoom", "file_frames", mode="before")
     @classmethod
     def _one_number(cls, value: Any) -> Any:
         return {value: 1.0} if isinstance(value, int) else value
 
-    @field_validator("tasks", mode="before")
+    @field_validator("tasks", "files", mode="before")
     @classmethod
     def _weights_alone(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        return {task: {"weight": mix} if isinstance(mix, (int, float)) else mix for task, mix in value.items()}
+        return {name: {"weight": mix} if isinstance(mix, (int, float)) else mix for name, mix in value.items()}
 
     @property
     def most_steps(self) -> int:
@@ -157,8 +182,6 @@ class Stage(_Strict):
     def _weights(self) -> Stage:
         if not self.tasks and not self.files:
             raise ValueError("tasks must name at least one task, or files one file")
-        if any(weight <= 0 for weight in self.files.values()):
-            raise ValueError("files need weights above 0")
         if self.files and (self.kind == "patches" or self.cache is not None):
             raise ValueError("files are for stages of kind chat without a cache")
         if not self.image_steps or min(self.image_steps) < 1 or min(self.image_steps.values()) <= 0:
@@ -171,6 +194,16 @@ class Stage(_Strict):
             raise ValueError("lora is for stages of kind chat: patches have no language model")
         if self.cache is not None and (self.kind == "patches" or self.cache < self.batch_size):
             raise ValueError("cache is for stages of kind chat, and holds at least one batch")
+        if self.kind == "patches" and (self.pack is not None or self.loss != "token"):
+            raise ValueError("pack and loss are for stages of kind chat: patches have no text")
+        if self.cache is not None and (self.pack is not None or self.loss != "token"):
+            raise ValueError("a cache keeps samples as they were drawn; pack and loss are for stages without one")
+        if self.batch_size % self.accumulation:
+            raise ValueError(
+                f"a batch of {self.batch_size} does not divide into {self.accumulation} parts (accumulation)"
+            )
+        if any(rate <= 0 for rate in self.rates.values()):
+            raise ValueError("rates are factors above 0")
         if self.file_frames is not None and (
             not self.file_frames or min(self.file_frames) < 1 or min(self.file_frames.values()) <= 0
         ):

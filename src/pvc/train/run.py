@@ -37,7 +37,9 @@ from pvc.train.build import (
 from pvc.train.cache import CachedSamples, PackedCollator, write_cache
 from pvc.train.curve import draw_curve
 from pvc.train.data import ChatCollator, PatchCollator, StageSamples
-from pvc.train.fit import Fit, Report, fit_stage
+from pvc.train.files import Ledger
+from pvc.train.fit import fit_stage, sharded
+from pvc.train.log import Fit, Report
 from pvc.train.lora import Adapters
 from pvc.train.patches import PatchReader
 from pvc.train.recipe import Recipe, Stage, written_from
@@ -93,7 +95,7 @@ def run_recipe(
             report(f"{stage.name}: {length} of {stage.batch_size}; parameters: {parts}")
             if fresh:
                 report(f"{stage.name}: {len(fresh)} tensors start anew: {', '.join(fresh[:6])} ...")
-            _run_stage(recipe, stage, model, processor, directory, options)
+            model = _run_stage(recipe, stage, model, processor, directory, options)
             if state.is_main_process:
                 save_weights(model, final)
                 draw_curve(directory / "curve.jsonl", directory / "curve.png")
@@ -140,13 +142,22 @@ def _claim(recipe: Recipe, directory: Path) -> None:
 
 def _run_stage(
     recipe: Recipe, stage: Stage, model: Any, processor: PVCProcessor, directory: Path, options: _Run
-) -> None:
+) -> Any:
+    """Train one stage; returns the model with what it has learned (on the first process alone where it is sharded)."""
     size = int(recipe.shape.vision["image_size"])
     seed = recipe.seed * 1000 + recipe.stages.index(stage)
-    frames = processor.video_processor.num_frames
-    samples = StageSamples(stage, seed=seed, size=size, frames=frames, report=options.report)
+    samples = StageSamples(
+        stage,
+        seed=seed,
+        size=size,
+        frames=processor.video_processor.num_frames,
+        report=options.report,
+        processor=processor,
+        longest=stage.longest or getattr(model.config.text_config, "max_position_embeddings", None),
+        ledger=Ledger(directory / "bad_rows.jsonl"),
+    )
     dataset: Any = samples
-    trained, collator = model, cast(Any, ChatCollator(processor))
+    trained, collator = model, cast(Any, ChatCollator(processor, stage.pack, stage.loss))
     if stage.kind == "patches":
         trained, collator = PatchReader(model.model.vision_tower, PATCH_CLASSES), PatchCollator(processor)
     if stage.cache is not None:
@@ -156,16 +167,7 @@ def _run_stage(
         dataset, collator = CachedSamples(cache, stage, seed), PackedCollator(processor)
 
     def held_out() -> list[dict[str, Any]]:
-        engine = Engine(model, processor, None)
-        rows = []
-        usual = max(stage.video_frames, key=lambda frames: stage.video_frames[frames])
-        for task, mix in stage.tasks.items():
-            # As the stage asks: its levels, the number of tiles and of frames that it draws most often.
-            tiles = max(mix.tiles, key=mix.tiles.count)
-            held = Held(levels=mix.levels, tiles=tiles, frames=usual)
-            # The processor's own number of steps is the last stage's, which an earlier one has not learned.
-            rows += measure(engine, [task], stage.evaluate_count, held, image_steps=stage.most_steps, threads=None)
-        return [{"task": row["task"], "accuracy": row["accuracy"]} for row in rows]
+        return _held_out(stage, Engine(model, processor, None))
 
     fit = Fit(
         seed=seed,
@@ -176,13 +178,35 @@ def _run_stage(
         workers=options.workers,
         minutes=options.minutes if stage is recipe.stages[-1] else None,
         progress=getattr(options.report, "progress", None),
+        visual_ids=(processor.image_token_id, processor.video_token_id),
+        every_process=sharded(),
     )
     adapters = Adapters(stage, model, seed)
-    steps = fit_stage(stage, trained, dataset, collator, fit)
-    adapters.merge()
+    fitted = fit_stage(stage, trained, dataset, collator, fit, samples.named)
+    if fitted.weights and PartialState().is_main_process:
+        model = build_model(recipe, stage, processor)
+        adapters = Adapters(stage, model, seed)
+        trained = PatchReader(model.model.vision_tower, PATCH_CLASSES) if stage.kind == "patches" else model
+        trained.load_state_dict(fitted.weights)
+    if not sharded() or PartialState().is_main_process:
+        adapters.merge()
     if PartialState().is_main_process:
-        done = {"steps": steps, **({} if fit.minutes is None else {"minutes": fit.minutes})}
+        done = {"steps": fitted.steps, **({} if fit.minutes is None else {"minutes": fit.minutes})}
         (directory / stage.name / "done.json").write_text(json.dumps(done) + "\n", encoding="utf-8")
+    return model
+
+
+def _held_out(stage: Stage, engine: Engine) -> list[dict[str, Any]]:
+    """Free-running answers to held-out samples of a stage's tasks: rows for the curve."""
+    rows = []
+    usual = max(stage.video_frames, key=lambda frames: stage.video_frames[frames])
+    for task, mix in stage.tasks.items():
+        # As the stage asks: its levels, the number of tiles and of frames that it draws most often.
+        tiles = max(mix.tiles, key=mix.tiles.count)
+        held = Held(levels=mix.levels, tiles=tiles, frames=usual)
+        # The processor's own number of steps is the last stage's, which an earlier one has not learned.
+        rows += measure(engine, [task], stage.evaluate_count, held, image_steps=stage.most_steps, threads=None)
+    return [{"task": row["task"], "accuracy": row["accuracy"]} for row in rows]
 
 
 def _export(recipe: Recipe, processor: PVCProcessor, weights: dict[str, torch.Tensor], directory: Path) -> Path:
