@@ -3,6 +3,7 @@
 import copy
 import json
 import time
+from pathlib import Path
 
 import pytest
 import torch

@@ -168,6 +168,9 @@ class PVCForConditionalGeneration(PVCPreTrainedModel, GenerationMixin):
         The inputs are spelled out because `generate` reads them off this signature.
         """
         loss_kwargs = {key: kwargs.pop(key) for key in ("num_items_in_batch",) if key in kwargs}
+        if labels is not None:
+            # Nothing follows, and transformers keeps the samples of packed rows apart only where nothing is cached.
+            kwargs.setdefault("use_cache", False)
         outputs = self.model(
             input_ids=input_ids,
             pixel_values=pixel_values,

@@ -121,8 +121,8 @@ class Stage(_Strict):
     instead of being padded to the longest. `loss`: what counts the same, every answered token, every sample, or
     (square) every sample by the square root of its answers' length. `accumulation`: a batch is gone through in so many
     parts. `checkpointing`: activations are computed again on the way back instead of being kept. `rates`: factors of
-    the learning rate, by parts of parameters' names. `ema`: what is kept at the end is an average of the weights that
-    forgets by this factor every step.
+    the learning rate, by parts of parameters' names (the last that is part of a name holds). `ema`: what is kept at
+    the end is an average of the weights that forgets by this factor every step.
     """
 
     name: str = Field(pattern=r"^[a-z0-9_-]+$")

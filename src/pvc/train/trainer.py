@@ -64,7 +64,7 @@ class StageTrainer(Trainer):
     def _weighted(self, model: nn.Module, inputs: dict[str, Any], total: torch.Tensor | None) -> torch.Tensor:
         """Mean of the losses of `(B, Q)` tokens by their weights, over all processes and parts of the batch."""
         labels, weights = inputs.pop("labels")[:, 1:], inputs.pop("loss_weights")[:, 1:]
-        logits = model(**inputs).logits[:, :-1].float()
+        logits = model(**inputs, use_cache=False).logits[:, :-1].float()
         losses = functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
         if total is None:
             return (losses * weights).sum() / weights.sum().clamp(min=1e-9)
@@ -170,9 +170,9 @@ class Average(TrainerCallback):
 
 
 def factor_of(name: str, rates: dict[str, float]) -> float:
-    """Factor of a parameter's learning rate: that of the longest part of its name that `rates` has, else 1."""
-    found = [part for part in rates if part in name]
-    return rates[max(found, key=len)] if found else 1.0
+    """Factor of a parameter's learning rate: the last of `rates` that is a part of its name, else 1."""
+    found = [factor for part, factor in rates.items() if part in name]
+    return found[-1] if found else 1.0
 
 
 def publish(made: Path, place: Path) -> None:
