@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import DistributedType
 from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
@@ -39,6 +42,21 @@ class Fitted:
 def sharded() -> bool:
     """Whether a launcher asks for weights that are spread over the processes (FSDP or DeepSpeed ZeRO-3)."""
     return any(os.environ.get(f"ACCELERATE_USE_{kind}", "").lower() in ("1", "true") for kind in ("FSDP", "DEEPSPEED"))
+
+
+@contextmanager
+def _shards_on_cpu() -> Iterator[None]:
+    """Let accelerate spread weights over CPU processes: it does so for accelerators alone, though FSDP2 runs on both."""
+    state = PartialState()
+    shared = state._shared_state
+    if not (sharded() and state.distributed_type == DistributedType.MULTI_CPU):
+        yield
+        return
+    shared["distributed_type"] = DistributedType.MULTI_GPU
+    try:
+        yield
+    finally:
+        shared["distributed_type"] = DistributedType.MULTI_CPU
 
 
 def fit_stage(
@@ -69,32 +87,46 @@ def fit_stage(
                 f"stage {stage.name}: ema needs the whole weights in every process: not with FSDP, DeepSpeed"
             )
         average = Average(stage.ema, model)
-    trainer = StageTrainer(
-        model=model,
-        args=_arguments(stage, fit),
-        train_dataset=dataset,
-        data_collator=collator,
-        callbacks=[callback for callback in (log, clock, average) if callback is not None],
-    )
-    trainer.stage, trainer.seed, trainer.log_of, trainer.average = stage, fit.seed, log, average
-    trainer.named = named
-    trainer.remove_callback(PrinterCallback)
+    arguments = _arguments(stage, fit)  # it makes accelerate's state anew
+    with _shards_on_cpu():
+        trainer = StageTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=dataset,
+            data_collator=collator,
+            callbacks=[callback for callback in (log, clock, average) if callback is not None],
+        )
+        trainer.stage, trainer.seed, trainer.log_of, trainer.average = stage, fit.seed, log, average
+        trainer.named = named
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=_last(fit, clock, average))
+        if average is not None:
+            average.put()
+        return Fitted(int(trainer.state.global_step), _whole_weights(trainer) if sharded() else None)
+
+
+def _last(fit: Fit, clock: Clock | None, average: Average | None) -> str | None:
+    """The checkpoint to go on from, if there is one; what Trainer does not know of goes on, too."""
     if PartialState().is_main_process:
         shutil.rmtree(fit.output / STAGING, ignore_errors=True)  # of a run that was killed while it wrote one
     last = next(iter(complete(fit.output, fit.report)), None)
-    if last is not None:
-        fit.report(f"{stage.name}: going on from {last.name}")
-        if clock is not None:
-            clock.go_on()
-        if average is not None:
-            average.load(last)
-    trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    if last is None:
+        return None
+    fit.report(f"{fit.output.name}: going on from {last.name}")
+    if clock is not None:
+        clock.go_on()
     if average is not None:
-        average.put()
-    steps = int(trainer.state.global_step)
-    if not sharded():
-        return Fitted(steps)
-    return Fitted(steps, trainer.accelerator.get_state_dict(trainer.model_wrapped))
+        average.load(last)
+    return str(last)
+
+
+def _whole_weights(trainer: StageTrainer) -> dict[str, torch.Tensor]:
+    """All weights, on the CPU of the first process; all processes must ask."""
+    model = trainer.model
+    if trainer.is_fsdp_enabled:
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        return get_model_state_dict(model, options=options)
+    return trainer.accelerator.get_state_dict(trainer.model_wrapped)
 
 
 def _freeze(stage: Stage, model: nn.Module) -> None:
