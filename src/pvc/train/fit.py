@@ -19,6 +19,7 @@ from accelerate.utils import DistributedType
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from transformers import PreTrainedModel, TrainingArguments
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_callback import PrinterCallback
 
 from pvc.errors import ConfigError, UsageError
@@ -126,7 +127,10 @@ def _whole_weights(trainer: StageTrainer) -> dict[str, torch.Tensor]:
     if trainer.is_fsdp_enabled:
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         return get_model_state_dict(model, options=options)
-    return trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    # Else every model that is built from now on would be spread, too, and wait for the other processes.
+    unset_hf_deepspeed_config()
+    return weights
 
 
 def _freeze(stage: Stage, model: nn.Module) -> None:
