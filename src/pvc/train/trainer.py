@@ -133,7 +133,7 @@ class StageTrainer(Trainer):
         if state.is_main_process:
             publish(made, output / name)
             for old in complete(output)[KEPT:]:
-                shutil.rmtree(old)
+                remove(old, output / STAGING)
         state.wait_for_everyone()
 
 
@@ -184,13 +184,21 @@ def publish(made: Path, place: Path) -> None:
         finally:
             os.close(handle)
     if place.exists():  # of a run that got further before it was killed
-        shutil.rmtree(place)
+        remove(place, made.parent)
     made.rename(place)
     handle = os.open(place.parent, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def remove(directory: Path, staging: Path) -> None:
+    """Take a directory away under another name first: half of it must not be found under its own."""
+    gone = staging / f"old-{directory.name}"
+    shutil.rmtree(gone, ignore_errors=True)
+    directory.rename(gone)
+    shutil.rmtree(gone)
 
 
 def complete(output: Path, report: Report = lambda line: None) -> list[Path]:
@@ -208,4 +216,4 @@ def complete(output: Path, report: Report = lambda line: None) -> list[Path]:
     return good
 
 
-__all__ = ["STAGING", "Average", "StageTrainer", "complete", "factor_of", "publish"]
+__all__ = ["STAGING", "Average", "StageTrainer", "complete", "factor_of", "publish", "remove"]
