@@ -48,6 +48,18 @@ def finished(tmp_path_factory):
     return directory, model, lines
 
 
+def test_what_a_person_finds(finished):
+    directory, model, _ = finished
+    summary = (directory / "summary.md").read_text()
+    assert "| patches | 4 | 4 |" in summary and "| pvc | 6 | 4 |" in summary and "curve.png" in summary
+    card = (model / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: transformers\n")
+    total = sum(parameter.numel() for parameter in pvc.load(model, device="cpu").model.parameters())
+    assert f"Parameters: {total / 1e6:.1f} M" in card
+    assert "`patches` on 1 task of the synthetic world" in card
+    assert any((directory / "tensorboard" / "pvc").iterdir())
+
+
 def test_the_model_loads_and_answers(finished):
     directory, model, lines = finished
     engine = pvc.load(model, device="cpu")

@@ -47,7 +47,7 @@ def sharded() -> bool:
 
 @contextmanager
 def _shards_on_cpu() -> Iterator[None]:
-    """Let accelerate spread weights over CPU processes: it does so for accelerators alone, though FSDP2 runs on both."""
+    """Let accelerate spread weights over CPU processes: it does so for accelerators alone."""
     state = PartialState()
     shared = state._shared_state
     if not (sharded() and state.distributed_type == DistributedType.MULTI_CPU):
@@ -121,7 +121,7 @@ def _last(fit: Fit, clock: Clock | None, average: Average | None) -> str | None:
     return str(last)
 
 
-def _whole_weights(trainer: StageTrainer) -> dict[str, torch.Tensor]:
+def _whole_weights(trainer: StageTrainer) -> dict[str, Any]:
     """All weights, on the CPU of the first process; all processes must ask."""
     model = trainer.model
     if trainer.is_fsdp_enabled:

@@ -1,12 +1,14 @@
 """Runs a recipe stage by stage on transformers' Trainer, with checkpoints and resume.
 
-A directory holds everything: `<stage>/checkpoint-N`, `<stage>/final`, `curve.jsonl`, `curve.png` and, at the end,
-`model`. Leaves out evaluation (`pvc.evaluate`). Called by `pvc train`.
+A directory holds everything: `<stage>/checkpoint-N`, `<stage>/final`, `curve.jsonl`, `curve.png`, TensorBoard's
+logs and, at the end, `summary.md` and `model` with a card. Leaves out evaluation (`pvc.evaluate`). Called by
+`pvc train`.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -43,6 +45,7 @@ from pvc.train.log import Fit, Report
 from pvc.train.lora import Adapters
 from pvc.train.patches import PatchReader
 from pvc.train.recipe import Recipe, Stage, written_from
+from pvc.train.summary import write_summary
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,7 @@ def _run_stage(
         every_process=sharded(),
     )
     adapters = Adapters(stage, model, seed)
+    started = time.monotonic()
     fitted = fit_stage(stage, trained, dataset, collator, fit, samples.named)
     if fitted.weights and PartialState().is_main_process:
         model = build_model(recipe, stage, processor)
@@ -191,7 +195,8 @@ def _run_stage(
     if not sharded() or PartialState().is_main_process:
         adapters.merge()
     if PartialState().is_main_process:
-        done = {"steps": fitted.steps, **({} if fit.minutes is None else {"minutes": fit.minutes})}
+        done = {"steps": fitted.steps, "seconds": round(time.monotonic() - started, 1)}
+        done |= {} if fit.minutes is None else {"minutes": fit.minutes}
         (directory / stage.name / "done.json").write_text(json.dumps(done) + "\n", encoding="utf-8")
     return model
 
@@ -219,6 +224,7 @@ def _export(recipe: Recipe, processor: PVCProcessor, weights: dict[str, torch.Te
     model.config.dtype = torch.bfloat16
     model.save_pretrained(target, state_dict=halved)
     processor.save_pretrained(target)
+    write_summary(recipe, directory, parameters_by_part(model))
     (target / "training.json").write_text(json.dumps(_history(recipe, directory), indent=1) + "\n", encoding="utf-8")
     return target
 

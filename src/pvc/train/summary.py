@@ -1,0 +1,139 @@
+"""What a finished training leaves for people: `summary.md` beside the run's curve, and a model card in the model.
+
+Called by `run.py` at the end; everything is read from the run's own files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from pvc.train.recipe import Recipe, Stage
+
+
+def write_summary(recipe: Recipe, directory: Path, parameters: dict[str, int]) -> None:
+    """Write `directory/summary.md` and `directory/model/README.md`; `parameters` are numbers by part of the model."""
+    rows = _rows(directory / "curve.jsonl")
+    (directory / "summary.md").write_text(_summary(recipe, directory, rows), encoding="utf-8")
+    (directory / "model" / "README.md").write_text(_card(recipe, rows, parameters), encoding="utf-8")
+
+
+def _rows(path: Path) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # half a line of a run that was killed
+        found.setdefault(row["stage"], []).append(row)
+    return found
+
+
+def _summary(recipe: Recipe, directory: Path, rows: dict[str, list[dict[str, Any]]]) -> str:
+    parts = [f"# {recipe.name}", "", _table(recipe, directory, rows)]
+    if (directory / "curve.png").exists():
+        parts += ["", "![Loss and held-out accuracy](curve.png)"]
+    for stage in recipe.stages:
+        if measured := _accuracy(rows.get(stage.name, [])):
+            parts += ["", f"Held-out answers right after `{stage.name}` ({stage.evaluate_count} of every task):", ""]
+            parts += ["| task | right |", "|---|---|", *(f"| {task} | {part:.1%} |" for task, part in measured.items())]
+    if bad := _bad_rows(directory / "bad_rows.jsonl"):
+        parts += ["", "Rows that were passed over (`bad_rows.jsonl` has them all):", ""]
+        parts += [f"- {file}: {count:,}" for file, count in bad.items()]
+    parts += ["", "The model is in `model`: `pvc ask PICTURE QUESTION --model` with its directory."]
+    return "\n".join(parts) + "\n"
+
+
+def _table(recipe: Recipe, directory: Path, rows: dict[str, list[dict[str, Any]]]) -> str:
+    lines = [
+        "| stage | steps | batch | minutes | first loss | last loss | tokens/s | visual tokens/s | padding |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for stage in recipe.stages:
+        done = _done(directory / stage.name)
+        losses = [row for row in rows.get(stage.name, []) if "loss" in row]
+        counted = [row for row in losses if "tokens_per_second" in row]
+        cells = [stage.name, f"{done.get('steps', stage.steps):,}", str(stage.batch_size)]
+        cells.append(f"{done['seconds'] / 60:.1f}" if "seconds" in done else "")
+        cells += [f"{losses[0]['loss']:.4f}", f"{losses[-1]['loss']:.4f}"] if losses else ["", ""]
+        for key in ("tokens_per_second", "visual_tokens_per_second"):
+            cells.append(f"{sum(row[key] for row in counted) / len(counted):,.0f}" if counted else "")
+        cells.append(f"{sum(row['padding'] for row in counted) / len(counted):.0%}" if counted else "")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _done(stage: Path) -> dict[str, Any]:
+    path = stage / "done.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
+def _accuracy(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """The last measurement of every task."""
+    return {row["task"]: row["accuracy"] for row in rows if "accuracy" in row}
+
+
+def _bad_rows(path: Path) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            counts[json.loads(line)["file"]] += 1
+        except ValueError:
+            continue
+    return dict(counts)
+
+
+def _sources(stage: Stage) -> str:
+    files = [f"`{Path(path).name}`" for path in stage.files]
+    drawn = [f"{len(stage.tasks)} task{'s' * (len(stage.tasks) > 1)} of the synthetic world"] if stage.tasks else []
+    return ", ".join([*files, *drawn])
+
+
+def _card(recipe: Recipe, rows: dict[str, list[dict[str, Any]]], parameters: dict[str, int]) -> str:
+    last = recipe.stages[-1]
+    whole = sum(parameters.values())
+    size = f"{whole / 1e6:,.1f} M" if whole < 1e9 else f"{whole / 1e9:,.2f} B"
+    own = ", ".join(f"{part.replace('_', ' ')} {count:,}" for part, count in parameters.items())
+    start = "random weights" if recipe.start is None else f"`{Path(recipe.start).name}`"
+    lines = [
+        "---",
+        "library_name: transformers",
+        "pipeline_tag: image-text-to-text",
+        "tags: [pvc, video]",
+        "---",
+        "",
+        f"# {recipe.name}",
+        "",
+        "A vision-language model with progressive visual token compression (PVC, arXiv 2412.09613), trained with",
+        "`pvc train`.",
+        "",
+        "```python",
+        "import pvc",
+        "",
+        'engine = pvc.load("path/to/this/directory")',
+        'print(engine.chat().ask("What is this?", media=["photo.jpg"]).text)',
+        "```",
+        "",
+        f"- Parameters: {size} ({own})",
+        f"- Started from: {start}",
+        f"- Visual tokens: ratio {last.downsample_ratio:g}, a picture in up to {last.most_steps} steps",
+        "- Stages: " + "; ".join(f"`{stage.name}` on {_sources(stage)}" for stage in recipe.stages),
+        "- The whole recipe, with the steps that were made, is in `training.json`.",
+    ]
+    if measured := _accuracy(rows.get(last.name, [])):
+        lines += [
+            "",
+            f"Held-out answers right, {last.evaluate_count} of every task, measured while it was trained:",
+            "",
+        ]
+        lines += ["| task | right |", "|---|---|", *(f"| {task} | {part:.1%} |" for task, part in measured.items())]
+    lines += [
+        "",
+        "What it was not measured on it may do badly: this card was written by the training, not by a person.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+__all__ = ["write_summary"]
