@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pvc.cli.progress import Journal
+from pvc.cli.progress import Journal, status
 from pvc.errors import UsageError
 from pvc.extras import require
 
@@ -29,7 +29,7 @@ def train(
     ] = None,
     stage: Annotated[list[str] | None, typer.Option(help="Only this stage; may be given several times.")] = None,
     minutes: Annotated[float | None, typer.Option(help="End the last stage after so long, whatever its steps.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe, estimate memory, and stop.")] = False,
 ) -> None:
     """Train a model from a recipe. A run that was interrupted goes on; what it does is in OUT/log.txt."""
     for module in ("pydantic", "yaml", "accelerate", "matplotlib"):  # all of them before hours of work, not after
@@ -42,6 +42,7 @@ def train(
     check_recipe(loaded)
     if dry_run:
         print(f"{recipe}: ok, {len(loaded.stages)} stages: {', '.join(stage.name for stage in loaded.stages)}")
+        _tell_memory(loaded)
         return
 
     from pvc.train.run import run_recipe
@@ -54,6 +55,20 @@ def train(
         journal.close()
     if os.environ.get("RANK", "0") == "0":  # under torchrun every process comes here
         print(finished)
+
+
+def _tell_memory(recipe: Recipe) -> None:
+    """What every stage would take, on one process and (its weights spread) on eight."""
+    from pvc.train.build import build_processor, start_processor
+    from pvc.train.memory import stage_memory
+
+    with status("Drawing batches"):
+        processor = build_processor(recipe) if recipe.start is None else start_processor(recipe)
+    for stage in recipe.stages:
+        if stage.kind == "chat":
+            with status(f"Working out the memory of {stage.name}"):
+                memory = stage_memory(recipe, stage, processor)
+            print(f"{stage.name}: {memory.describe(8)}")
 
 
 def changed(recipe: Recipe, start: str | None, stages: list[str], minutes: float | None) -> Recipe:

@@ -77,7 +77,7 @@ def fit_stage(
         ConfigError: an average of weights that are sharded.
         PVCError: the loss stopped being a number.
     """
-    _freeze(stage, model)
+    trainable(stage, model)
     _attend_for(stage, model)
     clock = None if fit.minutes is None else Clock(fit.minutes, stage.learning_rate, fit.output / "clock.json")
     log = StageLog(stage, fit, clock)
@@ -133,7 +133,8 @@ def _whole_weights(trainer: StageTrainer) -> dict[str, Any]:
     return weights
 
 
-def _freeze(stage: Stage, model: nn.Module) -> None:
+def trainable(stage: Stage, model: nn.Module) -> None:
+    """Mark what a stage trains. Raises UsageError for a name that no parameter has."""
     for part in stage.trained:
         if not any(part in name for name, _ in model.named_parameters()):
             raise UsageError(f"stage {stage.name}: trained names {part!r}, which is in no parameter's name")
@@ -206,4 +207,4 @@ def _share(stage: Stage) -> int:
     return stage.batch_size // processes // stage.accumulation
 
 
-__all__ = ["Fitted", "fit_stage", "sharded"]
+__all__ = ["Fitted", "fit_stage", "sharded", "trainable"]

@@ -1,0 +1,168 @@
+"""What a stage will take of memory, before a GPU is paid for: weights, gradients, optimizer and kept activations.
+
+Nothing is allocated: the model runs forward on tensors that have shapes and no data (torch's FakeTensorMode), and what
+autograd would keep is added up. Batches are the stage's own first ones. Used by `pvc train --dry-run`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional
+
+from pvc.processing.processor import PVCProcessor
+from pvc.train.build import build_model
+from pvc.train.collate import ChatCollator, lengths_of
+from pvc.train.data import StageSamples
+from pvc.train.fit import trainable
+from pvc.train.lora import Adapters
+from pvc.train.recipe import Recipe, Stage
+
+MASTER = 4  # bytes of a weight: float32, whatever the products are in
+GRADIENT = 4
+MOMENTS = 8  # AdamW's two
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one process, its weights not spread.
+
+    Attributes:
+        weights, gradients, optimizer: of all, and of the trained parameters.
+        activations: what is kept between forward and backward for the largest of the batches that were looked at,
+            its logits included.
+        tokens, visual: of that batch, with padding.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    tokens: int
+    visual: int
+    trained: int
+    parameters: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+    def describe(self, processes: int = 1) -> str:
+        """One line, with what each of `processes` holds where weights, gradients and moments are spread over them."""
+        state = self.weights + self.gradients + self.optimizer
+        line = (
+            f"{_gib(self.total)}: weights {_gib(self.weights)} ({self.parameters:,}), gradients {_gib(self.gradients)} "
+            f"and optimizer {_gib(self.optimizer)} ({self.trained:,} trained), activations {_gib(self.activations)} "
+            f"({self.tokens:,} tokens, {self.visual:,} visual)"
+        )
+        if processes > 1:
+            line += f"; spread over {processes}: {_gib(state // processes + self.activations)} each"
+        return line
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**28 else f"{count / 2**20:.1f} MiB"
+
+
+def stage_memory(
+    recipe: Recipe,
+    stage: Stage,
+    processor: PVCProcessor,
+    *,
+    processes: int = 1,
+    look: int = 4,
+    bf16: bool | None = None,
+) -> Memory:
+    """Memory of a stage of kind chat.
+
+    Args:
+        processes: what a batch is divided among. look: batches that are drawn to find the largest.
+        bf16: of the matrix products; by default what the stage says, and bf16 where it says nothing, as on a GPU.
+    """
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cpu"):
+        model = build_model(recipe, stage, processor)
+        Adapters(stage, model, 0)
+    trainable(stage, model)
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    parameters = sum(size for size, _ in sizes)
+    trained = sum(size for size, wanted in sizes if wanted)
+    share = max(1, stage.batch_size // processes // stage.accumulation)
+    samples = StageSamples(stage, 0, int(recipe.shape.vision["image_size"]), processor.video_processor.num_frames)
+    collate = ChatCollator(processor, stage.pack)
+    batches = [
+        collate([samples[number * stage.batch_size + place] for place in range(share)])
+        for number in range(min(look, stage.steps))
+    ]
+    if bf16 is None:
+        bf16 = stage.precision != "float32"
+    kept = [_kept(model, batch, bf16, stage.checkpointing) for batch in batches]
+    largest = max(range(len(kept)), key=kept.__getitem__)
+    _, visual, tokens = lengths_of(batches[largest], (processor.image_token_id, processor.video_token_id))
+    return Memory(
+        weights=parameters * MASTER,
+        gradients=trained * GRADIENT,
+        optimizer=trained * MOMENTS,
+        activations=kept[largest],
+        tokens=tokens,
+        visual=visual,
+        trained=trained,
+        parameters=parameters,
+    )
+
+
+def _kept(model: Any, batch: Mapping[str, torch.Tensor], bf16: bool, checkpointing: bool) -> int:
+    """Bytes that autograd keeps of one batch's forward pass, parameters left out."""
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train()
+    known = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    sizes: dict[int, int] = {}
+    alive = []  # a storage that was freed could give its number to another
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in known and storage._cdata not in sizes:
+            sizes[storage._cdata] = storage.nbytes()
+            alive.append(storage)
+        return tensor
+
+    with ExitStack() as stack:
+        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True) if _mode(model) is None else _mode(model))
+        stack.enter_context(torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor))
+        if bf16:
+            stack.enter_context(torch.autocast("cpu", torch.bfloat16))
+        features = []
+        inner = model.model
+        if "pixel_values" in batch:
+            pixels = torch.empty(batch["pixel_values"].shape)
+            features.append(inner.get_image_features(pixels, batch["image_grid_thw"], batch["image_steps"]))
+        if "pixel_values_videos" in batch:
+            pixels = torch.empty(batch["pixel_values_videos"].shape)
+            features.append(inner.get_video_features(pixels, batch["video_grid_thw"]))
+        rows, length = batch["input_ids"].shape
+        embedded = torch.empty(rows, length, model.config.text_config.hidden_size, requires_grad=True) * 1.0
+        hidden = inner.language_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
+        logits = model.lm_head(hidden).float()
+        labels = torch.zeros(rows * (length - 1), dtype=torch.long)
+        loss = functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels)
+        for output in features:
+            loss = loss + sum(one.sum() for one in _tensors(output.pooler_output))
+    # The loss's gradient is as large as the logits, which are still there when it is made.
+    return sum(sizes.values()) + logits.numel() * 4
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    return [value] if isinstance(value, torch.Tensor) else list(value)
+
+
+def _mode(model: Any) -> Any:
+    return getattr(next(model.parameters()), "fake_mode", None)
+
+
+__all__ = ["Memory", "stage_memory"]
