@@ -11,6 +11,7 @@ from pvc.train.collate import ChatCollator
 from pvc.train.data import StageSamples
 from pvc.train.memory import stage_memory
 from pvc.train.recipe import Recipe
+from pvc.train.trainer import learned_places
 
 from .test_run import TINY
 
@@ -39,8 +40,10 @@ def really_kept(made, processor):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        out = model(**batch)
-    return sum(found.values()) + out.logits.numel() * 4, batch["input_ids"].numel()
+        places, targets, _ = learned_places(batch.pop("labels"))
+        logits = model(**batch, use_cache=False, logits_to_keep=places).logits.float()
+        torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.clamp(min=0).flatten())
+    return sum(found.values()) + logits.numel() * 4, batch["input_ids"].numel()
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from pvc.train.data import StageSamples
 from pvc.train.fit import trainable
 from pvc.train.lora import Adapters
 from pvc.train.recipe import Recipe, Stage
+from pvc.train.trainer import learned_places
 
 MASTER = 4  # bytes of a weight: float32, whatever the products are in
 GRADIENT = 4
@@ -85,10 +86,12 @@ def stage_memory(
         processes: what a batch is divided among. look: batches that are drawn to find the largest.
         bf16: of the matrix products; by default what the stage says, and bf16 where it says nothing, as on a GPU.
     """
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cpu"):
+    with torch.device("meta"):
         model = build_model(recipe, stage, processor)
         Adapters(stage, model, 0)
     trainable(stage, model)
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    _as_if_here(model, mode)
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     parameters = sum(size for size, _ in sizes)
     trained = sum(size for size, wanted in sizes if wanted)
@@ -101,7 +104,7 @@ def stage_memory(
     ]
     if bf16 is None:
         bf16 = stage.precision != "float32"
-    kept = [_kept(model, batch, bf16, stage.checkpointing) for batch in batches]
+    kept = [_kept(model, batch, mode, bf16, stage.checkpointing) for batch in batches]
     largest = max(range(len(kept)), key=kept.__getitem__)
     _, visual, tokens = lengths_of(batches[largest], (processor.image_token_id, processor.video_token_id))
     return Memory(
@@ -116,11 +119,27 @@ def stage_memory(
     )
 
 
-def _kept(model: Any, batch: Mapping[str, torch.Tensor], bf16: bool, checkpointing: bool) -> int:
+def _as_if_here(model: torch.nn.Module, mode: FakeTensorMode) -> None:
+    """Weights on no device to weights of a CPU without data: kernels differ by device, and with them what is kept."""
+    made: dict[int, Any] = {}  # tied weights stay tied
+    with mode:
+        for module in model.modules():
+            for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
+                if tensor is None:
+                    continue
+                if id(tensor) not in made:
+                    empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+                    wanted = isinstance(tensor, torch.nn.Parameter)
+                    made[id(tensor)] = torch.nn.Parameter(empty, tensor.requires_grad) if wanted else empty
+                (module._parameters if name in module._parameters else module._buffers)[name] = made[id(tensor)]
+
+
+def _kept(model: Any, batch: Mapping[str, torch.Tensor], mode: FakeTensorMode, bf16: bool, checkpointing: bool) -> int:
     """Bytes that autograd keeps of one batch's forward pass, parameters left out."""
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     model.train()
+    learned = len(learned_places(batch["labels"])[0])
     known = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     sizes: dict[int, int] = {}
     alive = []  # a storage that was freed could give its number to another
@@ -133,7 +152,7 @@ def _kept(model: Any, batch: Mapping[str, torch.Tensor], bf16: bool, checkpointi
         return tensor
 
     with ExitStack() as stack:
-        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True) if _mode(model) is None else _mode(model))
+        stack.enter_context(mode)
         stack.enter_context(torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor))
         if bf16:
             stack.enter_context(torch.autocast("cpu", torch.bfloat16))
@@ -148,9 +167,8 @@ def _kept(model: Any, batch: Mapping[str, torch.Tensor], bf16: bool, checkpointi
         rows, length = batch["input_ids"].shape
         embedded = torch.empty(rows, length, model.config.text_config.hidden_size, requires_grad=True) * 1.0
         hidden = inner.language_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
-        logits = model.lm_head(hidden).float()
-        labels = torch.zeros(rows * (length - 1), dtype=torch.long)
-        loss = functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels)
+        logits = model.lm_head(hidden[:, :learned]).float()
+        loss = functional.cross_entropy(logits.flatten(0, 1), torch.zeros(rows * learned, dtype=torch.long))
         for output in features:
             loss = loss + sum(one.sum() for one in _tensors(output.pooler_output))
     # The loss's gradient is as large as the logits, which are still there when it is made.
@@ -159,10 +177,6 @@ def _kept(model: Any, batch: Mapping[str, torch.Tensor], bf16: bool, checkpointi
 
 def _tensors(value: Any) -> list[torch.Tensor]:
     return [value] if isinstance(value, torch.Tensor) else list(value)
-
-
-def _mode(model: Any) -> Any:
-    return getattr(next(model.parameters()), "fake_mode", None)
 
 
 __all__ = ["Memory", "stage_memory"]

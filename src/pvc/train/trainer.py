@@ -44,8 +44,8 @@ class StageTrainer(Trainer):
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         self.log_of.counts.add(inputs)
-        if "loss_weights" in inputs:
-            result = self._weighted(model, dict(inputs), kwargs.get("num_items_in_batch"))
+        if "input_ids" in inputs:
+            result = self._of_answers(model, dict(inputs), kwargs.get("num_items_in_batch"))
         else:
             result = super().compute_loss(model, inputs, *args, **kwargs)
         loss = result[0] if isinstance(result, tuple) else result
@@ -61,11 +61,11 @@ class StageTrainer(Trainer):
             return (loss, *result[1:]) if isinstance(result, tuple) else loss
         return result
 
-    def _weighted(self, model: nn.Module, inputs: dict[str, Any], total: torch.Tensor | None) -> torch.Tensor:
+    def _of_answers(self, model: nn.Module, inputs: dict[str, Any], total: torch.Tensor | None) -> torch.Tensor:
         """Mean of the losses of `(B, Q)` tokens by their weights, over all processes and parts of the batch."""
-        labels, weights = inputs.pop("labels")[:, 1:], inputs.pop("loss_weights")[:, 1:]
-        logits = model(**inputs, use_cache=False).logits[:, :-1].float()
-        losses = functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
+        places, targets, weights = learned_places(inputs.pop("labels"), inputs.pop("loss_weights", None))
+        logits = model(**inputs, use_cache=False, logits_to_keep=places).logits.float()
+        losses = functional.cross_entropy(logits.transpose(1, 2), targets, ignore_index=IGNORED, reduction="none")
         if total is None:
             return (losses * weights).sum() / weights.sum().clamp(min=1e-9)
         # Gradients are averaged over the processes, but the total is of all of them.
@@ -135,6 +135,20 @@ class StageTrainer(Trainer):
             for old in complete(output)[KEPT:]:
                 remove(old, output / STAGING)
         state.wait_for_everyone()
+
+
+def learned_places(
+    labels: torch.Tensor, weights: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Places of rows `(P,)` after which any of them has a token to learn, those tokens and their weights `(B, P)`.
+
+    The output layer then skips all the others: visual tokens and questions are most of a row, and the logits of a large
+    vocabulary are most of a step's memory.
+    """
+    targets = labels[:, 1:]
+    places = (targets != IGNORED).any(0).nonzero()[:, 0]
+    targets = targets[:, places]
+    return places, targets, (targets != IGNORED).float() if weights is None else weights[:, 1:][:, places]
 
 
 class Average(TrainerCallback):
@@ -216,4 +230,4 @@ def complete(output: Path, report: Report = lambda line: None) -> list[Path]:
     return good
 
 
-__all__ = ["STAGING", "Average", "StageTrainer", "complete", "factor_of", "publish", "remove"]
+__all__ = ["STAGING", "Average", "StageTrainer", "complete", "factor_of", "learned_places", "publish", "remove"]
