@@ -42,6 +42,7 @@ def convert(
     ] = False,
 ) -> None:
     """Convert a checkpoint: InternVL 2, 2.5, 3 or 3.5 to PVC, whose new parts start as the identity."""
+    ratio = next((name for name, value in RATIOS.items() if ratio == f"{value:g}"), ratio)
     if ratio not in RATIOS:
         raise UsageError(f"--ratio must be one of {', '.join(RATIOS)}, not {ratio!r}")
     if to not in ("pvc", "internvl"):
