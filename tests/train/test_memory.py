@@ -26,7 +26,7 @@ def really_kept(made, processor):
     stage = made.stages[0]
     model = build_model(made, stage, processor).train()
     if stage.checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
     samples = StageSamples(stage, 0, 32, 4)
     batch = ChatCollator(processor, stage.pack)([samples[place] for place in range(stage.batch_size)])
     known = {parameter.data_ptr() for parameter in model.parameters()}

@@ -131,7 +131,7 @@ def test_checkpointed_gradients_are_equal_and_activations_are_made_again():
     for checkpointing in (False, True):
         model = tiny_model(image_steps=2).train()
         if checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.activation_checkpointing_enable({"use_reentrant": False})
         sizes = []
         with torch.autograd.graph.saved_tensors_hooks(lambda t, s=sizes: (s.append(t.numel()), t)[1], lambda t: t):
             loss = model(**batch, use_cache=False).loss

@@ -167,8 +167,7 @@ def _arguments(stage: Stage, fit: Fit) -> TrainingArguments:
         max_steps=stage.steps,
         per_device_train_batch_size=_share(stage),
         gradient_accumulation_steps=stage.accumulation,
-        gradient_checkpointing=stage.checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False} if stage.checkpointing else None,
+        **_checkpointing(stage),
         learning_rate=stage.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=stage.warmup_steps,
@@ -196,6 +195,15 @@ def _arguments(stage: Stage, fit: Fit) -> TrainingArguments:
     # One process uses one GPU: Trainer would otherwise split a batch over all of them, and packed frames cannot be.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
+
+
+def _checkpointing(stage: Stage) -> dict[str, Any]:
+    """Trainer's option, which had another name before transformers 5.24."""
+    if not stage.checkpointing:
+        return {}
+    new = "activation_checkpointing" in TrainingArguments.__dataclass_fields__
+    name = "activation_checkpointing" if new else "gradient_checkpointing"
+    return {name: True, f"{name}_kwargs": {"use_reentrant": False}}
 
 
 def _share(stage: Stage) -> int:

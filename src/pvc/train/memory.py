@@ -137,7 +137,8 @@ def _as_if_here(model: torch.nn.Module, mode: FakeTensorMode) -> None:
 def _kept(model: Any, batch: Mapping[str, torch.Tensor], mode: FakeTensorMode, bf16: bool, checkpointing: bool) -> int:
     """Bytes that autograd keeps of one batch's forward pass, parameters left out."""
     if checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     model.train()
     learned = len(learned_places(batch["labels"])[0])
     known = {parameter.untyped_storage()._cdata for parameter in model.parameters()}

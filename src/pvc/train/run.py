@@ -18,6 +18,7 @@ import torch
 from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers.utils.logging import disable_progress_bar
 
 import pvc.auto  # noqa: F401  # so that a saved processor can be loaded
 from pvc.engine.engine import Engine
@@ -73,6 +74,7 @@ def run_recipe(
         PVCError: the loss stopped being a number.
     """
     recipe, directory = resolved(recipe), Path(directory)
+    disable_progress_bar()  # of every checkpoint's files: what is seen is `report`'s
     torch.set_num_threads(threads)
     # The others wait while the first process draws a cache or measures; that may take longer than the usual minutes.
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=3))
