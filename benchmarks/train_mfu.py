@@ -4,7 +4,8 @@
     python benchmarks/train_mfu.py --shape nano    the bundled model, seconds on any CPU
 
 Random weights; the steps are those of `recipes/internvl3-1b.yaml`'s second stage (packed rows, bf16, checkpointing
-unless `--keep`), on clips that were drawn and encoded before, so that only the model and its optimizer are measured. Floating
+unless `--keep`), on clips that were drawn and encoded before, so that only the model and its optimizer are measured.
+Floating
 point operations are counted by torch (FlopCounterMode) for one forward and backward pass without the part that
 checkpointing repeats; the peak is that of a large matrix product in the same precision, in the same run.
 """
