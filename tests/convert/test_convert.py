@@ -599,3 +599,18 @@ def test_qwens_own_files_are_read(tmp_path):
     tokenizer = pvc.load(tmp_path / "made", device="cpu").processor.tokenizer
     assert tokenizer.decode(tokenizer("hello World", add_special_tokens=False)["input_ids"]) == "hello World"
     assert tokenizer.context_image_token == "<IMG_CONTEXT>"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"image_mean": "0.5"}, "image_mean must be three numbers"),
+        ({"image_std": [0.2, 0, 0.2]}, "image_std must be three numbers above 0"),
+        ({"image_processor": {"image_mean": [0.5, 0.5]}}, "image_mean"),
+        ({"max_patches": 0}, "max_patches must be a number from 1"),
+    ],
+)
+def test_preprocessing_that_makes_no_sense(source, tmp_path, settings, message):
+    (source / "processor_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ConfigError, match=message):
+        convert(source, tmp_path / "made")

@@ -220,7 +220,19 @@ def _preprocessing(directory: Path) -> dict[str, Any]:
             found = data.get("image_processor", data)
             keys = ("image_mean", "image_std", "max_patches", "min_patches")
             settings |= {key: found[key] for key in keys if isinstance(found, dict) and found.get(key) is not None}
+            _check_preprocessing(settings, path)
     return settings
+
+
+def _check_preprocessing(settings: dict[str, Any], path: Path) -> None:
+    for key in ("image_mean", "image_std"):
+        values = settings.get(key, [0.5] * 3)
+        numbers = isinstance(values, list) and all(type(value) in (int, float) for value in values)
+        if not numbers or len(values) != 3 or (key == "image_std" and min(values) <= 0):
+            raise ConfigError(f"{path}: {key} must be three numbers{' above 0' * (key == 'image_std')}, not {values!r}")
+    for key in ("max_patches", "min_patches"):
+        if type(count := settings.get(key, 1)) is not int or count < 1:
+            raise ConfigError(f"{path}: {key} must be a number from 1, not {count!r}")
 
 
 __all__ = ["IMAGENET", "KINDS", "Source", "read_source"]
