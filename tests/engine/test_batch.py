@@ -1,0 +1,174 @@
+"""Answers generated together are those that are generated alone, whoever joins and leaves in between."""
+
+import numpy as np
+import pytest
+import torch
+
+from pvc.engine.batch import Batch, Drawing, _overlap
+from pvc.engine.engine import Engine
+from pvc.errors import UsageError
+from pvc.synthetic import make
+from pvc.testing import tiny_config, tiny_model, tiny_processor
+
+WORDS = "describe what is shown in great detail please"
+
+
+@pytest.fixture(scope="module")
+def engine():
+    config = tiny_config()
+    return Engine(tiny_model().double().eval(), tiny_processor(config, max_tiles=2), None)
+
+
+def questions(engine, count=7):
+    """Conversations of different lengths about pictures, clips, both and nothing."""
+    asked = []
+    for number in range(count):
+        media = []
+        if number % 3 != 2:
+            sample = make("direction" if number % 2 else "shape", number, size=32, frames=3 if number % 2 else None)
+            frames = [np.asarray(frame) for frame in sample.frames]
+            media = [frames[0] if number % 2 == 0 else np.stack(frames)]
+        encoded = engine.encode([engine.open(item) for item in media])
+        parts = [{"type": item.kind, item.kind: item.name} for item in encoded]
+        text = {"type": "text", "text": " ".join(WORDS.split()[: 1 + number])}
+        asked.append(([{"role": "user", "content": [*parts, text]}], encoded))
+    return asked
+
+
+def run(batch, rows, most=200):
+    for _ in range(most):
+        if not batch.rows:
+            return
+        batch.step()
+    raise AssertionError("they never end")
+
+
+def alone(engine, messages, media, drawing):
+    batch = Batch(engine)
+    ((row, _),) = batch.start(messages, media, drawing)
+    run(batch, [row])
+    return row
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_together_as_alone(engine, together, monkeypatch):
+    asked = questions(engine)
+    drawings = [Drawing(max_new_tokens=5 + 3 * number) for number in range(len(asked))]
+    expected = [alone(engine, *one, drawing).tokens for one, drawing in zip(asked, drawings, strict=True)]
+    assert len({tuple(tokens) for tokens in expected}) > 3
+    batch = Batch(engine)
+    batch._together = together
+    rows = []
+    for number, (one, drawing) in enumerate(zip(asked, drawings, strict=True)):
+        rows.append(batch.start(*one, drawing)[0][0])
+        for _ in range(number % 3):  # others go on meanwhile
+            batch.step()
+    run(batch, rows)
+    assert [row.tokens for row in rows] == expected
+    assert batch.nbytes == 0
+
+
+def test_as_transformers_generates(engine):
+    from transformers import DynamicCache
+
+    from pvc.engine.encode import placeholders
+    from pvc.engine.generate import Generation, generate_text, generation_inputs
+
+    for messages, media in questions(engine, 3):
+        ids = engine.processor.encode_chat(messages, placeholders(media)).ids
+        inputs = generation_inputs(engine.model, ids, DynamicCache(config=engine.model.config.text_config))
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        inputs["mm_encoder_outputs"] = {
+            item.kind: BaseModelOutputWithPooling(pooler_output=[item.tokens]) for item in media
+        }
+        generation = Generation()
+        text = "".join(
+            generate_text(
+                engine.model,
+                engine.processor.tokenizer,
+                {**inputs, "max_new_tokens": 12, "do_sample": False},
+                generation,
+            )
+        )
+        row = alone(engine, messages, media, Drawing(max_new_tokens=12))
+        assert row.tokens == generation.tokens
+        assert row.text == text
+
+
+def test_rows_that_leave_do_not_change_the_others(engine):
+    asked = questions(engine, 5)
+    drawing = Drawing(max_new_tokens=15)
+    expected = [alone(engine, *one, drawing).tokens for one in asked]
+    batch = Batch(engine)
+    rows = [batch.start(*one, drawing)[0][0] for one in asked]
+    batch.step()
+    longest = max(rows, key=lambda row: row.prompt)
+    batch.remove([longest])
+    full = batch.nbytes
+    batch.step()
+    batch.remove([rows[0]] if rows[0] is not longest else [rows[1]])
+    assert batch.nbytes < full
+    left = list(batch.rows)
+    run(batch, left)
+    for row in left:
+        assert row.tokens == expected[rows.index(row)]
+
+
+def test_several_answers_of_one_prompt(engine):
+    messages, media = questions(engine, 1)[0]
+    drawing = Drawing(max_new_tokens=8, temperature=1.0, seed=3)
+    batch = Batch(engine)
+    rows = [row for row, _ in batch.start(messages, media, drawing, count=3)]
+    run(batch, rows)
+    again = Batch(engine)
+    same = [row for row, _ in again.start(messages, media, drawing, count=3)]
+    run(again, same)
+    assert [row.tokens for row in rows] == [row.tokens for row in same]
+    assert len({tuple(row.tokens) for row in rows}) > 1
+    greedy = Batch(engine)
+    equal = [row for row, _ in greedy.start(messages, media, Drawing(max_new_tokens=8), count=2)]
+    run(greedy, equal)
+    assert equal[0].tokens == equal[1].tokens
+
+
+def test_stop_texts_are_never_told(engine):
+    messages, media = questions(engine, 1)[0]
+    text = alone(engine, messages, media, Drawing(max_new_tokens=30)).text
+    assert len(text) > 8
+    stop = text[4:7]
+    batch = Batch(engine)
+    ((row, first),) = batch.start(messages, media, Drawing(max_new_tokens=30, stop=(stop, "never said")))
+    told = first.text
+    while batch.rows:
+        told += "".join(token.text for _, token in batch.step())
+    assert told == row.text == text[: text.index(stop)]
+    assert row.finish == "stop"
+    assert [_overlap("abcab", stop) for stop in ("abx", "xab", "cab", "bca", "cabd")] == [2, 0, 0, 1, 3]
+
+
+def test_how_likely(engine):
+    messages, media = questions(engine, 1)[0]
+    batch = Batch(engine)
+    ((_, token),) = batch.start(messages, media, Drawing(max_new_tokens=2, logprobs=4))
+    assert len(token.top) == 4
+    assert token.top[0] == (token.id, token.logprob)
+    values = [value for _, value in token.top]
+    assert values == sorted(values, reverse=True) and values[0] <= 0
+
+
+def test_top_p_keeps_the_likeliest(engine):
+    row = alone(engine, *questions(engine, 1)[0], Drawing(max_new_tokens=1, temperature=1.0, top_p=0.3, seed=0))
+    logits = torch.log(torch.tensor([0.25, 0.1, 0.4, 0.25]))
+    assert {row._draw(logits) for _ in range(50)} == {2}
+    row.drawing = Drawing(temperature=1.0, top_p=0.6, seed=0)
+    assert {row._draw(logits) for _ in range(100)} <= {0, 2, 3}
+
+
+def test_what_makes_no_sense(engine):
+    for wrong in ({"temperature": -1}, {"top_p": 0}, {"logprobs": 99}, {"stop": ("",)}, {"max_new_tokens": 0}):
+        with pytest.raises(UsageError):
+            Drawing(**wrong)
+    messages, media = questions(engine, 1)[0]
+    with pytest.raises(UsageError, match="8192 together"):
+        Batch(engine).start(messages, media, Drawing(max_new_tokens=9000))
