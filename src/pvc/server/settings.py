@@ -1,0 +1,69 @@
+"""What a server allows: every bound in one place, checked when it is made."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pvc.errors import UsageError
+from pvc.media.limits import Limits
+
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Bounds of a server. Numbers must be above 0; raises UsageError where they are not.
+
+    Attributes:
+        keys: API keys, each a tenant of its own; without one everybody is served, as one.
+        hosts: names of hosts that pictures may be fetched from; nobody by default.
+        root: directory that `file:` addresses may name files in; none by default.
+        max_body, max_parts, max_media, max_text: bytes of a request, parts of its messages, pictures and videos of
+            them, characters of their text.
+        max_frames, max_steps, max_tiles, max_new_tokens, max_answers: ceilings of what a request may ask for.
+        media: bounds on one picture or video.
+        queue, batch: requests that wait, and answers that are generated together.
+        cache_bytes: visual tokens that are kept for the next question about the same media, of all tenants together.
+        decoders: child processes that decode; decode_seconds, decode_bytes: what one may take for one medium.
+        max_streams, stream_window, stream_idle_s: live videos at a time, frames that each keeps, seconds until one is
+            closed that nobody uses.
+        unsafe_decode: serve even where children cannot be cut off from the network.
+    """
+
+    keys: tuple[str, ...] = field(default=(), repr=False)
+    hosts: tuple[str, ...] = ()
+    root: Path | None = None
+    max_body: int = 32 * MIB
+    max_parts: int = 256
+    max_media: int = 32
+    max_text: int = 200_000
+    max_frames: int = 128
+    max_steps: int = 4
+    max_tiles: int = 12
+    max_new_tokens: int = 1024
+    max_answers: int = 4
+    media: Limits = Limits(max_bytes=24 * MIB, max_frames=256, max_source_frames=200_000, max_decode_seconds=10.0)  # noqa: RUF009
+    queue: int = 128
+    batch: int = 16
+    cache_bytes: int = 256 * MIB
+    decoders: int = 2
+    decode_seconds: float = 15.0
+    decode_bytes: int = 2048 * MIB
+    max_streams: int = 16
+    stream_window: int = 64
+    stream_idle_s: float = 600.0
+    fetch_seconds: float = 10.0
+    unsafe_decode: bool = False
+
+    def __post_init__(self) -> None:
+        for one in dataclasses.fields(self):
+            value = getattr(self, one.name)
+            if type(value) in (int, float) and value <= 0:
+                raise UsageError(f"{one.name} must be above 0, not {value}")
+        if any(len(key) < 16 for key in self.keys):
+            raise UsageError("an API key must have at least 16 characters")
+
+
+__all__ = ["MIB", "Settings"]
