@@ -41,7 +41,7 @@ def main(connection: Connection, memory: int) -> None:
         with contextlib.suppress(OSError):
             connection.send_bytes(json.dumps(told).encode())
             if pixels is not None:
-                connection.send_bytes(memoryview(pixels).cast("B"))
+                connection.send_bytes(pixels.data.cast("B"))
 
 
 def _import_everything() -> None:

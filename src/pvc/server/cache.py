@@ -1,0 +1,54 @@
+"""Visual tokens of media that were seen before, so that the next question about them is neither decoded nor encoded.
+
+Keyed by the bytes, the settings and who asks: one tenant learns nothing of what another has shown. Bounded in bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+
+from pvc.engine.encode import EncodedMedia
+from pvc.engine.engine import MediaOptions
+
+
+class VisualCache:
+    """The most recently used media; for several threads."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.nbytes = most, 0
+        self.hits = self.misses = 0
+        self._kept: OrderedDict[str, EncodedMedia] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @staticmethod
+    def key(tenant: str, data: bytes, kind: str, options: MediaOptions) -> str:
+        """Of one medium, prepared in one way, shown by one tenant."""
+        text = f"{tenant}\0{kind}\0{options}\0{hashlib.sha256(data).hexdigest()}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def get(self, key: str) -> EncodedMedia | None:
+        """What is kept under a key, if it is."""
+        with self._lock:
+            found = self._kept.get(key)
+            if found is None:
+                self.misses += 1
+            else:
+                self.hits += 1
+                self._kept.move_to_end(key)
+            return found
+
+    def put(self, key: str, encoded: EncodedMedia) -> None:
+        """Keep it, and forget what has not been used for longest until the bytes fit."""
+        size = encoded.tokens.nbytes
+        with self._lock:
+            if size > self.most or key in self._kept:
+                return
+            self._kept[key] = encoded
+            self.nbytes += size
+            while self.nbytes > self.most:
+                self.nbytes -= self._kept.popitem(last=False)[1].tokens.nbytes
+
+
+__all__ = ["VisualCache"]

@@ -1,0 +1,171 @@
+"""Bytes of a picture or video that a request names: `data:`, an allowed host, or a file below an allowed directory.
+
+Addresses of hosts are resolved once for every hop, only global ones are dialled, at the address that was checked, and
+time and bytes are bounded. Files are opened without following links. Leaves out decoding (`decoders.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import errno
+import ipaddress
+import os
+import re
+import socket
+import stat
+from pathlib import Path
+from urllib.parse import unquote, unquote_to_bytes, urljoin, urlsplit
+
+from pvc.server.errors import ApiError
+from pvc.server.settings import Settings
+
+_DATA = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w.+-]+=[\w.+-]*)*)(;base64)?,", re.ASCII)
+HOPS = 3
+
+
+def forbidden() -> ApiError:
+    """What is not allowed, without saying why: what exists here is nobody's business."""
+    return ApiError(403, "forbidden_source", "That source is not allowed here.")
+
+
+async def read_source(url: str, settings: Settings) -> bytes:
+    """The bytes behind an address.
+
+    Raises:
+        ApiError: 400 malformed, 403 not allowed, 413 too large, 502 and 504 of another host.
+    """
+    scheme = url[:8].partition(":")[0].lower()
+    if scheme == "data":
+        return _data(url, settings.media.max_bytes)
+    if scheme in ("http", "https") and settings.hosts:
+        try:
+            async with asyncio.timeout(settings.fetch_seconds):
+                return await _fetch(url, settings)
+        except TimeoutError:
+            raise ApiError(504, "upstream_timeout", "The other host took too long.") from None
+    if scheme == "file" and settings.root is not None:
+        return await asyncio.to_thread(_file, url, settings.root, settings.media.max_bytes)
+    raise forbidden()
+
+
+def _data(url: str, most: int) -> bytes:
+    found = _DATA.match(url)
+    if found is None:
+        raise ApiError(400, "malformed_data_url", "A data: address is malformed.")
+    payload = url[found.end() :]
+    if len(payload) > most * (4 if found[3] else 9) // 3 + 4:
+        raise too_large()
+    if not found[3]:
+        data = unquote_to_bytes(payload)
+    else:
+        try:
+            data = base64.b64decode(payload, validate=True)
+        except (binascii.Error, ValueError):
+            raise ApiError(400, "malformed_base64", "The base64 of a data: address is malformed.") from None
+    if len(data) > most:
+        raise too_large()
+    return data
+
+
+def too_large() -> ApiError:
+    """More bytes than one picture or video may have."""
+    return ApiError(413, "too_many_bytes", "A picture or video has too many bytes.")
+
+
+async def _fetch(url: str, settings: Settings) -> bytes:
+    import httpx
+
+    for _ in range(HOPS):
+        parts = urlsplit(url)
+        host = (parts.hostname or "").rstrip(".").lower()
+        try:
+            port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+        except ValueError:
+            raise forbidden() from None
+        if (
+            host not in settings.hosts
+            or parts.scheme not in ("http", "https")
+            or parts.username
+            or port not in (80, 443)
+        ):
+            raise forbidden()
+        address = await _resolved(host, port)
+        # Dialled by the address that was checked; name and certificate stay the host's.
+        dialled = httpx.URL(url).copy_with(host=address)
+        headers = {"host": host, "accept": "image/*, video/*", "accept-encoding": "identity"}
+        try:
+            async with (
+                httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=settings.fetch_seconds) as client,
+                client.stream("GET", dialled, headers=headers, extensions={"sni_hostname": host}) as response,
+            ):
+                if response.is_redirect:
+                    url = urljoin(url, response.headers.get("location", ""))
+                    continue
+                if response.status_code != 200:
+                    raise ApiError(502, "upstream_error", "The other host did not give the file.")
+                return await _body(response, settings.media.max_bytes)
+        except httpx.TimeoutException:
+            raise ApiError(504, "upstream_timeout", "The other host took too long.") from None
+        except (httpx.HTTPError, httpx.InvalidURL):
+            raise ApiError(502, "upstream_error", "The other host did not give the file.") from None
+    raise ApiError(502, "too_many_redirects", "The other host redirects too often.")
+
+
+async def _body(response: object, most: int) -> bytes:
+    data = bytearray()
+    async for piece in response.aiter_raw():  # type: ignore[attr-defined]
+        data += piece
+        if len(data) > most:
+            raise too_large()
+    return bytes(data)
+
+
+async def _resolved(host: str, port: int) -> str:
+    """One address of a host; refused unless all that it has are global."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError:
+        raise ApiError(502, "upstream_error", "The other host did not give the file.") from None
+    addresses = [ipaddress.ip_address(one[4][0]) for one in found]
+    for address in addresses:
+        mapped = getattr(address, "ipv4_mapped", None) or address
+        if not mapped.is_global or mapped.is_multicast:
+            raise forbidden()
+    return str(addresses[0])
+
+
+def _file(url: str, root: Path, most: int) -> bytes:
+    """A regular file below `root`; every step of the way is opened without following a link."""
+    parts = urlsplit(url)
+    names = [name for name in unquote(parts.path).split("/") if name not in ("", ".")]
+    if parts.netloc not in ("", "localhost") or not names or ".." in names or any("\0" in name for name in names):
+        raise forbidden()
+    handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for place, name in enumerate(names):
+            last = place == len(names) - 1
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_NONBLOCK if last else os.O_DIRECTORY)
+            inner = os.open(name, flags, dir_fd=handle)
+            os.close(handle)
+            handle = inner
+        told = os.fstat(handle)
+        if not stat.S_ISREG(told.st_mode):
+            raise forbidden()
+        if told.st_size > most:
+            raise too_large()
+        with os.fdopen(os.dup(handle), "rb") as file:
+            data = file.read(most + 1)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.ENAMETOOLONG, errno.ENXIO):
+            raise forbidden() from None
+        raise
+    finally:
+        os.close(handle)
+    if len(data) > most:
+        raise too_large()
+    return data
+
+
+__all__ = ["read_source"]
