@@ -23,6 +23,7 @@ from pvc.cli.encode import encode
 from pvc.cli.evaluate import evaluate
 from pvc.cli.fit_steps import fit_steps
 from pvc.cli.info import info
+from pvc.cli.serve import serve
 from pvc.cli.stream import stream
 from pvc.cli.synth import synth
 from pvc.cli.train import train
@@ -45,6 +46,7 @@ app.command()(encode)
 app.command()(info)
 app.command("eval")(evaluate)
 app.command("fit-steps")(fit_steps)
+app.command()(serve)
 app.command()(stream)
 app.command()(synth)
 app.command()(train)

@@ -107,7 +107,7 @@ class ChatRequest(_Strict):
     logprobs: bool = False
     top_logprobs: int | None = Field(None, ge=0, le=20)
     n: int = Field(1, ge=1)
-    pvc: Wishes = Field(default_factory=lambda: Wishes())
+    pvc: Wishes | None = None
     # What clients send of themselves, in the one meaning that it has here.
     user: str | None = Field(None, max_length=256)
     frequency_penalty: Literal[0] | None = None

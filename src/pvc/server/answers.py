@@ -1,0 +1,252 @@
+"""From a checked request to a job, and from what the scheduler says to OpenAI's objects. Leaves out transport."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Any
+
+from pvc.engine.batch import Drawing, Token
+from pvc.engine.encode import EncodedMedia
+from pvc.engine.engine import Engine, MediaOptions
+from pvc.errors import MediaError
+from pvc.server.cache import VisualCache
+from pvc.server.decoders import Decoders
+from pvc.server.errors import ApiError, api_error
+from pvc.server.metrics import Metrics
+from pvc.server.scheduler import Failed, Job, Said, Scheduler, Shown, Started
+from pvc.server.schemas import ChatRequest, Wishes
+from pvc.server.settings import Settings
+from pvc.server.sources import read_source
+from pvc.server.streams import Streams
+
+
+@dataclass
+class Parts:
+    """What a server is made of."""
+
+    engine: Engine
+    settings: Settings
+    metrics: Metrics
+    scheduler: Scheduler
+    decoders: Decoders
+    cache: VisualCache
+    streams: Streams
+
+
+@dataclass
+class Reply:
+    """An answer that is coming: what is known so far, and where the rest will be put."""
+
+    id: str
+    model: str
+    created: int
+    job: Job
+    events: asyncio.Queue[Started | Said | Failed]
+    hits: list[bool]
+    started: Started | None = None
+    texts: list[str] = field(default_factory=list)
+    tokens: list[list[Token]] = field(default_factory=list)
+    finishes: list[str | None] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def usage(self) -> dict[str, Any]:
+        """Tokens of the prompt, with its media, and of all answers."""
+        prompt = self.started.prompt_tokens if self.started else 0
+        said = sum(len(tokens) for tokens in self.tokens)
+        return {"prompt_tokens": prompt, "completion_tokens": said, "total_tokens": prompt + said}
+
+    @property
+    def used(self) -> dict[str, Any]:
+        """The `pvc` object: what was shown, and time by phase."""
+        media = []
+        for item, hit in zip(self.started.media if self.started else [], self.hits, strict=False):
+            told = item.describe()
+            del told["path"]
+            media.append({**told, "cached": hit})
+        timing = {key: round(value, 4) for key, value in self.job.timing.items()}
+        timing["total_s"] = round(time.monotonic() - self.began, 4)
+        return {"media": media, "visual_tokens": sum(one["tokens"] for one in media), "timing": timing}
+
+
+def check_ceilings(request: ChatRequest, settings: Settings, model: str) -> None:
+    """Raise ApiError for a request that asks for more than this server gives, before anything is read."""
+    parts = [part for message in request.messages for part in message.parts]
+    texts = sum(len(part.text) for part in parts if part.type == "text")
+    wishes = request.pvc or Wishes.model_validate({})
+    steps = wishes.image_steps if isinstance(wishes.image_steps, int) else 0
+    bounds = [
+        ("messages", len(parts), settings.max_parts, "parts"),
+        ("messages", sum(part.type != "text" for part in parts), settings.max_media, "pictures and videos"),
+        ("messages", texts, settings.max_text, "characters"),
+        ("n", request.n, settings.max_answers, "answers"),
+        ("pvc.frames", wishes.frames or 0, settings.max_frames, "frames"),
+        ("pvc.max_tiles", wishes.max_tiles or 0, settings.max_tiles, "tiles"),
+        ("pvc.image_steps", steps, settings.max_steps, "steps"),
+    ]
+    for param, count, most, what in bounds:
+        if count > most:
+            raise ApiError(400, "too_many", f"{count} {what} were asked for; this server allows {most}.", param)
+    if request.model not in (None, "", model, "pvc"):
+        raise ApiError(404, "model_not_found", f"This server has the model {model!r} and no other.", "model")
+
+
+async def begin(request: ChatRequest, tenant: str, parts: Parts, model: str) -> Reply:
+    """Read and decode what a request shows, and put it into the queue. Raises ApiError."""
+    settings = parts.settings
+    wishes = request.pvc or Wishes.model_validate({})
+    wanted = request.max_completion_tokens or request.max_tokens
+    own = parts.engine.model.generation_config.max_new_tokens or 512
+    drawing = Drawing(
+        max_new_tokens=min(wanted or own, settings.max_new_tokens),
+        temperature=request.temperature,
+        top_p=request.top_p,
+        seed=request.seed,
+        stop=request.stops,
+        logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+    )
+    messages, shown, hits = await _messages(request, wishes, tenant, parts)
+    loop = asyncio.get_running_loop()
+    events: asyncio.Queue[Started | Said | Failed] = asyncio.Queue()
+
+    def emit(event: Started | Said | Failed) -> None:
+        loop.call_soon_threadsafe(events.put_nowait, event)
+
+    job = Job(messages, shown, drawing, request.n, emit)
+    reply = Reply(f"chatcmpl-{secrets.token_hex(12)}", model, int(time.time()), job, events, hits)
+    reply.texts, reply.tokens = [""] * request.n, [[] for _ in range(request.n)]
+    reply.finishes = [None] * request.n
+    parts.scheduler.submit(job)
+    return reply
+
+
+async def _messages(
+    request: ChatRequest, wishes: Wishes, tenant: str, parts: Parts
+) -> tuple[list[dict[str, Any]], list[Shown], list[bool]]:
+    messages: list[dict[str, Any]] = []
+    reading = []
+    for message in request.messages:
+        content: list[dict[str, Any]] = []
+        for part in message.parts:
+            if part.type == "text":
+                content.append({"type": "text", "text": part.text})
+                continue
+            kind = "image" if part.type == "image_url" else "video"
+            content.append({"type": kind, kind: kind})
+            reading.append(_shown(part, kind, wishes, tenant, parts))
+        role = "system" if message.role == "developer" else message.role
+        messages.append({"role": role, "content": content})
+    tasks = [asyncio.ensure_future(one) for one in reading]
+    try:
+        found = await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:  # what is left of them is of no use to anybody
+            task.cancel()
+        raise
+    return messages, [shown for shown, _ in found], [hit for _, hit in found]
+
+
+async def _shown(part: Any, kind: str, wishes: Wishes, tenant: str, parts: Parts) -> tuple[Shown, bool]:
+    """One medium: of a live stream, from the cache, or read and decoded. Raises ApiError."""
+    settings = parts.settings
+    if part.type == "stream":
+        live = parts.streams.of(part.stream_id, tenant)
+        encoded = await asyncio.wrap_future(parts.scheduler.run(lambda: parts.streams.shown(live)))
+        return Shown(None, MediaOptions(), encoded), False
+    options = MediaOptions(
+        frames=wishes.frames if kind == "video" else None,
+        fps=wishes.fps if kind == "video" else None,
+        image_steps=wishes.image_steps if kind == "image" else None,
+        max_tiles=wishes.max_tiles if kind == "image" else None,
+        max_frames=settings.max_frames,
+    )
+    try:
+        started = time.perf_counter()
+        data = await read_source((part.image_url if kind == "image" else part.video_url).url, settings)
+        parts.metrics.phase("read", time.perf_counter() - started)
+        key = VisualCache.key(tenant, data, kind, options)
+        encoded_before = parts.cache.get(key)
+        parts.metrics.cache.labels("miss" if encoded_before is None else "hit").inc()
+        if encoded_before is not None:
+            return Shown(None, options, encoded_before), True
+        started = time.perf_counter()
+        opened = await parts.decoders.decode(data, kind, **_decoding(kind, options, parts.engine))
+        parts.metrics.phase("decode", time.perf_counter() - started)
+    except (ApiError, MediaError) as error:
+        told = api_error(error)
+        parts.metrics.refused.labels(told.code).inc()
+        raise told from None
+
+    def keep(encoded: EncodedMedia) -> None:
+        parts.cache.put(key, encoded)
+
+    return Shown(opened, options, None, keep), False
+
+
+def _decoding(kind: str, options: MediaOptions, engine: Engine) -> dict[str, Any]:
+    if kind == "image":
+        return {}
+    side = int(dict(engine.processor.video_processor.size)["height"])
+    usual = engine.processor.video_processor.num_frames
+    sampling = {"fps": options.fps} if options.fps is not None else {"frames": options.frames or usual}
+    return {"sampling": sampling, "size": (side, side)}
+
+
+async def follow(reply: Reply, metrics: Metrics) -> AsyncGenerator[Said, None]:
+    """What is said, until all answers have ended; fills the reply in. Raises ApiError."""
+    first = True
+    while any(finish is None for finish in reply.finishes):
+        event = await reply.events.get()
+        if isinstance(event, Failed):
+            raise api_error(event.error)
+        if isinstance(event, Started):
+            reply.started = event
+            continue
+        if first:
+            metrics.first.observe(time.monotonic() - reply.began)
+            first = False
+        reply.texts[event.index] += event.token.text
+        reply.tokens[event.index].append(event.token)
+        reply.finishes[event.index] = event.finish
+        yield event
+
+
+def completion(reply: Reply, tokenizer: Any) -> dict[str, Any]:
+    """The object of a whole answer."""
+    choices = []
+    for number, text in enumerate(reply.texts):
+        choice: dict[str, Any] = {"index": number, "message": {"role": "assistant", "content": text, "refusal": None}}
+        choice["logprobs"] = logprobs(reply.tokens[number], tokenizer, reply.job.drawing.logprobs)
+        choice["finish_reason"] = reply.finishes[number]
+        choices.append(choice)
+    base = {"id": reply.id, "object": "chat.completion", "created": reply.created, "model": reply.model}
+    return {**base, "choices": choices, "usage": reply.usage, "pvc": reply.used}
+
+
+def chunk(reply: Reply, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    """The object of a piece of an answer."""
+    base = {"id": reply.id, "object": "chat.completion.chunk", "created": reply.created, "model": reply.model}
+    return {**base, "choices": choices, **more}
+
+
+def logprobs(tokens: list[Token], tokenizer: Any, wanted: int | None) -> dict[str, Any] | None:
+    """How likely tokens were, as OpenAI has it."""
+    if wanted is None:
+        return None
+
+    def told(token: int, value: float) -> dict[str, Any]:
+        text = tokenizer.decode([token])
+        return {"token": text, "logprob": max(value, -9999.0), "bytes": list(text.encode())}
+
+    content = []
+    for token in tokens:
+        best = [told(other, value) for other, value in token.top]
+        content.append({**told(token.id, token.logprob or 0.0), "top_logprobs": best})
+    return {"content": content, "refusal": None}
+
+
+__all__ = ["Parts", "Reply", "begin", "check_ceilings", "chunk", "completion", "follow", "logprobs"]

@@ -1,0 +1,115 @@
+"""What every request passes first: an id, a key, a bound on its body and on the time that sending it takes.
+
+Plain ASGI, around the application, so that nothing of a request is read before its key was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import secrets
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pvc.server.errors import ApiError
+from pvc.server.metrics import Metrics
+from pvc.server.settings import Settings
+
+OPEN = ("/health", "/ready", "/metrics")
+BODY_SECONDS = 30.0
+
+
+class Guard:
+    """The outermost layer. Puts `request_id` and `tenant` into the scope's state."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, body_seconds: float = BODY_SECONDS) -> None:
+        self.app, self.settings, self.metrics, self.body_seconds = app, settings, metrics, body_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self.app(scope, receive, send)
+            return
+        request_id = f"req-{secrets.token_hex(8)}"
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        status = 500
+
+        async def answered(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *message.get("headers", []),
+                    (b"x-request-id", request_id.encode()),
+                    (b"x-content-type-options", b"nosniff"),
+                    (b"cache-control", b"no-store"),
+                ]
+            await send(message)
+
+        try:
+            state["tenant"] = self._tenant(scope)
+            self._check_length(scope)
+            await self.app(scope, self._bounded(receive), answered)
+        except ApiError as error:
+            await refuse(error, request_id, answered)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            self.metrics.requests.labels(route, str(status)).inc()
+
+    def _tenant(self, scope: Scope) -> str:
+        """Whose request it is: the number of the key. Raises ApiError 401."""
+        if not self.settings.keys or scope["path"] in OPEN:
+            return "everybody"
+        given = dict(scope["headers"]).get(b"authorization", b"")
+        scheme, _, key = given.partition(b" ")
+        # All of them, whatever is found: how long it takes must not tell which one was nearly right.
+        found = [hmac.compare_digest(key.strip(), own.encode()) for own in self.settings.keys]
+        if scheme.lower() != b"bearer" or not any(found):
+            headers = {"WWW-Authenticate": "Bearer"}
+            raise ApiError(401, "invalid_api_key", "An API key is needed, as a bearer token.", headers=headers)
+        return f"key-{found.index(True)}"
+
+    def _check_length(self, scope: Scope) -> None:
+        """Refuse what says itself that it is too large, before any of it is read."""
+        told = dict(scope["headers"]).get(b"content-length", b"0")
+        if not told.isdigit() or int(told[:20]) > self.settings.max_body:
+            raise ApiError(413, "body_too_large", "The request is too large.")
+
+    def _bounded(self, receive: Receive) -> Receive:
+        """`receive` that gives a body only so many bytes and so much time."""
+        loop = asyncio.get_running_loop()
+        until, size, whole = loop.time() + self.body_seconds, 0, False
+
+        async def bounded() -> Message:
+            nonlocal size, whole
+            if whole:  # from now on only the client's going is waited for
+                return await receive()
+            try:
+                async with asyncio.timeout_at(until):
+                    message = await receive()
+            except TimeoutError:
+                raise ApiError(408, "slow_body", "The request took too long to arrive.") from None
+            if message["type"] == "http.request":
+                size += len(message.get("body", b""))
+                whole = not message.get("more_body", False)
+                if size > self.settings.max_body:
+                    raise ApiError(413, "body_too_large", "The request is too large.")
+            return message
+
+        return bounded
+
+
+async def refuse(error: ApiError, request_id: str, send: Send) -> None:
+    """Send an error, and close: the rest of the body, if there is one, is not wanted."""
+    body = json.dumps(error.body(request_id)).encode()
+    headers: list[Any] = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers += [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
+    headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+__all__ = ["BODY_SECONDS", "Guard", "refuse"]

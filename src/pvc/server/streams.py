@@ -1,0 +1,104 @@
+"""Live videos of a server: frames are pushed to them, and chat messages ask about them.
+
+State is bounded by the window, the number of streams and idle time; a stream belongs to who opened it.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from pvc.engine.encode import EncodedMedia
+from pvc.engine.engine import Engine
+from pvc.engine.stream import Keep, Stream
+from pvc.server.errors import ApiError
+
+
+@dataclass
+class Live:
+    """One live video."""
+
+    tenant: str
+    stream: Stream
+    used: float
+    last: float = -math.inf
+    busy: int = 0
+
+
+class Streams:
+    """All live videos. Its methods are called in the event loop, `push` and `shown` in the model's thread."""
+
+    def __init__(self, engine: Engine, most: int, window: int, idle_s: float) -> None:
+        self.engine, self.most, self.window, self.idle_s = engine, most, window, idle_s
+        self._live: dict[str, Live] = {}
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def sweep(self) -> None:
+        """Close what nobody has used for too long."""
+        now = time.monotonic()
+        for name in [name for name, live in self._live.items() if not live.busy and now - live.used > self.idle_s]:
+            del self._live[name]
+
+    def open(self, tenant: str) -> tuple[str, Live]:
+        """A new one. Raises ApiError 429 when there are too many."""
+        self.sweep()
+        if len(self._live) >= self.most:
+            raise ApiError(429, "too_many_streams", "Too many live streams are open.", headers={"Retry-After": "30"})
+        keep = Keep(first=2, recent=self.window // 2, middle=self.window - self.window // 2 - 2)
+        live = Live(tenant, Stream(self.engine, window=self.window, keep=keep), time.monotonic())
+        name = f"stream-{secrets.token_urlsafe(18)}"
+        self._live[name] = live
+        return name, live
+
+    def of(self, name: str, tenant: str) -> Live:
+        """One's own. Raises ApiError 404 for what is not there or someone else's."""
+        self.sweep()
+        live = self._live.get(name)
+        if live is None or live.tenant != tenant:
+            raise ApiError(404, "no_such_stream", "There is no such stream.")
+        live.used = time.monotonic()
+        return live
+
+    def close(self, name: str, tenant: str) -> None:
+        """Forget one's own."""
+        self.of(name, tenant)
+        del self._live[name]
+
+    @staticmethod
+    def take(live: Live, timestamp: float) -> None:
+        """Claim a frame's time, in the order of requests. Raises ApiError 409 for one not later than the last."""
+        if timestamp <= live.last:
+            raise ApiError(
+                409, "out_of_order", f"A frame's timestamp must be later than the last one's, {live.last:g} seconds."
+            )
+        live.last = timestamp
+
+    @staticmethod
+    def shown(live: Live) -> EncodedMedia:
+        """What a question about it is shown: the frames that are kept, with their times."""
+        stream = live.stream
+        if not stream.timestamps:
+            raise ApiError(409, "empty_stream", "The stream has no frames yet.")
+        return EncodedMedia(
+            "video", "stream", stream.tokens.flatten(0, 1), tuple(stream.timestamps), steps=len(stream.timestamps)
+        )
+
+    def describe(self, name: str, live: Live) -> dict[str, Any]:
+        """The object that clients see."""
+        return {
+            "id": name,
+            "object": "stream",
+            "frames": live.stream.pushed,
+            "kept": len(live.stream.timestamps),
+            "window": self.window,
+            "last_timestamp": None if live.last == -math.inf else live.last,
+            "bytes": live.stream.nbytes,
+        }
+
+
+__all__ = ["Live", "Streams"]

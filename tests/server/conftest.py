@@ -1,0 +1,69 @@
+"""A server in this process, and one in a process of its own."""
+
+import base64
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+import pvc
+from pvc.server.app import create_app
+from pvc.server.settings import Settings
+
+
+@pytest.fixture(scope="session")
+def engine():
+    return pvc.load(device="cpu")
+
+
+@pytest.fixture(scope="session")
+def app(engine):
+    return create_app(engine, Settings(max_new_tokens=64, batch=8, queue=16, max_streams=3, stream_window=8))
+
+
+@pytest.fixture(scope="session")
+def client(app):
+    with TestClient(app, raise_server_exceptions=False) as made:
+        yield made
+
+
+def data_url(path):
+    kind = "video/mp4" if path.suffix in (".mp4", ".mkv", ".webm", ".avi") else "image/png"
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def shown(path, text="what does the sign say?", kind=None):
+    kind = kind or ("video_url" if path.suffix in (".mp4", ".mkv", ".webm", ".avi", ".m4a") else "image_url")
+    return [{"type": kind, kind: {"url": data_url(path)}}, {"type": "text", "text": text}]
+
+
+def asked(content, **more):
+    return {"messages": [{"role": "user", "content": content}], **more}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """`pvc serve` in a process of its own: its address and its process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "pvc", "serve", "--port", str(port), "--threads", "1", "--queue", "16"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            try:
+                if httpx.get(f"{address}/ready").status_code == 200:
+                    break
+            except httpx.TransportError:
+                time.sleep(0.1)
+            assert process.poll() is None, process.stderr.read().decode()
+        yield address, process
+    finally:
+        process.terminate()
+        process.wait(30)
