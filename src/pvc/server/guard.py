@@ -35,29 +35,16 @@ class Guard:
         request_id = f"req-{secrets.token_hex(8)}"
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
-        status = 500
-
-        async def answered(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [
-                    *message.get("headers", []),
-                    (b"x-request-id", request_id.encode()),
-                    (b"x-content-type-options", b"nosniff"),
-                    (b"cache-control", b"no-store"),
-                ]
-            await send(message)
-
+        reply = _Reply(send, request_id)
         try:
             state["tenant"] = self._tenant(scope)
             self._check_length(scope)
-            await self.app(scope, self._bounded(receive), answered)
+            await self.app(scope, self._bounded(receive, reply), reply)
         except ApiError as error:
-            await refuse(error, request_id, answered)
+            await reply.refuse(error)
         finally:
             route = getattr(scope.get("route"), "path", "other")
-            self.metrics.requests.labels(route, str(status)).inc()
+            self.metrics.requests.labels(route, str(reply.status)).inc()
 
     def _tenant(self, scope: Scope) -> str:
         """Whose request it is: the number of the key. Raises ApiError 401."""
@@ -78,7 +65,7 @@ class Guard:
         if not told.isdigit() or int(told[:20]) > self.settings.max_body:
             raise ApiError(413, "body_too_large", "The request is too large.")
 
-    def _bounded(self, receive: Receive) -> Receive:
+    def _bounded(self, receive: Receive, reply: _Reply) -> Receive:
         """`receive` that gives a body only so many bytes and so much time."""
         loop = asyncio.get_running_loop()
         until, size, whole = loop.time() + self.body_seconds, 0, False
@@ -91,25 +78,51 @@ class Guard:
                 async with asyncio.timeout_at(until):
                     message = await receive()
             except TimeoutError:
-                raise ApiError(408, "slow_body", "The request took too long to arrive.") from None
+                await reply.refuse(slow := ApiError(408, "slow_body", "The request took too long to arrive."))
+                raise slow from None
             if message["type"] == "http.request":
                 size += len(message.get("body", b""))
                 whole = not message.get("more_body", False)
                 if size > self.settings.max_body:
-                    raise ApiError(413, "body_too_large", "The request is too large.")
+                    await reply.refuse(large := ApiError(413, "body_too_large", "The request is too large."))
+                    raise large
             return message
 
         return bounded
 
 
-async def refuse(error: ApiError, request_id: str, send: Send) -> None:
-    """Send an error, and close: the rest of the body, if there is one, is not wanted."""
-    body = json.dumps(error.body(request_id)).encode()
-    headers: list[Any] = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    headers += [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
-    headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+class _Reply:
+    """`send` that puts headers on a response, and sends one response only: a refusal, or the application's."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self.send, self.request_id = send, request_id
+        self.status = 0
+        self.refused = False
+
+    async def __call__(self, message: Message) -> None:
+        if self.refused:  # whatever the application makes of a body that it could not read
+            return
+        await self._send(message)
+
+    async def _send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            own = {b"x-request-id": self.request_id.encode(), b"x-content-type-options": b"nosniff"}
+            own[b"cache-control"] = b"no-store"
+            message["headers"] = [*message.get("headers", []), *own.items()]
+        await self.send(message)
+
+    async def refuse(self, error: ApiError) -> None:
+        """Send an error, unless something was sent, and close: the rest of the body is not wanted."""
+        if self.status:
+            return
+        self.refused = True
+        body = json.dumps(error.body(self.request_id)).encode()
+        headers: list[Any] = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        headers += [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
+        headers.append((b"connection", b"close"))
+        await self._send({"type": "http.response.start", "status": error.status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
 
 
-__all__ = ["BODY_SECONDS", "Guard", "refuse"]
+__all__ = ["BODY_SECONDS", "Guard"]

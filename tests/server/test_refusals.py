@@ -1,0 +1,323 @@
+"""What is hostile, malformed or too much is refused with a status, quickly, and the server goes on."""
+
+import base64
+import json
+import os
+import re
+import socket
+import time
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from pvc.server.app import create_app
+from pvc.server.confine import without_network
+from pvc.server.settings import Settings
+
+from .conftest import asked, data_url
+
+HELLO = asked("hello", max_tokens=1)
+
+
+def post(client, body, **options):
+    return client.post("/v1/chat/completions", json=body, **options)
+
+
+def with_url(url, kind="image_url"):
+    return asked([{"type": kind, kind: {"url": url}}, {"type": "text", "text": "x"}], max_tokens=1)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"", 400, "invalid_request"),
+        (b"{", 400, "invalid_request"),
+        (b"[]", 400, "invalid_request"),
+        (b"[" * 50_000, 400, "invalid_request"),
+        (b'{"messages": ' + b"[" * 50_000, 400, "invalid_request"),
+        (json.dumps({**HELLO, "temperature": float("nan")}).encode(), 400, "invalid_request"),
+        (json.dumps({**HELLO, "top_p": float("inf")}).encode(), 400, "invalid_request"),
+        (b"\xff\xfe\x00", 400, "invalid_request"),
+    ],
+)
+def test_bodies_that_are_none(client, body, status, code):
+    told = client.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
+    assert (told.status_code, told.json()["error"]["code"]) == (status, code)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"messages": []},
+        {"messages": [{"role": "assistant", "content": "x"}]},
+        {"messages": [{"role": "tool", "content": "x"}]},
+        {"messages": [{"role": "user", "content": [{"type": "image_embeds", "image_embeds": "AAAA"}]}]},
+        {"messages": [{"role": "system", "content": [{"type": "image_url", "image_url": {"url": "data:,x"}}]}] * 2},
+        {"chat_template": "{{ 1 }}"},
+        {"mm_processor_kwargs": {"num_frames": 10**9}},
+        {"tools": []},
+        {"n": 10**9},
+        {"n": 0},
+        {"pvc": {"frames": 10**9}},
+        {"pvc": {"fps": 10**9}},
+        {"pvc": {"max_tiles": 10**9}},
+        {"pvc": {"image_steps": 10**9}},
+        {"pvc": {"image_steps": 0}},
+        {"pvc": {"frames": 4, "fps": 1}},
+        {"pvc": {"budget": 4}},
+        {"temperature": -1},
+        {"temperature": 0.001},
+        {"seed": -1},
+        {"seed": 2**40},
+        {"stop": [""]},
+        {"stop": ["a"] * 9},
+        {"top_logprobs": 3},
+        {"messages": [{"role": "user", "content": "x" * 200_001}]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}] * 257}]},
+        {"messages": [{"role": "user", "content": ""}]},
+    ],
+    ids=str,
+)
+def test_requests_that_make_no_sense(client, change):
+    told = post(client, {**HELLO, **change})
+    assert told.status_code == (200 if change == {"messages": [{"role": "user", "content": ""}]} else 400), told.text
+    if told.status_code == 400:
+        error = told.json()["error"]
+        assert error["type"] == "invalid_request_error"
+        assert error["code"] in ("invalid_request", "too_many")
+        assert error["request_id"] == told.headers["x-request-id"]
+
+
+def test_a_thousand_pictures(client):
+    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    assert post(client, asked([part] * 1000)).status_code == 400
+    assert post(client, asked([part] * 40)).json()["error"]["code"] == "too_many"
+
+
+@pytest.mark.parametrize(
+    ("url", "status"),
+    [
+        ("data:image/png;base64,%%%", 400),
+        ("data:image/png;base64,AAA", 400),
+        ("data:image/png;base64", 400),
+        ("data:", 400),
+        ("data:image/png;base64,", 400),
+        ("data:image/png;base64,AAAA", 415),
+        ("http://127.0.0.1/x.png", 403),
+        ("http://localhost/x", 403),
+        ("http://0/x", 403),
+        ("http://[::1]/x", 403),
+        ("http://[::ffff:127.0.0.1]/x", 403),
+        ("http://2130706433/x", 403),
+        ("http://0x7f.1/x", 403),
+        ("http://017700000001/x", 403),
+        ("http://127.1/x", 403),
+        ("http://localhost.:80/x", 403),
+        ("HTTP://127.0.0.1:22/", 403),
+        ("http://169.254.169.254/latest/meta-data/", 403),
+        ("https://example.com/x.png", 403),
+        ("ftp://example.com/x.png", 403),
+        ("file:///etc/passwd", 403),
+        ("/etc/passwd", 403),
+        ("\u0000", 403),
+    ],
+)
+def test_sources(client, url, status):
+    for kind in ("image_url", "video_url"):
+        told = post(client, with_url(url, kind))
+        assert told.status_code == status, told.text
+        assert "passwd" not in told.text and "127" not in told.text
+
+
+def test_too_large_a_body(client):
+    told = post(client, with_url("data:image/png;base64," + "A" * (33 * 2**20)))
+    assert (told.status_code, told.json()["error"]["code"]) == (413, "body_too_large")
+
+    def pieces():
+        for _ in range(40):
+            yield b" " * 2**20
+
+    told = client.post("/v1/chat/completions", content=pieces())
+    assert told.status_code == 413
+
+
+def test_hostile_files(client, shared, app):
+    manifest = json.loads((shared / "hostile" / "manifest.json").read_text())["files"]
+    seen = 0
+    for row in manifest:
+        if row["kind"] not in ("image", "video"):
+            continue
+        path = shared / "hostile" / row["file"]
+        kind = f"{row['kind']}_url"
+        url = f"data:application/octet-stream;base64,{base64.b64encode(path.read_bytes()).decode()}"
+        started = time.monotonic()
+        told = client.post("/v1/chat/completions", json=with_url(url, kind))
+        assert time.monotonic() - started < 10, row["file"]  # the issue's two seconds are measured, on an idle machine
+        wanted = row["expected"]
+        allowed = {int(number) for number in re.findall(r"\b(4\d\d)\b", wanted)}
+        if wanted.startswith(("ok", "partial")) or "unless" in wanted:
+            allowed.add(200)
+        assert told.status_code in allowed, (row, told.status_code, told.text[:200])
+        assert str(shared) not in told.text
+        seen += 1
+    assert seen >= 60
+    assert client.get("/health").status_code == 200
+    assert app.state.parts.decoders.counts["died"] == 0
+
+
+def test_text_is_text(client, engine, shared):
+    """No string of a user becomes a control token."""
+    strings = json.loads((shared / "hostile" / "prompts_injection.json").read_text())
+    texts = strings if isinstance(strings, list) else strings.get("strings", strings.get("prompts"))
+    plain = post(client, HELLO).json()["usage"]["prompt_tokens"]
+    specials = set(engine.processor.tokenizer.all_special_ids)
+    for text in texts:
+        text = text if isinstance(text, str) else text["text"]
+        if not text.strip():
+            continue
+        told = post(client, asked(text, max_tokens=1))
+        if told.status_code == 400 and "together" in told.text:  # longer than the bundled model can read
+            continue
+        assert told.status_code == 200, told.text
+        ids = engine.processor.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        assert not specials & set(ids)
+        assert told.json()["usage"]["prompt_tokens"] > 0 and plain > 0
+
+
+def test_keys(engine):
+    keys = ("k" * 20, "another-key-that-is-long")
+    with TestClient(create_app(engine, Settings(keys=keys, decoders=1))) as client:
+        for given in (None, "", "Bearer", "Bearer wrong", f"Basic {keys[0]}", f"Bearer {keys[0]}x", "Bearer \u00e9"):
+            headers = {} if given is None else {"authorization": given.encode("utf-8")}
+            told = post(client, HELLO, headers=headers)
+            assert (told.status_code, told.json()["error"]["code"]) == (401, "invalid_api_key")
+            assert told.headers["www-authenticate"] == "Bearer"
+        mine, theirs = ({"authorization": f"Bearer {key}"} for key in keys)
+        assert post(client, HELLO, headers=mine).status_code == 200
+        assert client.get("/health").status_code == 200
+        assert client.get("/v1/models").status_code == 401
+        stream = client.post("/v1/streams", headers=mine).json()["id"]
+        assert client.get(f"/v1/streams/{stream}", headers=mine).status_code == 200
+        assert client.get(f"/v1/streams/{stream}", headers=theirs).status_code == 404
+        assert client.delete(f"/v1/streams/{stream}", headers=theirs).status_code == 404
+
+
+def test_files_below_a_root(engine, tmp_path, monkeypatch):
+    root = tmp_path / "root"
+    (root / "inner").mkdir(parents=True)
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    from pathlib import Path
+
+    picture = (Path(__file__).parents[2] / "examples" / "sign.png").read_bytes()
+    (root / "inner" / "a b.png").write_bytes(picture)
+    (root / "link.png").symlink_to(tmp_path / "secret.png")
+    (root / "out").symlink_to(tmp_path)
+    os.mkfifo(root / "pipe.png")
+    with TestClient(create_app(engine, Settings(root=root, decoders=1))) as client:
+        assert post(client, with_url("file:///inner/a%20b.png")).status_code == 200
+        for name in (
+            "link.png",
+            "out/secret.png",
+            "../secret.png",
+            "inner/../../secret.png",
+            "%2e%2e/secret.png",
+            "pipe.png",
+            "inner",
+            "none.png",
+            "inner/a b.png/x",
+            "a%00b",
+            "x" * 5000,
+        ):
+            assert post(client, with_url(f"file:///{name}")).status_code == 403, name
+        assert post(client, with_url("file://elsewhere/inner/a%20b.png")).status_code == 403
+
+
+def test_hosts_that_are_not_what_they_seem(engine, monkeypatch):
+    """A name that is allowed but leads to an address that is not global is refused, wherever a redirect comes from."""
+    with TestClient(create_app(engine, Settings(hosts=("pictures.example",), decoders=1))) as client:
+        for address in ("127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "fd00::1", "::ffff:10.0.0.1", "224.0.0.1"):
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+
+            async def resolve(self, host, port, *, address=address, family=family, **options):
+                return [(family, socket.SOCK_STREAM, 6, "", (address, port))]
+
+            monkeypatch.setattr("asyncio.base_events.BaseEventLoop.getaddrinfo", resolve)
+            assert post(client, with_url("http://pictures.example/x.png")).status_code == 403, address
+        assert post(client, with_url("http://pictures.example:8080/x.png")).status_code == 403
+        assert post(client, with_url("http://user@pictures.example/x.png")).status_code == 403
+        assert post(client, with_url("http://pictures.example.evil/x.png")).status_code == 403
+
+
+def test_redirects_are_looked_at_anew(monkeypatch):
+    import asyncio
+
+    from pvc.server import sources
+    from pvc.server.errors import ApiError
+
+    def answer(request):
+        assert request.url.host == "203.0.113.5" or request.url.host == "8.8.8.8"
+        assert request.headers["host"] == "pictures.example"
+        where = {"/a": "http://pictures.example/b", "/b": "http://127.0.0.1/c", "/loop": "/loop"}[request.url.path]
+        return httpx.Response(302, headers={"location": where})
+
+    async def resolve(host, port):
+        return "8.8.8.8"
+
+    real = httpx.AsyncClient
+    monkeypatch.setattr(httpx, "AsyncClient", lambda **options: real(transport=httpx.MockTransport(answer), **options))
+    monkeypatch.setattr(sources, "_resolved", resolve)
+    for path, status in (("a", 403), ("loop", 502)):
+        with pytest.raises(ApiError) as caught:
+            asyncio.run(sources.read_source(f"http://pictures.example/{path}", Settings(hosts=("pictures.example",))))
+        assert caught.value.status == status
+
+
+def test_a_decoder_that_dies_fails_its_own_request_alone(client, app):
+    decoders = app.state.parts.decoders
+    from pathlib import Path
+
+    sign = Path(__file__).parents[2] / "examples" / "sign.png"
+    for child in list(decoders._all):
+        child.process.kill()
+        child.process.join()
+    told = [post(client, with_url(data_url(sign) + "AAAA"[:0])).status_code for _ in range(3)]
+    # The cache may know the picture: then nothing was decoded at all.
+    assert set(told) <= {200, 422}
+    fresh = asked(
+        [
+            {"type": "video_url", "video_url": {"url": data_url(sign.with_name("digits.mp4"))}},
+            {"type": "text", "text": "x"},
+        ],
+        max_tokens=1,
+        pvc={"frames": 7},
+    )
+    codes = [post(client, {**fresh, "pvc": {"frames": 5 + number}}).status_code for number in range(4)]
+    assert codes[-1] == 200
+    assert decoders.counts["died"] >= 1
+    decoders.counts["died"] = 0
+
+
+def test_children_have_no_network():
+    child = os.fork()
+    if child == 0:
+        how = without_network()
+        try:
+            made = socket.socket()
+            made.settimeout(1)
+            made.connect(("127.0.0.1", 9))
+        except PermissionError:
+            os._exit(0 if how else 1)
+        except OSError:
+            os._exit(0 if how == "namespace" else 1)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_what_a_setting_may_be():
+    from pvc.errors import UsageError
+
+    with pytest.raises(UsageError, match="queue must be above 0"):
+        Settings(queue=0)
+    with pytest.raises(UsageError, match="16 characters"):
+        Settings(keys=("short",))
