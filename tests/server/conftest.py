@@ -46,23 +46,28 @@ def asked(content, **more):
     return {"messages": [{"role": "user", "content": content}], **more}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """`pvc serve` in a process of its own: its address and its process."""
+def started(*options):
+    """`pvc serve` in a process of its own, once it is ready: its address and its process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "pvc", "serve", "--port", str(port), "--threads", "1", "--queue", "16"]
+    command = [sys.executable, "-m", "pvc", "serve", "--port", str(port), "--threads", "1", "--queue", "16", *options]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
     address = f"http://127.0.0.1:{port}"
+    for _ in range(600):
+        try:
+            if httpx.get(f"{address}/ready").status_code == 200:
+                return address, process
+        except httpx.TransportError:
+            time.sleep(0.1)
+        assert process.poll() is None, process.stderr.read().decode()
+    raise AssertionError("it does not become ready")
+
+
+@pytest.fixture(scope="module")
+def server():
+    address, process = started()
     try:
-        for _ in range(600):
-            try:
-                if httpx.get(f"{address}/ready").status_code == 200:
-                    break
-            except httpx.TransportError:
-                time.sleep(0.1)
-            assert process.poll() is None, process.stderr.read().decode()
         yield address, process
     finally:
         process.terminate()

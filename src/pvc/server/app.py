@@ -24,6 +24,7 @@ from starlette.exceptions import HTTPException
 import pvc
 from pvc.engine.engine import Engine
 from pvc.errors import PVCError
+from pvc.media import Picture
 from pvc.server.answers import Parts, Reply, begin, check_ceilings, chunk, completion, follow, logprobs
 from pvc.server.cache import VisualCache
 from pvc.server.decoders import Decoders
@@ -262,7 +263,8 @@ def _streams(app: FastAPI, parts: Parts) -> None:
                 raise ApiError(429, "busy", "Too many requests are waiting.", headers={"Retry-After": "2"})
             try:
                 picture = await parts.decoders.decode(data, "image")
-                await asyncio.wrap_future(parts.scheduler.run(lambda: live.stream.push(picture, timestamp)))
+                assert isinstance(picture, Picture)
+                await asyncio.wrap_future(parts.scheduler.run(lambda: live.stream.push(picture.image, timestamp)))
             finally:
                 parts.scheduler.release()
         finally:
