@@ -73,6 +73,18 @@ SURFACE = {
     ],
     "fit-steps": ["--count", "--dry-run", "--json", "--loss", "--seed", "--task", "--threads"],
     "info": ["--json"],
+    "serve": [
+        "--allow-host",
+        "--batch",
+        "--host",
+        "--keys",
+        "--model",
+        "--port",
+        "--queue",
+        "--root",
+        "--threads",
+        "--unsafe-decode",
+    ],
     "stream": [
         "--ask",
         "--device",

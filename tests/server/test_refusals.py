@@ -321,3 +321,18 @@ def test_what_a_setting_may_be():
         Settings(queue=0)
     with pytest.raises(UsageError, match="16 characters"):
         Settings(keys=("short",))
+
+
+def test_bodies_and_pictures_of_all_requests_are_bounded(engine):
+    from pathlib import Path
+
+    sign = Path(__file__).parents[2] / "examples" / "sign.png"
+    with TestClient(create_app(engine, Settings(max_flying=1000, decoders=1))) as client:
+        told = post(client, with_url(data_url(sign)))
+        assert (told.status_code, told.json()["error"]["code"]) == (429, "busy")
+        assert post(client, HELLO).status_code == 200, "what was refused is not held"
+    with TestClient(create_app(engine, Settings(max_pixels=10_000, decoders=1, holding=1))) as client:
+        for _ in range(3):  # the right to hold media comes back
+            told = post(client, with_url(data_url(sign)))
+            assert (told.status_code, told.json()["error"]["code"]) == (413, "too_many_pixels")
+        assert post(client, HELLO).status_code == 200

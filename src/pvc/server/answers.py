@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import AsyncGenerator
@@ -13,6 +14,7 @@ from pvc.engine.batch import Drawing, Token
 from pvc.engine.encode import EncodedMedia
 from pvc.engine.engine import Engine, MediaOptions
 from pvc.errors import MediaError
+from pvc.media import Picture, Video
 from pvc.server.cache import VisualCache
 from pvc.server.decoders import Decoders
 from pvc.server.errors import ApiError, api_error
@@ -35,6 +37,7 @@ class Parts:
     decoders: Decoders
     cache: VisualCache
     streams: Streams
+    holding: asyncio.Semaphore
 
 
 @dataclass
@@ -47,6 +50,7 @@ class Reply:
     job: Job
     events: asyncio.Queue[Started | Said | Failed]
     hits: list[bool]
+    hold: _Hold
     started: Started | None = None
     texts: list[str] = field(default_factory=list)
     tokens: list[list[Token]] = field(default_factory=list)
@@ -109,23 +113,62 @@ async def begin(request: ChatRequest, tenant: str, parts: Parts, model: str) -> 
         stop=request.stops,
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
     )
-    messages, shown, hits = await _messages(request, wishes, tenant, parts)
+    hold = _Hold(parts, request)
+    try:
+        messages, shown, hits = await _messages(request, wishes, tenant, parts, hold)
+    except BaseException:
+        hold.free()
+        raise
     loop = asyncio.get_running_loop()
     events: asyncio.Queue[Started | Said | Failed] = asyncio.Queue()
 
+    def arrived(event: Started | Said | Failed) -> None:
+        hold.free()  # whatever it is, decoded media are tokens by now
+        events.put_nowait(event)
+
     def emit(event: Started | Said | Failed) -> None:
-        loop.call_soon_threadsafe(events.put_nowait, event)
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+            loop.call_soon_threadsafe(arrived, event)
 
     job = Job(messages, shown, drawing, request.n, emit)
-    reply = Reply(f"chatcmpl-{secrets.token_hex(12)}", model, int(time.time()), job, events, hits)
+    reply = Reply(f"chatcmpl-{secrets.token_hex(12)}", model, int(time.time()), job, events, hits, hold)
     reply.texts, reply.tokens = [""] * request.n, [[] for _ in range(request.n)]
     reply.finishes = [None] * request.n
     parts.scheduler.submit(job)
     return reply
 
 
+class _Hold:
+    """A request's right to hold decoded media, and how many pixels of them it has."""
+
+    def __init__(self, parts: Parts, request: ChatRequest) -> None:
+        shows = any(part.type in ("image_url", "video_url") for message in request.messages for part in message.parts)
+        self.gate = parts.holding if shows else None
+        self.most, self.pixels, self.held = parts.settings.max_pixels, 0, False
+
+    async def wait(self) -> None:
+        """Wait for the right."""
+        if self.gate is not None:
+            await self.gate.acquire()
+            self.held = True
+
+    def count(self, opened: Picture | Video) -> None:
+        """Raise ApiError when there are more pixels than one request may hold."""
+        self.pixels += (
+            opened.image.width * opened.image.height if isinstance(opened, Picture) else opened.frames.size // 3
+        )
+        if self.pixels > self.most:
+            raise ApiError(413, "too_many_pixels", "The pictures and videos have too many pixels together.")
+
+    def free(self) -> None:
+        """Give it back; may be called again."""
+        if self.held and self.gate is not None:
+            self.held = False
+            self.gate.release()
+
+
 async def _messages(
-    request: ChatRequest, wishes: Wishes, tenant: str, parts: Parts
+    request: ChatRequest, wishes: Wishes, tenant: str, parts: Parts, hold: _Hold
 ) -> tuple[list[dict[str, Any]], list[Shown], list[bool]]:
     messages: list[dict[str, Any]] = []
     reading = []
@@ -137,10 +180,11 @@ async def _messages(
                 continue
             kind = "image" if part.type == "image_url" else "video"
             content.append({"type": kind, kind: kind})
-            reading.append(_shown(part, kind, wishes, tenant, parts))
+            reading.append((part, kind))
         role = "system" if message.role == "developer" else message.role
         messages.append({"role": role, "content": content})
-    tasks = [asyncio.ensure_future(one) for one in reading]
+    await hold.wait()
+    tasks = [asyncio.ensure_future(_shown(part, kind, wishes, tenant, parts, hold)) for part, kind in reading]
     try:
         found = await asyncio.gather(*tasks)
     except BaseException:
@@ -150,7 +194,7 @@ async def _messages(
     return messages, [shown for shown, _ in found], [hit for _, hit in found]
 
 
-async def _shown(part: Any, kind: str, wishes: Wishes, tenant: str, parts: Parts) -> tuple[Shown, bool]:
+async def _shown(part: Any, kind: str, wishes: Wishes, tenant: str, parts: Parts, hold: _Hold) -> tuple[Shown, bool]:
     """One medium: of a live stream, from the cache, or read and decoded. Raises ApiError."""
     settings = parts.settings
     if part.type == "stream":
@@ -176,6 +220,7 @@ async def _shown(part: Any, kind: str, wishes: Wishes, tenant: str, parts: Parts
         started = time.perf_counter()
         opened = await parts.decoders.decode(data, kind, **_decoding(kind, options, parts.engine))
         parts.metrics.phase("decode", time.perf_counter() - started)
+        hold.count(opened)
     except (ApiError, MediaError) as error:
         told = api_error(error)
         parts.metrics.refused.labels(told.code).inc()

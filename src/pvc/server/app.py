@@ -51,6 +51,7 @@ def create_app(engine: Engine, settings: Settings | None = None) -> FastAPI:
         Decoders(settings),
         VisualCache(settings.cache_bytes),
         Streams(engine, settings.max_streams, settings.stream_window, settings.stream_idle_s),
+        asyncio.Semaphore(settings.holding),
     )
 
     @contextlib.asynccontextmanager
@@ -158,6 +159,7 @@ def _chat(app: FastAPI, parts: Parts) -> None:
                 parts.scheduler.release()
             if reply is not None:
                 reply.job.cancelled = True  # of no effect on one that has ended
+                reply.hold.free()
 
         reply: Reply | None = None
         try:

@@ -26,6 +26,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, body_seconds: float = BODY_SECONDS) -> None:
         self.app, self.settings, self.metrics, self.body_seconds = app, settings, metrics, body_seconds
+        self.flying = 0  # bytes of bodies that are held now
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -43,6 +44,7 @@ class Guard:
         except ApiError as error:
             await reply.refuse(error)
         finally:
+            self.flying -= reply.body
             route = getattr(scope.get("route"), "path", "other")
             self.metrics.requests.labels(route, str(reply.status)).inc()
 
@@ -82,10 +84,16 @@ class Guard:
                 raise slow from None
             if message["type"] == "http.request":
                 size += len(message.get("body", b""))
+                self.flying += size - reply.body
+                reply.body = size
                 whole = not message.get("more_body", False)
                 if size > self.settings.max_body:
                     await reply.refuse(large := ApiError(413, "body_too_large", "The request is too large."))
                     raise large
+                if self.flying > self.settings.max_flying:
+                    headers = {"Retry-After": "2"}
+                    await reply.refuse(busy := ApiError(429, "busy", "Too many requests are waiting.", headers=headers))
+                    raise busy
             return message
 
         return bounded
@@ -96,7 +104,7 @@ class _Reply:
 
     def __init__(self, send: Send, request_id: str) -> None:
         self.send, self.request_id = send, request_id
-        self.status = 0
+        self.status = self.body = 0
         self.refused = False
 
     async def __call__(self, message: Message) -> None:

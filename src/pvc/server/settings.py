@@ -22,6 +22,8 @@ class Settings:
         root: directory that `file:` addresses may name files in; none by default.
         max_body, max_parts, max_media, max_text: bytes of a request, parts of its messages, pictures and videos of
             them, characters of their text.
+        max_flying: bytes of bodies of all requests that are being read or answered.
+        max_pixels, holding: pixels of one request's decoded media, and requests that may hold decoded media at a time.
         max_frames, max_steps, max_tiles, max_new_tokens, max_answers: ceilings of what a request may ask for.
         media: bounds on one picture or video.
         queue, batch: requests that wait, and answers that are generated together.
@@ -36,6 +38,9 @@ class Settings:
     hosts: tuple[str, ...] = ()
     root: Path | None = None
     max_body: int = 32 * MIB
+    max_flying: int = 512 * MIB
+    max_pixels: int = 64_000_000
+    holding: int = 8
     max_parts: int = 256
     max_media: int = 32
     max_text: int = 200_000

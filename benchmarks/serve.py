@@ -1,0 +1,354 @@
+"""The server under load: batching against one at a time, many clients, slow and hostile ones, a soak, a long stream.
+
+    python benchmarks/serve.py batching [--seconds 15]     tokens/s at 1, 8 and 32 clients, batched and one at a time
+    python benchmarks/serve.py load [--requests 2000]      64 streaming clients, then the same beside 200 slow sockets
+    python benchmarks/serve.py hostile ../shared/hostile   every file: status, seconds, growth of the parent's memory
+    python benchmarks/serve.py stream [--frames 10000]     one live video: memory after the window fills
+    python benchmarks/serve.py soak [--minutes 30]         mixed load with 5 % hostile input: memory, children, files
+
+Each starts `pvc serve` with the bundled model on two cores and talks to it over sockets, from this machine: clients and
+server share the cores. Writes Markdown to --output, or prints it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import io
+import json
+import os
+import random
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from PIL import Image
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@contextlib.contextmanager
+def server(*options: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A server that is ready, in a process of its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pvc", "serve", "--port", str(port), *options], stderr=subprocess.DEVNULL
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{address}/ready").status_code == 200:
+                    break
+            time.sleep(0.1)
+        yield address, process
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def data_url(data: bytes) -> str:
+    return f"data:application/octet-stream;base64,{base64.b64encode(data).decode()}"
+
+
+def question(number: int, tokens: int = 24) -> dict[str, Any]:
+    """A request with a picture of its own (no cache helps), answered at length."""
+    rng = np.random.default_rng(number)
+    picture = Image.open(EXAMPLES / "sign.png").convert("RGB").resize((64, 64))
+    pixels = np.asarray(picture).astype(int) + rng.integers(-6, 7, (64, 64, 3))
+    out = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(out, "PNG")
+    content = [
+        {"type": "image_url", "image_url": {"url": data_url(out.getvalue())}},
+        {"type": "text", "text": "Describe the picture."},
+    ]
+    body = {"messages": [{"role": "user", "content": content}], "max_tokens": tokens, "temperature": 1.0}
+    return {**body, "seed": number, "stream": True, "stream_options": {"include_usage": True}}
+
+
+async def ask(client: httpx.AsyncClient, address: str, body: dict[str, Any]) -> dict[str, Any]:
+    """One streamed answer: status, seconds to the first token and in all, tokens."""
+    started, first, tokens = time.perf_counter(), None, 0
+    async with client.stream("POST", f"{address}/v1/chat/completions", json=body) as told:
+        if told.status_code != 200:
+            await told.aread()
+            return {"status": told.status_code}
+        whole = False
+        async for line in told.aiter_lines():
+            if not line.startswith("data: "):
+                continue
+            if line == "data: [DONE]":
+                whole = True
+                break
+            event = json.loads(line[6:])
+            if first is None and any(choice["delta"].get("content") for choice in event["choices"]):
+                first = time.perf_counter() - started
+            tokens = (event.get("usage") or {}).get("completion_tokens", tokens)
+    return {"status": 200 if whole else 0, "first": first, "all": time.perf_counter() - started, "tokens": tokens}
+
+
+async def _clients(address: str, bodies: AsyncIterator[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    told: list[dict[str, Any]] = []
+    limits = httpx.Limits(max_connections=count, max_keepalive_connections=count)
+
+    async def work(client: httpx.AsyncClient) -> None:
+        async for body in bodies:
+            while (answer := await ask(client, address, body))["status"] == 429:
+                await asyncio.sleep(0.2)
+            told.append(answer)
+
+    async with httpx.AsyncClient(timeout=300, limits=limits) as client:
+        await asyncio.gather(*(work(client) for _ in range(count)))
+    return told
+
+
+async def _for(seconds: float, start: int) -> AsyncIterator[dict[str, Any]]:
+    until, number = time.perf_counter() + seconds, start
+    while time.perf_counter() < until:
+        number += 1
+        yield question(number)
+
+
+async def _times(count: int) -> AsyncIterator[dict[str, Any]]:
+    for number in range(count):
+        yield question(number)
+
+
+class Shared:
+    """One asynchronous iterator for several tasks."""
+
+    def __init__(self, inner: AsyncIterator[dict[str, Any]]) -> None:
+        self.inner, self.lock = inner, asyncio.Lock()
+
+    def __aiter__(self) -> Shared:
+        return self
+
+    async def __anext__(self) -> dict[str, Any]:
+        async with self.lock:
+            return await anext(self.inner)
+
+
+def batching(options: argparse.Namespace) -> list[str]:
+    lines = [
+        "## Batching",
+        "",
+        "| clients | batched, tokens/s | one at a time, tokens/s | ratio |",
+        "|---|---|---|---|",
+    ]
+    rates: dict[tuple[int, int], list[float]] = {}
+    with server("--batch", "32") as (together, _), server("--batch", "1") as (single, _):
+        for round_ in range(options.pairs):
+            for clients in (1, 8, 32):
+                for batch, address in ((32, together), (1, single)):
+
+                    async def go(address: str = address, clients: int = clients, seed: int = round_) -> float:
+                        started = time.perf_counter()
+                        bodies = Shared(_for(options.seconds, seed * 100_000 + clients * 1000))
+                        told = await _clients(address, bodies, clients)
+                        return sum(one.get("tokens", 0) for one in told) / (time.perf_counter() - started)
+
+                    rates.setdefault((clients, batch), []).append(asyncio.run(go()))
+    for clients in (1, 8, 32):
+        one, two = (statistics.median(rates[clients, batch]) for batch in (32, 1))
+        lines.append(f"| {clients} | {one:.0f} | {two:.0f} | {one / two:.2f} |")
+    return lines
+
+
+def _summary(told: list[dict[str, Any]], seconds: float) -> str:
+    firsts = sorted(one["first"] for one in told if one.get("first") is not None)
+    tokens = sum(one.get("tokens", 0) for one in told)
+    whole = sum(one["status"] == 200 for one in told)
+    p50, p95 = (firsts[int(part * (len(firsts) - 1))] for part in (0.5, 0.95))
+    return f"{whole} of {len(told)} | {p50:.2f} | {p95:.2f} | {tokens / seconds:.0f}"
+
+
+class Slow:
+    """Sockets that begin a request and never end it, opened again when the server lets them go."""
+
+    def __init__(self, address: str, count: int) -> None:
+        host, port = address.removeprefix("http://").split(":")
+        self.place, self.count, self.stop = (host, int(port)), count, False
+        self.sockets: list[socket.socket] = []
+
+    def _open(self) -> socket.socket:
+        made = socket.create_connection(self.place)
+        made.setblocking(False)
+        return made
+
+    async def dawdle(self) -> None:
+        """A byte now and then."""
+        while not self.stop:
+            while len(self.sockets) < self.count:
+                self.sockets.append(self._open())
+            for number, one in enumerate(self.sockets):
+                try:
+                    one.send(b"P" if random.random() < 0.2 else b"")
+                except OSError:
+                    one.close()
+                    self.sockets[number] = self._open()
+            await asyncio.sleep(0.5)
+        for one in self.sockets:
+            one.close()
+
+
+def load(options: argparse.Namespace) -> list[str]:
+    lines = ["## Load", "", "| | answered | p50, s | p95, s | tokens/s |", "|---|---|---|---|---|"]
+
+    async def go(address: str, slow: Slow) -> tuple[list[dict[str, Any]], float]:
+        started = time.perf_counter()
+        beside = asyncio.create_task(slow.dawdle())
+        told = await _clients(address, Shared(_times(options.requests)), 64)
+        slow.stop = True
+        await beside
+        return told, time.perf_counter() - started
+
+    with server("--batch", "32", "--queue", "128") as (address, _):
+        for count in (0, 200):
+            told, seconds = asyncio.run(go(address, Slow(address, count)))
+            name = f"64 clients, {options.requests} requests" + (f", beside {count} slow sockets" if count else "")
+            lines.append(f"| {name} | {_summary(told, seconds)} |")
+            print(lines[-1], flush=True)
+    return lines
+
+
+def resident(pid: int) -> int:
+    """Bytes of a process that are in memory."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in text.splitlines() if line.startswith("VmRSS")).split()[1]) * 1024
+
+
+def hostile(options: argparse.Namespace) -> list[str]:
+    files = [
+        row
+        for row in json.loads((options.folder / "manifest.json").read_text())["files"]
+        if row["kind"] in ("image", "video")
+    ]
+    lines = ["## Hostile files", "", "| file | status | seconds | parent grows, MiB |", "|---|---|---|---|"]
+    worst = Counter[str]()
+    with server() as (address, process), httpx.Client(timeout=60) as client:
+        for row in files * 2:  # the second time, what was first of its kind is not
+            data = (options.folder / row["file"]).read_bytes()
+            kind = f"{row['kind']}_url"
+            content = [{"type": kind, kind: {"url": data_url(data)}}, {"type": "text", "text": "x"}]
+            body = {"messages": [{"role": "user", "content": content}], "max_tokens": 1}
+            before, started = resident(process.pid), time.perf_counter()
+            status = client.post(f"{address}/v1/chat/completions", json=body).status_code
+            seconds, grown = time.perf_counter() - started, (resident(process.pid) - before) / 2**20
+            assert client.get(f"{address}/health").status_code == 200
+            worst["seconds"] = max(worst["seconds"], seconds)  # type: ignore[assignment]
+            worst["MiB"] = max(worst["MiB"], grown if status != 200 else 0)  # type: ignore[assignment]
+            lines.append(f"| {row['file']} | {status} | {seconds:.2f} | {grown:.1f} |")
+    lines.append(f"\nLongest {worst['seconds']:.2f} s; most growth for a refused file {worst['MiB']:.1f} MiB.")
+    return lines
+
+
+def live(options: argparse.Namespace) -> list[str]:
+    lines = ["## One live video", ""]
+    rng = np.random.default_rng(0)
+    frames = []
+    for _ in range(64):
+        out = io.BytesIO()
+        Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(out, "JPEG")
+        frames.append(out.getvalue())
+    sizes, memory, times = [], [], []
+    with server() as (address, process), httpx.Client(timeout=60) as client:
+        name = client.post(f"{address}/v1/streams").json()["id"]
+        for number in range(options.frames):
+            started = time.perf_counter()
+            told = client.post(
+                f"{address}/v1/streams/{name}/frames", params={"timestamp": number / 10}, content=frames[number % 64]
+            )
+            times.append(time.perf_counter() - started)
+            sizes.append(told.json()["bytes"])
+            if number % 500 == 499:
+                content = [{"type": "stream", "stream_id": name}, {"type": "text", "text": "What is shown?"}]
+                body = {"messages": [{"role": "user", "content": content}], "max_tokens": 8}
+                assert client.post(f"{address}/v1/chat/completions", json=body).status_code == 200
+                memory.append(resident(process.pid) / 2**20)
+    early, late = (statistics.median(times[part]) * 1000 for part in (slice(200, 400), slice(-200, None)))
+    lines += [
+        f"{options.frames} frames, a question every 500. State: at most {max(sizes) / 2**20:.2f} MiB, at the end "
+        f"{sizes[-1] / 2**20:.2f}. The server's memory: {memory[0]:.0f} MiB after 500 frames, {memory[-1]:.0f} at the "
+        f"end. A frame takes {early:.1f} ms at first and {late:.1f} ms at the end (median, over the socket)."
+    ]
+    return lines
+
+
+def soak(options: argparse.Namespace) -> list[str]:
+    bad = [b"", b"{", b"[" * 50_000, json.dumps({"messages": [], "n": 10**9}).encode()]
+    memory: list[tuple[float, float]] = []
+    counts = Counter[int]()
+    with server("--batch", "16") as (address, process):
+
+        def children() -> tuple[int, int]:
+            told = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+            return len(told), len(os.listdir(f"/proc/{process.pid}/fd"))
+
+        async def work(client: httpx.AsyncClient, until: float, lot: random.Random) -> None:
+            while time.perf_counter() < until:
+                if lot.random() < 0.05:
+                    told = await client.post(f"{address}/v1/chat/completions", content=lot.choice(bad))
+                    counts[told.status_code] += 1
+                else:
+                    counts[(await ask(client, address, question(lot.randrange(10**6))))["status"]] += 1
+
+        async def go() -> None:
+            until = time.perf_counter() + options.minutes * 60
+            async with httpx.AsyncClient(timeout=120) as client:
+                tasks = [asyncio.create_task(work(client, until, random.Random(place))) for place in range(8)]
+                while time.perf_counter() < until:
+                    memory.append((time.perf_counter(), resident(process.pid) / 2**20))
+                    await asyncio.sleep(5)
+                await asyncio.gather(*tasks)
+
+        httpx.get(f"{address}/health")
+        before = children()
+        asyncio.run(go())
+        time.sleep(12)  # idle connections are let go
+        after = children()
+    quarters = [
+        statistics.mean(value for _, value in memory[len(memory) * q // 4 : len(memory) * (q + 1) // 4])
+        for q in range(4)
+    ]
+    return [
+        "## Soak",
+        "",
+        f"{options.minutes:g} minutes, 8 clients, answers by status {dict(counts)}. Memory by quarter: "
+        f"{', '.join(f'{value:.0f}' for value in quarters)} MiB; from the second to the last "
+        f"{100 * (quarters[3] / quarters[1] - 1):+.1f} %. Children and descriptors before {before}, after {after}.",
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["batching", "load", "hostile", "stream", "soak"])
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--seconds", type=float, default=15)
+    parser.add_argument("--pairs", type=int, default=2)
+    parser.add_argument("--requests", type=int, default=2000)
+    parser.add_argument("--frames", type=int, default=10_000)
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    parts = {"batching": batching, "load": load, "hostile": hostile, "stream": live, "soak": soak}
+    lines = parts[options.what](options)
+    print("\n".join(lines))
+    if options.output is not None:
+        with options.output.open("a", encoding="utf-8") as file:
+            file.write("\n".join(lines) + "\n\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Shells around other programs: no maths, nothing that the rest of the package needs."""
