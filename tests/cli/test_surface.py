@@ -76,6 +76,7 @@ SURFACE = {
     "serve": [
         "--allow-host",
         "--batch",
+        "--engine",
         "--host",
         "--keys",
         "--model",

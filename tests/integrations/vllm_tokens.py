@@ -1,4 +1,4 @@
-"""Greedy tokens of vLLM beside those of our engine and of transformers, on the bundled model in float32.
+"""Greedy tokens of vLLM, transformers and the server beside those of our engine, on the bundled model in float32.
 
     python -m tests.integrations.vllm_tokens        in an environment with vLLM (make test-vllm)
 
@@ -14,6 +14,7 @@ from PIL import Image
 
 import pvc
 import pvc.auto
+from pvc.engine.batch import Batch, Drawing
 from pvc.media import Sampling, load
 
 ROOT = Path(__file__).parents[2]
@@ -30,9 +31,9 @@ def cases():
         video = load(EXAMPLES / name, kind="video", sampling=Sampling(frames=8), size=(64, 64))
         clips.append((video.frames, list(video.timestamps)))
     return [
-        ("text", [], [], "what is this?"),
+        ("text", [], [], "what does the sign say?"),
         ("image", [small], [], "what does the sign say?"),
-        ("tiles", [sign], [], "what does the sign say?"),
+        ("tiles", [sign], [], "Describe the picture."),
         ("two images", [sign, chart], [], "which bar is the tallest?"),
         ("video", [], clips[:1], "which digits are shown?"),
         ("two videos", [], clips, "which way does the red circle move?"),
@@ -50,6 +51,40 @@ def of_engine(engine, images, videos, question):
     chat = engine.chat()
     chat.ask(question, media=shown, max_new_tokens=LENGTH)
     return list(chat.messages[-1]["content"][0]["tokens"])
+
+
+def of_batch(engine, every):
+    """What the server does: all of them in one batch."""
+    batch, rows = Batch(engine), []
+    for _, images, videos, question in every:
+        shown = [*images, *(pvc.media.Video(frames, tuple(times)) for frames, times in videos)]
+        encoded = engine.encode([engine.open(item) for item in shown])
+        asked = messages(images, videos, question)
+        for part in asked[0]["content"]:
+            if part["type"] != "text":
+                part[part["type"]] = "shown"
+        rows.append(batch.start(asked, encoded, Drawing(max_new_tokens=LENGTH))[0][0])
+    while batch.rows:
+        batch.step()
+    return [row.tokens for row in rows]
+
+
+def of_transformers(engine, images, videos, question):
+    """`generate`, as anybody calls it."""
+    processor = engine.processor
+    filled = iter([{"image": image} for image in images] + [{"video": video} for video in videos])
+    asked = messages(images, videos, question)
+    for part in asked[0]["content"]:
+        if part["type"] != "text":
+            part.update(next(filled))
+    for part in asked[0]["content"]:
+        if part["type"] == "video":
+            frames, times = part["video"]
+            part["video"] = pvc.media.Video(frames, tuple(times))
+    inputs = processor.apply_chat_template([asked], tokenize=True, add_generation_prompt=True, do_sample_frames=False)
+    never = [processor.image_token_id, processor.video_token_id]
+    made = engine.model.generate(**inputs, max_new_tokens=LENGTH, do_sample=False, suppress_tokens=never)
+    return made[0, inputs["input_ids"].shape[1] :].tolist()
 
 
 def of_vllm(llm, processor, every):
@@ -82,10 +117,7 @@ def of_vllm(llm, processor, every):
         prompts.append({"prompt": text, **({"multi_modal_data": data} if data else {})})
     never = [processor.image_token_id, processor.video_token_id]
     sampling = SamplingParams(temperature=0, max_tokens=LENGTH, logit_bias=dict.fromkeys(never, -100.0))
-    ends = {processor.tokenizer.eos_token_id}
-    return [
-        [token for token in out.outputs[0].token_ids if token not in ends] for out in llm.generate(prompts, sampling)
-    ]
+    return [list(out.outputs[0].token_ids) for out in llm.generate(prompts, sampling)]
 
 
 def main():
@@ -103,12 +135,20 @@ def main():
         limit_mm_per_prompt={"image": 4, "video": 4},
         enforce_eager=True,
     )
-    got = of_vllm(llm, engine.processor, every)
-    print("| case | engine | vLLM | equal |\n|---|---|---|---|")
-    for case, one, two in zip(every, expected, got, strict=True):
-        texts = [repr(engine.processor.tokenizer.decode(tokens)) for tokens in (one, two)]
-        print(f"| {case[0]} | {texts[0]} | {texts[1]} | {'yes' if one == two else 'NO'} |")
-    sys.exit(any(one != two for one, two in zip(expected, got, strict=True)))
+    ways = {
+        "transformers": [of_transformers(engine, *case[1:]) for case in every],
+        "server": of_batch(engine, every),
+        "vLLM": of_vllm(llm, engine.processor, every),
+    }
+    end = engine.processor.tokenizer.eos_token_id
+    print(f"| case | engine | {' | '.join(ways)} |\n|---|---|{'---|' * len(ways)}")
+    wrong = 0
+    for place, (case, one) in enumerate(zip(every, expected, strict=True)):
+        equal = [[token for token in got[place] if token != end] == one for got in ways.values()]
+        wrong += not all(equal)
+        text = repr(engine.processor.tokenizer.decode(one))
+        print(f"| {case[0]} | {text}, {len(one)} tokens | {' | '.join('equal' if same else 'NOT' for same in equal)} |")
+    sys.exit(wrong > 0)
 
 
 if __name__ == "__main__":

@@ -149,7 +149,7 @@ def test_the_official_client(server):
     assert [model.id for model in client.models.list()] == ["pvc-nano"]
     content = [
         {"type": "image_url", "image_url": {"url": data_url(EXAMPLES / "sign.png")}},
-        {"type": "text", "text": "what does the sign say?"},
+        {"type": "text", "text": "What does it say?"},
     ]
     messages = [{"role": "user", "content": content}]
     whole = client.chat.completions.create(model="pvc-nano", messages=messages)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -12,6 +14,7 @@ from pvc.cli.progress import status
 from pvc.errors import UsageError
 from pvc.extras import require
 
+VLLM_MEDIA = {"image": 16, "video": 4}  # of one request
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -27,11 +30,19 @@ def serve(
     batch: Annotated[int, typer.Option(min=1, help="Answers that are generated together.")] = 16,
     queue: Annotated[int, typer.Option(min=1, help="Requests that may wait.")] = 128,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU cores for the model; by default all.")] = None,
+    engine: Annotated[str, typer.Option(help="pvc, or vllm: vLLM's own server on the same checkpoint.")] = "pvc",
     unsafe_decode: Annotated[
         bool, typer.Option("--unsafe-decode", help="Decode even where decoders cannot be cut off from the network.")
     ] = False,
 ) -> None:
     """Serve a model to OpenAI's clients, with /v1/chat/completions, /v1/streams, /health, /ready and /metrics."""
+    if engine not in ("pvc", "vllm"):
+        raise UsageError(f"--engine must be pvc or vllm, not {engine!r}")
+    if engine == "vllm":
+        for name, given in (("--root", root), ("--allow-host", allow_host)):
+            if given:
+                raise UsageError(f"{name} is for --engine pvc: vLLM's server has rules of its own")
+        _become_vllm(model, host, port, read_keys(keys), batch)
     for module in ("fastapi", "uvicorn", "sse_starlette", "prometheus_client", "httpx"):
         require(module, "serve")
     own = read_keys(keys)
@@ -60,6 +71,45 @@ def serve(
         typer.echo(f"pvc: warning: {host} is open to others, and no API key is needed (--keys)", err=True)
     typer.echo(f"http://{'[' + host + ']' if ':' in host else host}:{port}/v1 (Ctrl-C ends it)", err=True)
     run(app, host, port)
+
+
+def _become_vllm(model: Path | None, host: str, port: int, keys: tuple[str, ...], batch: int) -> NoReturn:
+    """Replace this process by vLLM's server, with limits that long videos fit into."""
+    require("vllm", "vllm")
+    from pvc.checkpoint.files import CheckpointFiles
+    from pvc.checkpoint.loading import load_config
+
+    files = CheckpointFiles(model)
+    longest = min(getattr(load_config(files).text_config, "max_position_embeddings", None) or 32768, 32768)
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(files.directory)]
+    command += [
+        "--served-model-name",
+        files.directory.name if model else "pvc-nano",
+        "--host",
+        host,
+        "--port",
+        str(port),
+    ]
+    command += ["--max-model-len", str(longest), "--max-num-seqs", str(batch)]
+    # A video's visual tokens are placed in one piece: a step must have room for the longest prompt.
+    command += ["--max-num-batched-tokens", str(longest), "--limit-mm-per-prompt", json.dumps(VLLM_MEDIA)]
+    if not torch_has_gpu():
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
+        command += ["--dtype", "bfloat16"]
+    if keys:
+        command += ["--api-key", *keys]
+    typer.echo(
+        "pvc: warning: vLLM's server trusts its callers: text may spell control tokens, and it fetches", err=True
+    )
+    typer.echo("  addresses and decodes media in its own process (docs/serve.md)", err=True)
+    os.execv(sys.executable, command)
+
+
+def torch_has_gpu() -> bool:
+    """Whether there is one that torch can use."""
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def read_keys(path: Path | None) -> tuple[str, ...]:

@@ -23,7 +23,8 @@ from safetensors.torch import save_file
 from pvc.checkpoint.files import CheckpointFiles
 from pvc.errors import CheckpointError, UsageError
 
-FILE = "image_steps.safetensors"
+# A safetensors file by another name: programs that load a directory take every *.safetensors in it for weights.
+FILE = "image_steps.head"
 AUTO: Literal["auto"] = "auto"
 _KEY = "pvc_image_steps"
 _FORMAT = 1
