@@ -63,8 +63,8 @@ def data_url(data: bytes) -> str:
     return f"data:application/octet-stream;base64,{base64.b64encode(data).decode()}"
 
 
-def question(number: int, tokens: int = 24) -> dict[str, Any]:
-    """A request with a picture of its own (no cache helps), answered at length."""
+def question(number: int, answers: int = 1, tokens: int = 24) -> dict[str, Any]:
+    """A request with a picture of its own (no cache helps)."""
     rng = np.random.default_rng(number)
     picture = Image.open(EXAMPLES / "sign.png").convert("RGB").resize((64, 64))
     pixels = np.asarray(picture).astype(int) + rng.integers(-6, 7, (64, 64, 3))
@@ -75,7 +75,7 @@ def question(number: int, tokens: int = 24) -> dict[str, Any]:
         {"type": "text", "text": "Describe the picture."},
     ]
     body = {"messages": [{"role": "user", "content": content}], "max_tokens": tokens, "temperature": 1.0}
-    return {**body, "seed": number, "stream": True, "stream_options": {"include_usage": True}}
+    return {**body, "n": answers, "seed": number, "stream": True, "stream_options": {"include_usage": True}}
 
 
 async def ask(client: httpx.AsyncClient, address: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -114,11 +114,11 @@ async def _clients(address: str, bodies: AsyncIterator[dict[str, Any]], count: i
     return told
 
 
-async def _for(seconds: float, start: int) -> AsyncIterator[dict[str, Any]]:
+async def _for(seconds: float, start: int, answers: int) -> AsyncIterator[dict[str, Any]]:
     until, number = time.perf_counter() + seconds, start
     while time.perf_counter() < until:
         number += 1
-        yield question(number)
+        yield question(number, answers)
 
 
 async def _times(count: int) -> AsyncIterator[dict[str, Any]]:
@@ -155,7 +155,7 @@ def batching(options: argparse.Namespace) -> list[str]:
 
                     async def go(address: str = address, clients: int = clients, seed: int = round_) -> float:
                         started = time.perf_counter()
-                        bodies = Shared(_for(options.seconds, seed * 100_000 + clients * 1000))
+                        bodies = Shared(_for(options.seconds, seed * 100_000 + clients * 1000, options.answers))
                         told = await _clients(address, bodies, clients)
                         return sum(one.get("tokens", 0) for one in told) / (time.perf_counter() - started)
 
@@ -337,6 +337,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--seconds", type=float, default=15)
     parser.add_argument("--pairs", type=int, default=2)
+    parser.add_argument("--answers", type=int, default=1, help="answers to one question: more decoding for a prefill")
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--frames", type=int, default=10_000)
     parser.add_argument("--minutes", type=float, default=30)
