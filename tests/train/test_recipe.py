@@ -8,17 +8,11 @@ import yaml
 from pvc.errors import ConfigError, UsageError
 from pvc.train.recipe import load_recipe
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
-
-
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
-def test_our_recipes_are_valid(path):
-    recipe = load_recipe(path)
-    assert recipe.stages
+NANO = Path(__file__).parents[2] / "recipes" / "nano.yaml"
 
 
 def edited(tmp_path, change):
-    data = yaml.safe_load(RECIPES[0].read_text())
+    data = yaml.safe_load(NANO.read_text())
     change(data)
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(data))
@@ -80,7 +74,7 @@ def test_minutes_are_a_number_above_zero(minutes):
     from pvc.cli.train import changed
 
     with pytest.raises(UsageError, match="--minutes must be"):
-        changed(load_recipe(RECIPES[0]), None, [], minutes)
+        changed(load_recipe(NANO), None, [], minutes)
 
 
 def test_no_file_and_no_yaml(tmp_path):
