@@ -121,8 +121,8 @@ async def _for(seconds: float, start: int, answers: int) -> AsyncIterator[dict[s
         yield question(number, answers)
 
 
-async def _times(count: int) -> AsyncIterator[dict[str, Any]]:
-    for number in range(count):
+async def _times(start: int, count: int) -> AsyncIterator[dict[str, Any]]:
+    for number in range(start, start + count):
         yield question(number)
 
 
@@ -209,7 +209,7 @@ def load(options: argparse.Namespace) -> list[str]:
     async def go(address: str, slow: Slow) -> tuple[list[dict[str, Any]], float]:
         started = time.perf_counter()
         beside = asyncio.create_task(slow.dawdle())
-        told = await _clients(address, Shared(_times(options.requests)), 64)
+        told = await _clients(address, Shared(_times(slow.count * 100_000, options.requests)), 64)
         slow.stop = True
         await beside
         return told, time.perf_counter() - started

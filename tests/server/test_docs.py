@@ -1,0 +1,40 @@
+"""The examples of docs/serve.md work as printed, against a server that runs."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
+
+
+def block(language, start):
+    found = [code for kind, code in re.findall(r"```(\w+)\n(.*?)```", TEXT, re.DOTALL) if kind == language]
+    return next(code for code in found if code.startswith(start))
+
+
+@pytest.fixture
+def run(server):
+    address, _ = server
+
+    def run(command, code):
+        code = code.replace("http://127.0.0.1:8000", address)
+        done = subprocess.run([*command, code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+def test_the_python_client(run):
+    assert run([sys.executable, "-c"], block("python", "import base64")).strip() == "42"
+
+
+def test_curl(run):
+    told = json.loads(run(["bash", "-c"], block("sh", "curl")))
+    assert told["choices"][0]["message"]["content"] == "472"
+    assert told["pvc"]["media"][0]["frames"] == 8
