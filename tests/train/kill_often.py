@@ -56,7 +56,7 @@ def main(recipe, directory, kills, seed):
     for number in range(kills):
         child = start(recipe, directory)
         if number % 2:  # at any moment
-            until = time.monotonic() + lot.uniform(0.02, 2.0)
+            until = time.monotonic() + lot.uniform(0.02, 1.0)
             while time.monotonic() < until and not ended(child):
                 time.sleep(0.002)
         else:  # while a checkpoint is written

@@ -65,7 +65,7 @@ def test_thirty_deaths(tmp_path):
     """At any moment, and many times inside a save: never an unreadable checkpoint, and the same bits at the end."""
     stages = [
         {**STAGES[0], "steps": 40, "save_steps": 2},
-        {**STAGES[1], "steps": 240, "save_steps": 3, "evaluate_every": None},
+        {**STAGES[1], "steps": 360, "save_steps": 3, "evaluate_every": None},
     ]
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump({**TINY, "stages": stages}))
