@@ -194,3 +194,33 @@ def test_whatever_fits_the_schema_is_never_an_error_of_ours(engine):
             assert response.status_code < 500, (case.body, response.text)
 
         one()
+
+
+def test_an_answer_that_is_never_read_ends_all_the_same():
+    """What `EventSourceResponse` is given has begun: forgotten, it gives its place back."""
+    import asyncio
+    import gc
+
+    from pvc.server.app import _Begun
+
+    ended = []
+
+    async def events():
+        try:
+            for number in range(3):
+                yield {"data": str(number)}
+        finally:
+            ended.append(True)
+
+    async def go():
+        read = events()
+        assert [one["data"] async for one in _Begun(await anext(read), read)] == ["0", "1", "2"]
+        assert ended == [True]
+        made = events()
+        forgotten = _Begun(await anext(made), made)
+        del made, forgotten
+        gc.collect()
+        await asyncio.sleep(0.05)
+        assert ended == [True, True]
+
+    asyncio.run(go())

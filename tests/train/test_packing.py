@@ -24,11 +24,6 @@ def processor():
     return tiny_processor(tiny_config(image_steps=2), max_tiles=2)
 
 
-def items(count=6, start=0, frames=None):
-    samples = StageSamples(STAGE, 0, 32)
-    return [samples[start + number] for number in range(count)]
-
-
 def mixed(processor):
     """Pictures in 1, 2 and 4 steps, pairs, clips, and text alone."""
     found = {}

@@ -147,7 +147,8 @@ def test_a_broken_shard(tmp_path):
 
 @pytest.fixture
 def table(tmp_path, picture, monkeypatch):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     # It sleeps for seconds at the end of every round, which twelve rows reach soon.
     monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0.01)
     rows = [

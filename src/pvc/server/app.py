@@ -176,7 +176,27 @@ def _chat(app: FastAPI, parts: Parts) -> None:
             if not body.stream:
                 release(reply)
         events = _events(reply, first, pieces, body, parts, release)
-        return EventSourceResponse(events, ping=15, send_timeout=30)
+        # Begun here: a client that leaves now may never have it read, and what was not begun is not ended either.
+        return EventSourceResponse(_Begun(await anext(events), events), ping=15, send_timeout=30)
+
+
+class _Begun:
+    """An asynchronous generator of which the first piece has been taken, from its beginning."""
+
+    def __init__(self, first: dict[str, str], rest: AsyncGenerator[dict[str, str], None]) -> None:
+        self.first: dict[str, str] | None = first
+        self.rest = rest
+
+    def __aiter__(self) -> _Begun:
+        return self
+
+    async def __anext__(self) -> dict[str, str]:
+        first, self.first = self.first, None
+        return first if first is not None else await anext(self.rest)
+
+    async def aclose(self) -> None:
+        """End it; the event loop does the same for one that nobody reads any more."""
+        await self.rest.aclose()
 
 
 async def _drain(reply: Reply, metrics: Metrics) -> None:
