@@ -1,6 +1,5 @@
-"""The server under load: batching against one at a time, many clients, slow and hostile ones, a soak, a long stream.
+"""The server under load: many clients, slow and hostile ones, a soak, a long stream (batching: batching.py).
 
-    python benchmarks/serve.py batching [--seconds 15]     tokens/s at 1, 8 and 32 clients, batched and one at a time
     python benchmarks/serve.py load [--requests 2000]      64 streaming clients, then the same beside 200 slow sockets
     python benchmarks/serve.py hostile ../shared/hostile   every file: status, seconds, growth of the parent's memory
     python benchmarks/serve.py stream [--frames 10000]     one live video: memory after the window fills
@@ -39,19 +38,30 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 @contextlib.contextmanager
 def server(*options: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A server that is ready, in a process of its own."""
+    """`pvc serve` that is ready, in a process of its own."""
+    with started([sys.executable, "-m", "pvc", "serve", *options], "/ready") as made:
+        yield made
+
+
+@contextlib.contextmanager
+def started(
+    command: list[str], ready: str, seconds: float = 60, **more: str
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A server at a free port, once it answers at `ready`; `more` goes into its environment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pvc", "serve", "--port", str(port), *options], stderr=subprocess.DEVNULL
-    )
+    out = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen([*command, "--port", str(port)], env={**os.environ, **more}, **out)
     address = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(600):
+        until = time.monotonic() + seconds
+        while True:
             with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{address}/ready").status_code == 200:
+                if httpx.get(f"{address}{ready}").status_code == 200:
                     break
+            if process.poll() is not None or time.monotonic() > until:
+                raise SystemExit(f"{command} does not become ready")
             time.sleep(0.1)
         yield address, process
     finally:
@@ -63,7 +73,7 @@ def data_url(data: bytes) -> str:
     return f"data:application/octet-stream;base64,{base64.b64encode(data).decode()}"
 
 
-def question(number: int, answers: int = 1, tokens: int = 24) -> dict[str, Any]:
+def question(number: int, tokens: int = 24) -> dict[str, Any]:
     """A request with a picture of its own (no cache helps)."""
     rng = np.random.default_rng(number)
     picture = Image.open(EXAMPLES / "sign.png").convert("RGB").resize((64, 64))
@@ -75,7 +85,7 @@ def question(number: int, answers: int = 1, tokens: int = 24) -> dict[str, Any]:
         {"type": "text", "text": "Describe the picture."},
     ]
     body = {"messages": [{"role": "user", "content": content}], "max_tokens": tokens, "temperature": 1.0}
-    return {**body, "n": answers, "seed": number, "stream": True, "stream_options": {"include_usage": True}}
+    return {**body, "seed": number, "stream": True, "stream_options": {"include_usage": True}}
 
 
 async def ask(client: httpx.AsyncClient, address: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -99,7 +109,7 @@ async def ask(client: httpx.AsyncClient, address: str, body: dict[str, Any]) -> 
     return {"status": 200 if whole else 0, "first": first, "all": time.perf_counter() - started, "tokens": tokens}
 
 
-async def _clients(address: str, bodies: AsyncIterator[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+async def clients(address: str, bodies: AsyncIterator[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     told: list[dict[str, Any]] = []
     limits = httpx.Limits(max_connections=count, max_keepalive_connections=count)
 
@@ -112,13 +122,6 @@ async def _clients(address: str, bodies: AsyncIterator[dict[str, Any]], count: i
     async with httpx.AsyncClient(timeout=300, limits=limits) as client:
         await asyncio.gather(*(work(client) for _ in range(count)))
     return told
-
-
-async def _for(seconds: float, start: int, answers: int) -> AsyncIterator[dict[str, Any]]:
-    until, number = time.perf_counter() + seconds, start
-    while time.perf_counter() < until:
-        number += 1
-        yield question(number, answers)
 
 
 async def _times(start: int, count: int) -> AsyncIterator[dict[str, Any]]:
@@ -138,32 +141,6 @@ class Shared:
     async def __anext__(self) -> dict[str, Any]:
         async with self.lock:
             return await anext(self.inner)
-
-
-def batching(options: argparse.Namespace) -> list[str]:
-    lines = [
-        "## Batching",
-        "",
-        "| clients | batched, tokens/s | one at a time, tokens/s | ratio |",
-        "|---|---|---|---|",
-    ]
-    rates: dict[tuple[int, int], list[float]] = {}
-    with server("--batch", "32") as (together, _), server("--batch", "1") as (single, _):
-        for round_ in range(options.pairs):
-            for clients in (1, 8, 32):
-                for batch, address in ((32, together), (1, single)):
-
-                    async def go(address: str = address, clients: int = clients, seed: int = round_) -> float:
-                        started = time.perf_counter()
-                        bodies = Shared(_for(options.seconds, seed * 100_000 + clients * 1000, options.answers))
-                        told = await _clients(address, bodies, clients)
-                        return sum(one.get("tokens", 0) for one in told) / (time.perf_counter() - started)
-
-                    rates.setdefault((clients, batch), []).append(asyncio.run(go()))
-    for clients in (1, 8, 32):
-        one, two = (statistics.median(rates[clients, batch]) for batch in (32, 1))
-        lines.append(f"| {clients} | {one:.0f} | {two:.0f} | {one / two:.2f} |")
-    return lines
 
 
 def _summary(told: list[dict[str, Any]], seconds: float) -> str:
@@ -209,7 +186,7 @@ def load(options: argparse.Namespace) -> list[str]:
     async def go(address: str, slow: Slow) -> tuple[list[dict[str, Any]], float]:
         started = time.perf_counter()
         beside = asyncio.create_task(slow.dawdle())
-        told = await _clients(address, Shared(_times(slow.count * 100_000, options.requests)), 64)
+        told = await clients(address, Shared(_times(slow.count * 100_000, options.requests)), 64)
         slow.stop = True
         await beside
         return told, time.perf_counter() - started
@@ -333,17 +310,14 @@ def soak(options: argparse.Namespace) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["batching", "load", "hostile", "stream", "soak"])
+    parser.add_argument("what", choices=["load", "hostile", "stream", "soak"])
     parser.add_argument("folder", type=Path, nargs="?")
-    parser.add_argument("--seconds", type=float, default=15)
-    parser.add_argument("--pairs", type=int, default=2)
-    parser.add_argument("--answers", type=int, default=1, help="answers to one question: more decoding for a prefill")
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--frames", type=int, default=10_000)
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    parts = {"batching": batching, "load": load, "hostile": hostile, "stream": live, "soak": soak}
+    parts = {"load": load, "hostile": hostile, "stream": live, "soak": soak}
     lines = parts[options.what](options)
     print("\n".join(lines))
     if options.output is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +26,8 @@ from pvc.processing.processor import PVCProcessor
 
 FRAMES_PER_CHUNK = 32
 TILES_PER_CHUNK = 16
+
+Between = Callable[[], None]  # called after every chunk; what it raises ends the encoding
 
 _serial = itertools.count(1)
 
@@ -77,6 +79,7 @@ def encode_picture(
     picture: Picture,
     options: dict[str, Any],
     head: StepHead | None = None,
+    between: Between | None = None,
 ) -> EncodedMedia:
     """Visual tokens of one picture; `options` are the image processor's (`image_steps`, `max_patches`).
 
@@ -92,6 +95,8 @@ def encode_picture(
         for chunk in pixels:
             clips, _ = model.model.encode_clips(chunk.to(model.device), steps=[steps] * len(chunk))
             tiles += clips
+            if between is not None:
+                between()
     else:
         tiles = adaptive_tiles(model, pixels, head)
         steps = len(tiles[0])
@@ -142,11 +147,13 @@ def adaptive_tiles(
 
 
 @torch.inference_mode()
-def encode_video(model: PVCForConditionalGeneration, processor: PVCProcessor, video: Video) -> EncodedMedia:
+def encode_video(
+    model: PVCForConditionalGeneration, processor: PVCProcessor, video: Video, between: Between | None = None
+) -> EncodedMedia:
     """Visual tokens of one video whose frames were sampled before; long ones go through in chunks, with a cache."""
     total = len(video.timestamps)
     if total > FRAMES_PER_CHUNK:
-        return encode_frames(model, processor, video, None, total)[0]
+        return encode_frames(model, processor, video, None, total, between)[0]
     started = time.perf_counter()
     pixels, repeats = _stored(processor, video, slice(0, total))
     prepare_s = time.perf_counter() - started
@@ -161,6 +168,7 @@ def encode_frames(
     video: Video,
     cache: TemporalCache | None,
     total_steps: int | None,
+    between: Between | None = None,
 ) -> tuple[EncodedMedia, TemporalCache, list[int]]:
     """The (next) frames of a video in chunks, what the temporal blocks remember afterwards, and the chunks' lengths.
 
@@ -174,6 +182,8 @@ def encode_frames(
         window = None if cache is None else cache.window  # a stream's state may have one of its own
         tokens, cache = model.model.encode_frames(pixels.to(model.device), cache, total_steps, repeats, window)
         pieces.append(tokens)
+        if between is not None:
+            between()
         started = time.perf_counter()
     assert cache is not None  # a video has at least one frame
     return _encoded(video, torch.cat(pieces), prepare_s), cache, [len(piece) for piece in pieces]

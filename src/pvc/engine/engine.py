@@ -20,7 +20,7 @@ from pvc.checkpoint.state_file import StateFile, is_state_path
 from pvc.engine.adaptive import AUTO, StepHead, load_head
 from pvc.engine.chat import Chat, listed
 from pvc.engine.costs import Rates, measure
-from pvc.engine.encode import EncodedMedia, encode_picture, encode_video
+from pvc.engine.encode import Between, EncodedMedia, encode_picture, encode_video
 from pvc.engine.plan import Plan, make_plan
 from pvc.engine.state import (
     VisualState,
@@ -157,10 +157,12 @@ class Engine:
         self,
         items: Sequence[media.Picture | media.Video | VisualState],
         options: MediaOptions | Sequence[MediaOptions] | None = None,
+        between: Between | None = None,
     ) -> list[EncodedMedia]:
         """Visual tokens of opened media, each encoded once; those of a visual state are there already.
 
-        `options` are for all of them, or one for each.
+        `options` are for all of them, or one for each. `between` is called after every chunk of frames or tiles, for
+        progress or for other work; what it raises ends the encoding.
         """
         encoded = []
         for item, own in zip(items, self.options_of_each(options, len(items)), strict=True):
@@ -168,9 +170,9 @@ class Engine:
             if isinstance(item, VisualState):
                 encoded.append(item.media)
             elif isinstance(item, media.Picture):
-                encoded.append(encode_picture(self.model, self.processor, item, chosen, self.head_of(own)))
+                encoded.append(encode_picture(self.model, self.processor, item, chosen, self.head_of(own), between))
             else:
-                encoded.append(encode_video(self.model, self.processor, item))
+                encoded.append(encode_video(self.model, self.processor, item, between))
         return encoded
 
     @staticmethod

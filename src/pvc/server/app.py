@@ -128,6 +128,10 @@ def _operations(app: FastAPI, parts: Parts) -> None:
     async def metrics() -> Response:
         """For Prometheus."""
         parts.metrics.streams.set(len(parts.streams))
+        parts.metrics.answers.set(len(parts.scheduler.batch.rows))
+        parts.metrics.decoding.set(parts.decoders.busy)
+        for fate in ("killed", "left", "died"):
+            parts.metrics.children.labels(fate).set(parts.decoders.counts[fate])
         return Response(parts.metrics.text(), media_type="text/plain; version=0.0.4")
 
     @app.get("/v1/models")

@@ -11,8 +11,10 @@ import dataclasses
 import json
 import multiprocessing
 import queue
-import time
+import threading
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from pvc.server.child import main as child_main
 from pvc.server.settings import Settings
 
 START_SECONDS = 60.0
+LEAVE_SECONDS = 0.3  # what a child may still take when nobody waits for it any more
 REUSES = 200  # requests until a child is replaced: whatever leaks, leaks no further
 
 
@@ -45,28 +48,38 @@ class _Child:
     def wait_ready(self) -> None:
         """Wait until it has cut itself off; raises _Dead."""
         if not self.ready:
-            self.network = json.loads(self._receive(time.monotonic() + START_SECONDS))["network"]
+            with self._clock(START_SECONDS):
+                self.network = json.loads(self.connection.recv_bytes(2**10))["network"]
             self.ready = True
 
-    def _receive(self, until: float, most: int | None = None) -> bytes:
+    @contextlib.contextmanager
+    def _clock(self, seconds: float) -> Iterator[None]:
+        """Kill it when time is up, wherever it stopped: it may take nothing of what it is sent, or send half of it."""
+        over = threading.Event()
+
+        def up() -> None:
+            over.set()
+            self.process.kill()
+
+        timer = threading.Timer(seconds, up)
+        timer.start()
         try:
-            if not self.connection.poll(max(0.0, until - time.monotonic())):
-                raise _Dead("time")
-            return self.connection.recv_bytes(most)
+            yield
         except (EOFError, OSError) as error:
-            raise _Dead("gone") from error
+            raise _Dead("time" if over.is_set() else "gone") from error
+        finally:
+            timer.cancel()
 
     def ask(self, asked: dict[str, Any], data: bytes, seconds: float, most: int) -> tuple[dict[str, Any], bytes | None]:
         """Raises _Dead where no answer comes in time, or one that is longer than `most` bytes."""
-        until = time.monotonic() + seconds
-        try:
+        with self._clock(seconds):
             self.connection.send_bytes(json.dumps(asked).encode())
             self.connection.send_bytes(data)
-        except OSError as error:
-            raise _Dead("gone") from error
-        told = json.loads(self._receive(until, 2**20))
-        self.served += 1
-        return told, None if "error" in told else self._receive(until, most)
+            told = json.loads(self.connection.recv_bytes(2**20))
+            if not isinstance(told, dict):
+                raise ValueError("not an answer")
+            self.served += 1
+            return told, None if "error" in told else self.connection.recv_bytes(most)
 
     def kill(self) -> None:
         """End it at once."""
@@ -76,10 +89,33 @@ class _Child:
             self.connection.close()
 
 
+class _Asking:
+    """Who waits for a child's answer, and the child while there is one."""
+
+    def __init__(self) -> None:
+        self.left = False
+        self._child: _Child | None = None
+        self._lock = threading.Lock()
+
+    def take(self, child: _Child | None) -> bool:
+        """Say which child it is now; False when nobody waits any more."""
+        with self._lock:
+            self._child = child
+            return not self.left
+
+    def leave(self) -> None:
+        """Nobody waits any more: kill it."""
+        with self._lock:
+            self.left = True
+            if self._child is not None:
+                self._child.process.kill()
+
+
 class Decoders:
     """A few children; `decode` may be called from several tasks at once.
 
-    `counts`: how often a child was used, killed by the clock, or died by itself.
+    `counts`: how often a child was used, killed by the clock, killed because nobody waited for it, or died by itself.
+    `busy`: media that are being decoded now.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -87,12 +123,16 @@ class Decoders:
         self.free: queue.SimpleQueue[_Child] = queue.SimpleQueue()
         self.counts: Counter[str] = Counter()
         self.network: str | None = None
+        self.busy = 0
         self._gate = asyncio.Semaphore(settings.decoders)
         self._all: set[_Child] = set()
+        self._closed = False
+        # Threads of its own: waiting for children must not take those that everything else runs in.
+        self._threads = ThreadPoolExecutor(settings.decoders, "pvc-decode")
 
     def start(self) -> None:
         """Start the children and wait for one; raises ConfigError where they cannot be cut off from the network."""
-        for _ in range(self.settings.decoders):
+        for _ in range(self.settings.decoders + 1):  # one is ready when another has to be replaced
             self._spawn()
         first = self.free.get()
         try:
@@ -110,9 +150,11 @@ class Decoders:
 
     def close(self) -> None:
         """End all children."""
+        self._closed = True
         for child in list(self._all):
             child.kill()
         self._all.clear()
+        self._threads.shutdown(wait=False)
 
     def _spawn(self) -> None:
         child = _Child(self.settings)
@@ -122,7 +164,8 @@ class Decoders:
     def _replace(self, child: _Child) -> None:
         child.kill()
         self._all.discard(child)
-        self._spawn()
+        if not self._closed:
+            self._spawn()
 
     async def decode(
         self, data: bytes, kind: str, *, sampling: dict[str, Any] | None = None, size: tuple[int, int] | None = None
@@ -132,12 +175,27 @@ class Decoders:
         Raises:
             MediaError: as the loaders do; `corrupt_media` where the child died of it, `too_many_frames` where its time
                 was up.
+
+        Cancelled, it kills the child unless that is done at once: nobody's picture keeps others waiting.
         """
         async with self._gate:
-            return await asyncio.to_thread(self._decode, data, kind, sampling, size)
+            self.busy += 1
+            asking = _Asking()
+            work = asyncio.wrap_future(self._threads.submit(self._decode, asking, data, kind, sampling, size))
+            try:
+                return await asyncio.shield(work)
+            except asyncio.CancelledError:
+                try:
+                    await asyncio.wait({work}, timeout=LEAVE_SECONDS)
+                finally:
+                    asking.leave()
+                    work.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody else looks at it
+                raise
+            finally:
+                self.busy -= 1
 
     def _decode(
-        self, data: bytes, kind: str, sampling: dict[str, Any] | None, size: tuple[int, int] | None
+        self, asking: _Asking, data: bytes, kind: str, sampling: dict[str, Any] | None, size: tuple[int, int] | None
     ) -> media.Picture | media.Video:
         limits = self.settings.media
         asked = {"kind": kind, "sampling": sampling, "size": size, "limits": dataclasses.asdict(limits)}
@@ -145,15 +203,18 @@ class Decoders:
         child = self.free.get()
         self.counts["used"] += 1
         try:
+            if not asking.take(child):
+                raise _Dead("left")
             child.wait_ready()
             told, pixels = child.ask(asked, data, self.settings.decode_seconds, most)
-        except (_Dead, ValueError) as error:
+        except (_Dead, ValueError, RecursionError) as error:
             timed_out = str(error) == "time"
-            self.counts["killed" if timed_out else "died"] += 1
+            asking.take(None)
+            self.counts["left" if asking.left else "killed" if timed_out else "died"] += 1
             self._replace(child)
             code = "too_many_frames" if timed_out else "corrupt_media"
             raise MediaError(f"the {kind} could not be decoded", code=code) from None
-        if child.served >= REUSES:
+        if not asking.take(None) or child.served >= REUSES:  # one that was left may have been killed just now
             self._replace(child)
         else:
             self.free.put(child)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from pvc.errors import ForbiddenError, MediaError, PVCError, UsageError
@@ -54,6 +55,8 @@ def api_error(error: Exception) -> ApiError:
         return ApiError(403, "forbidden", "That source is not allowed here.")
     if isinstance(error, UsageError):
         return ApiError(400, "invalid_request", _public(error))
+    # The client is told nothing of it; whoever runs the server is told everything.
+    logging.getLogger("pvc.server").error("an unexpected error", exc_info=error)
     return ApiError(500, "internal_error", "Something went wrong here.")
 
 

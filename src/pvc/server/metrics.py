@@ -22,6 +22,9 @@ class Metrics:
         self.rows = Histogram("pvc_step_answers", "Answers in a decoding step.", buckets=ANSWERS, registry=own)
         self.refused = Counter("pvc_media_refused", "Media that were refused, by reason.", ["code"], registry=own)
         self.cache = Counter("pvc_cache", "Media that were encoded before, and not.", ["result"], registry=own)
+        self.answers = Gauge("pvc_answers_open", "Answers that are being generated.", registry=own)
+        self.decoding = Gauge("pvc_media_decoding", "Media that are being decoded.", registry=own)
+        self.children = Gauge("pvc_decoders", "Decoders by what became of them.", ["fate"], registry=own)
         self.streams = Gauge("pvc_streams_open", "Live videos.", registry=own)
 
     def phase(self, name: str, seconds: float) -> None:

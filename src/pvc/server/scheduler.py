@@ -1,6 +1,7 @@
 """One thread that owns the model: it prefills one request, moves every answer on by a token, and begins again.
 
-Everything else talks to it through a queue. Emits are called in its thread and must not block. Leaves out HTTP.
+While a long video is encoded, other answers move on after every chunk of it. Everything else talks to it through a
+queue. Emits are called in its thread and must not block. Leaves out HTTP.
 """
 
 from __future__ import annotations
@@ -70,6 +71,10 @@ class Job:
     open: int = 0
 
 
+class _Left(Exception):
+    """Nobody waits for the answer any more."""
+
+
 class Scheduler:
     """The thread and its queue."""
 
@@ -132,12 +137,16 @@ class Scheduler:
             self._drop_cancelled()
             if self._waiting and len(self.batch.rows) < self.most:
                 self._begin(self._waiting.popleft())
-            started = time.perf_counter()
-            told = self._guarded_step()
-            if told:
-                self.metrics.step(len(told), time.perf_counter() - started)
-            for row, token in told:
-                self._say(row, token)
+            self._move_on()
+
+    def _move_on(self) -> None:
+        """Every answer by a token."""
+        started = time.perf_counter()
+        told = self._guarded_step()
+        if told:
+            self.metrics.step(len(told), time.perf_counter() - started)
+        for row, token in told:
+            self._say(row, token)
 
     def _take(self) -> bool:
         """Look into the inbox, waiting only when there is nothing to do; False when it is over."""
@@ -168,8 +177,15 @@ class Scheduler:
     def _begin(self, job: Job) -> None:
         started = time.perf_counter()
         job.timing["queue_s"] = time.monotonic() - job.queued_at
+
+        def between() -> None:
+            self._drop_cancelled()
+            self._move_on()
+            if job.cancelled:
+                raise _Left
+
         try:
-            media = [self._encoded(shown) for shown in job.media]
+            media = [self._encoded(shown, between) for shown in job.media]
             job.timing["encode_s"] = time.perf_counter() - started
             begun = self.batch.start(job.messages, media, job.drawing, job.count)
         except Exception as error:
@@ -185,11 +201,11 @@ class Scheduler:
             self._rows[id(row)] = job, number
             self._say(row, token)
 
-    def _encoded(self, shown: Shown) -> EncodedMedia:
+    def _encoded(self, shown: Shown, between: Callable[[], None]) -> EncodedMedia:
         if shown.encoded is not None:
             return shown.encoded
         assert shown.opened is not None
-        (encoded,) = self.engine.encode([shown.opened], shown.options)
+        (encoded,) = self.engine.encode([shown.opened], shown.options, between)
         self.metrics.tokens.labels("visual").inc(len(encoded.tokens))
         if shown.keep is not None:
             shown.keep(encoded)

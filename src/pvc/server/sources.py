@@ -23,6 +23,7 @@ from pvc.server.settings import Settings
 
 _DATA = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w.+-]+=[\w.+-]*)*)(;base64)?,", re.ASCII)
 HOPS = 3
+PORTS = {"http": 80, "https": 443}
 
 
 def forbidden() -> ApiError:
@@ -81,14 +82,14 @@ async def _fetch(url: str, settings: Settings) -> bytes:
         parts = urlsplit(url)
         host = (parts.hostname or "").rstrip(".").lower()
         try:
-            port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+            port = parts.port or PORTS.get(parts.scheme, 0)
         except ValueError:
             raise forbidden() from None
         if (
             host not in settings.hosts
             or parts.scheme not in ("http", "https")
             or parts.username
-            or port not in (80, 443)
+            or port not in PORTS.values()
         ):
             raise forbidden()
         address = await _resolved(host, port)

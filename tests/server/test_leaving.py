@@ -1,0 +1,151 @@
+"""Clients that leave while their request is queued, fetched, decoded or answered: what was done for them stops.
+
+`pytest -s` tells how long that took; the bound here is a busy machine's.
+"""
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+
+import pytest
+import uvicorn
+
+from pvc.server import sources
+from pvc.server.app import create_app
+from pvc.server.run import Deadlines
+from pvc.server.settings import Settings
+
+from .conftest import asked, data_url, shown
+from .test_chat import EXAMPLES
+
+LONG = {"temperature": 2.0, "max_tokens": 1024}
+
+
+@pytest.fixture
+def endless(monkeypatch):
+    """Answers that go on as long as they may."""
+    monkeypatch.setattr("pvc.engine.batch._ends", lambda engine: set())
+
+
+@pytest.fixture
+def serving(engine):
+    """A server in a thread of this process, that can be looked into: its parts, and what sends it a request."""
+    app = create_app(engine, Settings(batch=1, decoders=1, hosts=("pictures.example",)))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    made = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", port, http=Deadlines, ws="none", log_level="warning"))
+    thread = threading.Thread(target=made.run, daemon=True)
+    thread.start()
+    until(lambda: made.started)
+
+    def send(body):
+        data = json.dumps(body).encode()
+        head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        client = socket.create_connection(("127.0.0.1", port))
+        client.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
+        return client
+
+    yield app.state.parts, send
+    made.should_exit = True
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def until(true, seconds=20):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it does not come about"
+        time.sleep(0.01)
+
+
+def leaves(client, free, what):
+    began = time.monotonic()
+    client.close()
+    until(free, 10)
+    print(f"\nleft while {what}: free after {time.monotonic() - began:.2f} s")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_while_it_waits(serving, endless, stream):
+    parts, send = serving
+    first = send(asked("tell me everything", **LONG))
+    until(lambda: parts.scheduler.batch.rows)
+    second = send(asked("and me", stream=stream))
+    until(lambda: parts.scheduler.load == 2)
+    leaves(second, lambda: parts.scheduler.load < 2, "queued")
+    leaves(first, lambda: parts.scheduler.load == 0 and not parts.scheduler.batch.rows, "generating")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_while_another_host_is_waited_for(serving, stream, monkeypatch):
+    parts, send = serving
+    with socket.socket() as slow:
+        slow.bind(("127.0.0.1", 0))
+        slow.listen()
+        port = slow.getsockname()[1]
+
+        async def resolved(host, port):
+            return "127.0.0.1"
+
+        monkeypatch.setattr(sources, "_resolved", resolved)
+        monkeypatch.setattr(sources, "PORTS", {"http": port})
+        content = [{"type": "image_url", "image_url": {"url": f"http://pictures.example:{port}/x.png"}}]
+        client = send(asked([*content, {"type": "text", "text": "x"}], stream=stream))
+        theirs, _ = slow.accept()
+        with theirs:
+            assert theirs.recv(10_000).startswith(b"GET /x.png")
+            leaves(client, lambda: parts.scheduler.load == 0, "fetching")
+            theirs.settimeout(5)
+            assert theirs.recv(100) == b"", "the other host is let go too"
+    assert not parts.holding.locked() and parts.holding._value == parts.settings.holding
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_while_it_is_decoded(serving, stream):
+    parts, send = serving
+    for child in parts.decoders._all:
+        until(lambda child=child: child.process.is_alive())
+        os.kill(child.process.pid, signal.SIGSTOP)  # a decoder that goes on for ever
+    client = send(asked(shown(EXAMPLES / "sign.png"), stream=stream))
+    until(lambda: parts.decoders.busy)
+    leaves(client, lambda: parts.scheduler.load == parts.decoders.busy == 0, "decoding")
+    until(lambda: parts.decoders.counts["left"] == 1)
+    for child in parts.decoders._all:
+        os.kill(child.process.pid, signal.SIGCONT)
+    again = send(asked(shown(EXAMPLES / "digits.mp4", "which digits are shown?")))
+    assert b" 200 " in again.recv(1000)
+    again.close()
+    assert parts.holding._value == parts.settings.holding
+
+
+def test_while_a_long_video_is_encoded(serving, endless):
+    """Others' answers go on between its chunks, and it is given up where its client has gone."""
+    parts, send = serving
+    parts.scheduler.most = 2
+    steps = []
+    encode = parts.engine.model.model.encode_frames
+
+    def slow(*args, **options):
+        steps.append(len(parts.scheduler.batch.rows[0].tokens))
+        time.sleep(0.3)
+        return encode(*args, **options)
+
+    parts.engine.model.model.encode_frames = slow
+    try:
+        other = send(asked("tell me everything", **LONG))
+        until(lambda: parts.scheduler.batch.rows)
+        content = [{"type": "video_url", "video_url": {"url": data_url(EXAMPLES / "digits.mp4")}}]
+        client = send(asked([*content, {"type": "text", "text": "x"}], pvc={"frames": 128}))
+        until(lambda: len(steps) >= 2)
+        assert steps[1] > steps[0], "the other answer went on"
+        client.close()
+        until(lambda: parts.scheduler.load == 1)
+        time.sleep(1)
+        assert len(steps) < 4, "the rest was not encoded"
+        other.close()
+    finally:
+        del parts.engine.model.model.encode_frames
