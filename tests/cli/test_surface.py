@@ -80,6 +80,7 @@ SURFACE = {
         "--host",
         "--keys",
         "--model",
+        "--name",
         "--port",
         "--queue",
         "--root",

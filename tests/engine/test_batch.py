@@ -172,3 +172,21 @@ def test_what_makes_no_sense(engine):
     messages, media = questions(engine, 1)[0]
     with pytest.raises(UsageError, match="8192 together"):
         Batch(engine).start(messages, media, Drawing(max_new_tokens=9000))
+
+
+def test_answers_of_neighbouring_seeds_differ(engine, monkeypatch):
+    """The second answer of one request is not the first of the next seed's."""
+    monkeypatch.setattr("pvc.engine.batch._ends", lambda engine: set())
+    made = []
+    for seed in (7, 8):
+        batch = Batch(engine)
+        rows = batch.start(
+            [{"role": "user", "content": [{"type": "text", "text": "tell me"}]}],
+            [],
+            Drawing(max_new_tokens=12, temperature=3.0, seed=seed),
+            count=3,
+        )
+        while batch.rows:
+            batch.step()
+        made += [tuple(row.tokens) for row, _ in rows]
+    assert len(set(made)) == 6

@@ -46,13 +46,13 @@ def asked(content, **more):
     return {"messages": [{"role": "user", "content": content}], **more}
 
 
-def started(*options):
+def started(*options, **more):
     """`pvc serve` in a process of its own, once it is ready: its address and its process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "pvc", "serve", "--port", str(port), "--threads", "1", "--queue", "16", *options]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}, **more)
     address = f"http://127.0.0.1:{port}"
     for _ in range(600):
         try:

@@ -141,12 +141,66 @@ def test_models_and_operations(client):
     assert 'route="/v1/chat/completions",status="200"' in text
 
 
+def test_a_stream_has_no_chunk_without_choices_unless_asked(client):
+    """`chunk.choices[0]` is what everybody's loop says."""
+    told = events(post(client, asked(shown(EXAMPLES / "sign.png"), stream=True, n=2)))
+    assert all(len(one["choices"]) == 1 for one in told)
+    assert [("pvc" in one) for one in told] == [False] * (len(told) - 1) + [True]
+    assert told[-1]["pvc"]["visual_tokens"] > 0 and told[-1]["choices"][0]["finish_reason"]
+
+
+def test_what_clients_send_of_themselves(client):
+    body = asked("hello", max_tokens=1)
+    plain = post(client, body).json()["choices"]
+    neutral = {
+        "response_format": {"type": "text"},
+        "store": False,
+        "metadata": {"a": "b"},
+        "parallel_tool_calls": True,
+        "service_tier": "auto",
+        "logit_bias": {},
+        "tools": [],
+        "tool_choice": "none",
+        "modalities": ["text"],
+        "user": "me",
+        "frequency_penalty": 0,
+        "presence_penalty": 0.0,
+        "top_k": -1,
+        "anything": None,
+        "seed": -5,
+    }
+    assert post(client, {**body, **neutral}).json()["choices"] == plain
+    nulls = dict.fromkeys(("stream", "n", "temperature", "top_p", "stop", "max_tokens", "logprobs", "pvc"))
+    assert post(client, {**nulls, **body}).json()["choices"] == plain
+
+
+def test_an_answer_can_be_sent_back(client):
+    """As clients do: the whole message, with all that the server or another one put into it."""
+    body = asked(shown(EXAMPLES / "sign.png"))
+    said = post(client, body).json()["choices"][0]["message"]
+    more = {"tool_calls": None, "function_call": None, "annotations": [], "audio": None}
+    turns = [*body["messages"], {**said, **more}, {"role": "user", "content": "what colour is it?"}]
+    told = post(client, {"messages": turns})
+    assert told.status_code == 200, told.text
+    turns[1] = {"role": "assistant", "content": None, "tool_calls": []}
+    assert post(client, {"messages": turns}).status_code == 200
+
+
+def test_low_detail_is_one_tile(client):
+    low = shown(EXAMPLES / "chart.png")
+    high = post(client, asked(low)).json()["pvc"]["media"][0]
+    low[0]["image_url"]["detail"] = "low"
+    told = post(client, asked(low)).json()["pvc"]["media"][0]
+    assert told["tiles"] == 1 < high["tiles"] and told["tokens"] < high["tokens"]
+
+
 def test_the_official_client(server):
     import openai
 
     address, _ = server
     client = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
     assert [model.id for model in client.models.list()] == ["pvc-nano"]
+    assert client.models.retrieve("pvc-nano").id == "pvc-nano"
     content = [
         {"type": "image_url", "image_url": {"url": data_url(EXAMPLES / "sign.png")}},
         {"type": "text", "text": "What does it say?"},
@@ -163,6 +217,10 @@ def test_the_official_client(server):
     with pytest.raises(openai.BadRequestError) as caught:
         client.chat.completions.create(model="pvc-nano", messages=messages, temperature=9)
     assert caught.value.code == "invalid_request"
+    loop = client.chat.completions.create(model="pvc-nano", messages=messages, stream=True)
+    assert "".join(one.choices[0].delta.content or "" for one in loop) == "42"
+    turns = [*messages, whole.choices[0].message, {"role": "user", "content": "what colour is it?"}]
+    assert client.chat.completions.create(model="pvc-nano", messages=turns).choices[0].message.role == "assistant"
     wishes = client.chat.completions.create(
         model="pvc-nano", messages=messages, extra_body={"pvc": {"image_steps": 1, "max_tiles": 1}}
     )

@@ -11,11 +11,10 @@ import threading
 import time
 
 import pytest
-import uvicorn
 
 from pvc.server import sources
 from pvc.server.app import create_app
-from pvc.server.run import Deadlines
+from pvc.server.run import Server, configuration, listener
 from pvc.server.settings import Settings
 
 from .conftest import asked, data_url, shown
@@ -34,13 +33,12 @@ def endless(monkeypatch):
 def serving(engine):
     """A server in a thread of this process, that can be looked into: its parts, and what sends it a request."""
     app = create_app(engine, Settings(batch=1, decoders=1, hosts=("pictures.example",)))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    made = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", port, http=Deadlines, ws="none", log_level="warning"))
-    thread = threading.Thread(target=made.run, daemon=True)
+    at, said = listener("127.0.0.1", 0), []
+    port = at.getsockname()[1]
+    made = Server(configuration(app), app.state.parts, said.append, "ready")
+    thread = threading.Thread(target=made.run, args=([at],), daemon=True)
     thread.start()
-    until(lambda: made.started)
+    until(lambda: said)
 
     def send(body):
         data = json.dumps(body).encode()
@@ -49,6 +47,7 @@ def serving(engine):
         client.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
         return client
 
+    app.state.parts.said, app.state.parts.server = said, made
     yield app.state.parts, send
     made.should_exit = True
     thread.join(30)
@@ -149,3 +148,26 @@ def test_while_a_long_video_is_encoded(serving, endless):
         other.close()
     finally:
         del parts.engine.model.model.encode_frames
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_second_signal_ends_everything(serving, endless, stream):
+    parts, send = serving
+    bodies = [asked("tell me everything", stream=stream, **LONG), asked("and me", stream=stream)]
+    generating = send(bodies[0])
+    until(lambda: parts.scheduler.batch.rows)
+    waiting = send(bodies[1])
+    until(lambda: parts.scheduler.load == 2)
+    for _ in range(2):
+        parts.server.handle_exit(signal.SIGINT, None)
+    parts.server._captured_signals.clear()  # this process goes on
+    told = []
+    for client in (generating, waiting):
+        text = b""
+        while piece := client.recv(2**16):
+            text += piece
+        told.append(text)
+    assert all(b"shutting_down" in text for text in told)
+    assert told[1].startswith(b"HTTP/1.1 503 ")
+    assert told[0].startswith(b"HTTP/1.1 200 " if stream else b"HTTP/1.1 503 ")
+    assert parts.said[1:] == ["finishing 2 requests, at most 20 s (again: ends them)", "ending 2 requests"]

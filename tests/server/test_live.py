@@ -2,8 +2,11 @@
 
 import io
 import json
+import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +18,10 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from pvc.engine.stream import Keep, Stream
+from pvc.engine.stream import Stream
 from pvc.server.app import create_app
 from pvc.server.settings import Settings
+from pvc.server.streams import keep_within
 from pvc.synthetic import make
 
 from .conftest import asked, shown, started
@@ -47,7 +51,7 @@ def test_a_stream_is_asked_about(client, engine):
         assert told.status_code == 200, told.text
     assert told.json()["frames"] == told.json()["kept"] == 6
     answer = client.post("/v1/chat/completions", json=about(name, sample.question)).json()
-    stream = Stream(engine, window=8, keep=Keep(first=2, recent=4, middle=2))
+    stream = Stream(engine, window=8, keep=keep_within(8))
     for number, frame in enumerate(sample.frames):
         stream.push(np.asarray(frame), number / 2)
     assert answer["choices"][0]["message"]["content"] == stream.ask(sample.question).text
@@ -68,7 +72,7 @@ def test_times_go_forwards(client):
     for timestamp in (-1, "nan", "inf", 1e9, "x"):
         assert push(client, name, frame, timestamp).status_code == 400
     assert client.post(f"/v1/streams/{name}/frames?timestamp=3", content=b"no picture").status_code == 415
-    assert push(client, name, frame, 3.0).status_code == 409, "the time is taken, whatever became of its frame"
+    assert push(client, name, frame, 3.0).status_code == 200, "a frame that came to nothing took no time"
     assert push(client, "stream-none", frame, 3.0).status_code == 404
     client.delete(f"/v1/streams/{name}")
 
@@ -81,6 +85,21 @@ def test_only_so_many_and_only_so_long(client, app):
     assert client.post("/v1/streams").status_code == 201
     for name in list(app.state.parts.streams._live):
         client.delete(f"/v1/streams/{name}")
+
+
+def test_streams_are_listed_and_have_windows(client):
+    assert client.get("/v1/streams").json()["data"] == []
+    made = client.post("/v1/streams", json={"window": 8}).json()
+    assert made["window"] == 8
+    assert [one["id"] for one in client.get("/v1/streams").json()["data"]] == [made["id"]]
+    assert client.post("/v1/streams", json={"window": 9}).json()["error"]["code"] == "too_many"
+    for wrong in ({"window": 1}, {"foo": 1}):
+        assert client.post("/v1/streams", json=wrong).status_code == 400
+    kept = [push(client, made["id"], np.full((16, 16, 3), n, np.uint8), n).json()["kept"] for n in range(30)]
+    assert max(kept) == 8
+    body = about(made["id"])
+    assert client.post("/v1/chat/completions", json={**body, "pvc": {"frames": 4}}).status_code == 400
+    client.delete(f"/v1/streams/{made['id']}")
 
 
 def test_memory_is_bounded(client):
@@ -161,21 +180,81 @@ def test_a_slow_body_is_let_go(server):
         assert one.recv(1000).startswith(b"HTTP/1.1 408")
 
 
-def test_a_signal_lets_answers_be_finished():
-    address, process = started()
+def asking(address, bodies):
+    """Threads that ask, and where they put what they are told."""
     told = []
 
-    def ask():
-        body = asked(shown(EXAMPLES / "digits.mp4", "which digits are shown?"))
-        told.append(httpx.post(f"{address}/v1/chat/completions", json=body, timeout=60).status_code)
+    def ask(body):
+        told.append(httpx.post(f"{address}/v1/chat/completions", json=body, timeout=60))
 
-    thread = threading.Thread(target=ask)
-    thread.start()
-    time.sleep(0.15)
-    process.send_signal(signal.SIGTERM)
-    thread.join(60)
-    assert process.wait(30) in (0, -signal.SIGTERM)
-    assert told == [200]
+    threads = [threading.Thread(target=ask, args=(body,)) for body in bodies]
+    for thread in threads:
+        thread.start()
+    return threads, told
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGINT to all"])
+def test_a_signal_lets_answers_be_finished(how):
+    address, process = started(start_new_session=True)
+    threads, told = asking(
+        address,
+        [
+            asked(shown(EXAMPLES / "digits.mp4", "which digits?"), pvc={"frames": 120 + n}, stream=n % 2 == 0)
+            for n in range(8)
+        ],
+    )
+    until = time.monotonic() + 10
+    while open_requests(address) < 8 and time.monotonic() < until:
+        time.sleep(0.005)
+    if how == "SIGTERM":
+        process.send_signal(signal.SIGTERM)
+    else:
+        os.killpg(process.pid, signal.SIGINT)  # what a terminal's Ctrl-C does: decoders get it too
+    for thread in threads:
+        thread.join(60)
+    process.wait(30)
+    assert [one.status_code for one in told] == [200] * 8
+    streamed = [one.text for one in told if "event-stream" in one.headers["content-type"]]
+    assert len(streamed) == 4 and all(text.rstrip().endswith("data: [DONE]") for text in streamed)
+    text = process.stderr.read().decode()
+    assert "Traceback" not in text and "finishing" in text
+
+
+def test_what_the_terminal_says(server, tmp_path):
+    address, _ = server
+    port = address.rpartition(":")[2]
+    told = subprocess.run([sys.executable, "-m", "pvc", "serve", "--port", port], capture_output=True, text=True)
+    assert told.returncode == 2
+    assert told.stderr.strip() == f"pvc: port {port} is in use; choose another with --port"
+    for wrong in ("http://x.com/", "x.com:80", "127.0.0.1", "localhost"):
+        told = subprocess.run(
+            [sys.executable, "-m", "pvc", "serve", "--allow-host", wrong], capture_output=True, text=True
+        )
+        assert told.returncode == 2 and wrong in told.stderr
+    keys = tmp_path / "keys"
+    keys.write_text("# mine\nlong-enough-for-a-key\nshort\n")
+    told = subprocess.run([sys.executable, "-m", "pvc", "serve", "--keys", keys], capture_output=True, text=True)
+    assert told.returncode == 2 and "line 3" in told.stderr and "short" not in told.stderr.replace("shorter", "")
+
+
+def test_a_line_of_every_request():
+    address, process = started("--name", "eyes", "--root", str(EXAMPLES))
+    body = {"model": "eyes", **asked("hello", max_tokens=1)}
+    assert httpx.post(f"{address}/v1/chat/completions", json=body).json()["model"] == "eyes"
+    for path, status in ((f"file://{EXAMPLES}/sign.png", 200), ("file:///sign.png", 200), ("file:///none.png", 403)):
+        content = [{"type": "image_url", "image_url": {"url": path}}, {"type": "text", "text": "x"}]
+        told = httpx.post(f"{address}/v1/chat/completions", json=asked(content, max_tokens=1))
+        assert told.status_code == status, path
+    process.terminate()
+    process.wait(30)
+    lines = process.stderr.read().decode().splitlines()
+    assert any("eyes on cpu in float32; media from data:, file: below" in line for line in lines)
+    assert any(f"ready at {address}/v1" in line for line in lines)
+    (refused,) = [line for line in lines if " 403 " in line]
+    assert told.json()["error"]["request_id"] in refused
+    assert "forbidden_source (a file below --root: no such file or directory)" in refused
+    assert sum("POST /v1/chat/completions 200" in line for line in lines) == 3
+    assert not any("/health" in line or "/ready" in line for line in lines)
 
 
 @pytest.mark.slow
@@ -201,23 +280,23 @@ def test_an_answer_that_is_never_read_ends_all_the_same():
     import asyncio
     import gc
 
-    from pvc.server.app import _Begun
+    from pvc.server.events import Begun
 
     ended = []
 
     async def events():
         try:
             for number in range(3):
-                yield {"data": str(number)}
+                yield str(number).encode()
         finally:
             ended.append(True)
 
     async def go():
         read = events()
-        assert [one["data"] async for one in _Begun(await anext(read), read)] == ["0", "1", "2"]
+        assert [one async for one in Begun(await anext(read), read)] == [b"0", b"1", b"2"]
         assert ended == [True]
         made = events()
-        forgotten = _Begun(await anext(made), made)
+        forgotten = Begun(await anext(made), made)
         del made, forgotten
         gc.collect()
         await asyncio.sleep(0.05)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -20,11 +21,12 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 def serve(
     model: Annotated[Path | None, typer.Option(help="Model directory; by default the bundled model.")] = None,
+    name: Annotated[str | None, typer.Option(help="What clients call the model; by default its directory.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at.")] = 8000,
     keys: Annotated[Path | None, typer.Option(help="File of API keys, one a line; or set PVC_API_KEYS.")] = None,
     allow_host: Annotated[
-        list[str] | None, typer.Option(help="Host that pictures may be fetched from; may be given several times.")
+        list[str] | None, typer.Option(help="Host that media may be fetched from; may be given several times.")
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Directory that file: addresses may name files in.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Answers that are generated together.")] = 16,
@@ -42,25 +44,30 @@ def serve(
         for name, given in (("--root", root), ("--allow-host", allow_host)):
             if given:
                 raise UsageError(f"{name} is for --engine pvc: vLLM's server has rules of its own")
-        _become_vllm(model, host, port, read_keys(keys), batch)
+        _become_vllm(model, name, host, port, read_keys(keys), batch)
     for module in ("fastapi", "uvicorn", "sse_starlette", "prometheus_client", "httpx"):
         require(module, "serve")
     own = read_keys(keys)
+    hosts = tuple(_host(given) for given in allow_host or ())
     if root is not None and not root.is_dir():
         raise UsageError(f"--root {root} is not a directory")
+    from pvc.server.run import listener
+    from pvc.server.run import serve as run
+
+    at = listener(host, port)  # before anything is loaded
     with status("Loading"):
         import torch
 
         from pvc.engine.engine import Engine
         from pvc.server.app import create_app
-        from pvc.server.run import serve as run
         from pvc.server.settings import Settings
 
         if threads is not None:
             torch.set_num_threads(threads)
         settings = Settings(
+            name=name,
             keys=own,
-            hosts=tuple(name.rstrip(".").lower() for name in allow_host or ()),
+            hosts=hosts,
             root=None if root is None else root.resolve(),
             batch=batch,
             queue=queue,
@@ -68,12 +75,40 @@ def serve(
         )
         app = create_app(Engine.load(model), settings)
     if host not in LOOPBACK and not own:
-        typer.echo(f"pvc: warning: {host} is open to others, and no API key is needed (--keys)", err=True)
-    typer.echo(f"http://{'[' + host + ']' if ':' in host else host}:{port}/v1 (Ctrl-C ends it)", err=True)
-    run(app, host, port)
+        say(f"warning: {host} is open to others, and no API key is needed (--keys)")
+    say(_banner(app.state, settings))
+    place = f"http://{'[' + host + ']' if ':' in host else host}:{at.getsockname()[1]}/v1"
+    run(app, at, say, f"ready at {place} (Ctrl-C ends it)")
 
 
-def _become_vllm(model: Path | None, host: str, port: int, keys: tuple[str, ...], batch: int) -> NoReturn:
+def say(text: str) -> None:
+    """Tell whoever runs the server."""
+    typer.echo(f"pvc: {text}", err=True)
+
+
+def _banner(state: Any, settings: Any) -> str:
+    """What is served, where it runs, and what it takes."""
+    weights = next(state.parts.engine.model.parameters())
+    below = [f"file: below {settings.root}"] if settings.root else []
+    sources = ", ".join(["data:", *settings.hosts, *below])
+    keys = f"{len(settings.keys)} API keys" if settings.keys else "no API key needed"
+    kind = str(weights.dtype).removeprefix("torch.")
+    return f"{state.name} on {weights.device} in {kind}; media from {sources}; {keys}"
+
+
+def _host(given: str) -> str:
+    """A host's name as it is compared. Raises UsageError for what is none."""
+    name = given.rstrip(".").lower()
+    if not re.fullmatch(r"(?=.{1,253}$)[a-z0-9_-]+(\.[a-z0-9_-]+)*", name) or re.fullmatch(r"[0-9.]+", name):
+        raise UsageError(f"--allow-host {given}: a name is meant, such as images.example.com, without a port or a path")
+    if name == "localhost":
+        raise UsageError(f"--allow-host {given}: addresses that are not global are never fetched from")
+    return name
+
+
+def _become_vllm(
+    model: Path | None, name: str | None, host: str, port: int, keys: tuple[str, ...], batch: int
+) -> NoReturn:
     """Replace this process by vLLM's server, with limits that long videos fit into."""
     require("vllm", "vllm")
     from pvc.checkpoint.files import CheckpointFiles
@@ -84,7 +119,7 @@ def _become_vllm(model: Path | None, host: str, port: int, keys: tuple[str, ...]
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(files.directory)]
     command += [
         "--served-model-name",
-        files.directory.name if model else "pvc-nano",
+        name or (files.directory.name if model else "pvc-nano"),
         "--host",
         host,
         "--port",
@@ -98,10 +133,10 @@ def _become_vllm(model: Path | None, host: str, port: int, keys: tuple[str, ...]
         command += ["--dtype", "bfloat16"]
     if keys:
         command += ["--api-key", *keys]
-    typer.echo(
-        "pvc: warning: vLLM's server trusts its callers: text may spell control tokens, and it fetches", err=True
+    say(
+        "warning: vLLM's server trusts its callers: text may spell control tokens, and it fetches addresses and "
+        "decodes media in its own process (docs/serve.md)"
     )
-    typer.echo("  addresses and decodes media in its own process (docs/serve.md)", err=True)
     os.execv(sys.executable, command)
 
 
@@ -123,6 +158,9 @@ def read_keys(path: Path | None) -> tuple[str, ...]:
     found = tuple(line for line in lines if line and not line.startswith("#"))
     if not found:
         raise UsageError(f"--keys {path} holds no key")
+    for number, line in enumerate(lines, 1):
+        if line in found and not re.fullmatch("[!-~]{16,}", line):
+            raise UsageError(f"--keys {path}, line {number}: a key has at least 16 plain characters and no spaces")
     return found
 
 

@@ -26,7 +26,12 @@ from pvc.engine.generate import sampling_options
 from pvc.errors import UsageError
 from pvc.model.inputs import CACHE
 
+GOLDEN = 0x9E3779B97F4A7C15  # an odd number that has nothing to do with the seeds people choose
 TOP = 20  # most alternatives that a token's log-probabilities name
+
+
+class TooLongError(UsageError):
+    """A conversation that the language model has no positions for."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Drawing:
     logprobs: int | None = None
 
     def __post_init__(self) -> None:
-        sampling_options(self.max_new_tokens, self.temperature, self.top_p, self.seed)
+        sampling_options(self.max_new_tokens, self.temperature, self.top_p, None)  # any number is a seed here
         if any(not text for text in self.stop):
             raise UsageError("a stop text must not be empty")
         if self.logprobs is not None and not 0 <= self.logprobs <= TOP:
@@ -83,7 +88,8 @@ class Row:
             if drawing.seed is None:
                 self._generator.seed()
             else:
-                self._generator.manual_seed(drawing.seed + number)
+                # The first answer's seed is the request's; the next request's seed is not the second answer's.
+                self._generator.manual_seed((drawing.seed + number * GOLDEN) % 2**64)
 
     def take(self, logits: torch.Tensor) -> Token:
         """Draw the next token from `(V,)` logits; sets `finish` when it was the last."""
@@ -176,13 +182,13 @@ class Batch:
     ) -> list[tuple[Row, Token]]:
         """Prefill a conversation and draw the first token of `count` answers; those that go on join the batch.
 
-        `messages` as a chat template takes them, `media` in their order. Raises UsageError for a conversation that is
-        longer than the language model can take.
+        `messages` as a chat template takes them, `media` in their order. Raises TooLongError for a conversation
+        that is longer than the language model can take.
         """
         ids = self.engine.processor.encode_chat(list(messages), placeholders(media)).ids
         limit = getattr(self.model.config.text_config, "max_position_embeddings", None)
         if limit is not None and len(ids) + drawing.max_new_tokens > limit:
-            raise UsageError(
+            raise TooLongError(
                 f"the conversation has {len(ids)} tokens and its answer may have {drawing.max_new_tokens}; the model "
                 f"takes {limit} together"
             )
@@ -287,4 +293,4 @@ def _copied(cache: DynamicCache) -> DynamicCache:
     return copy
 
 
-__all__ = ["Batch", "Drawing", "Row", "Token"]
+__all__ = ["Batch", "Drawing", "Row", "Token", "TooLongError"]

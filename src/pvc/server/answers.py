@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncGenerator
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,28 @@ from pvc.server.sources import read_source
 from pvc.server.streams import Streams
 
 
+class Postbox:
+    """From the scheduler's thread to the event loop, which is woken once for all that has come since it looked."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Callable[[Any], None], Any]] = deque()
+        self._woken = False
+
+    def put(self, loop: asyncio.AbstractEventLoop, call: Callable[[Any], None], event: Any) -> None:
+        """Have `call(event)` called in the loop."""
+        self._waiting.append((call, event))
+        if not self._woken:
+            self._woken = True
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+                loop.call_soon_threadsafe(self._empty)
+
+    def _empty(self) -> None:
+        self._woken = False  # before looking: what comes from now on wakes the loop again
+        while self._waiting:
+            call, event = self._waiting.popleft()
+            call(event)
+
+
 @dataclass
 class Parts:
     """What a server is made of."""
@@ -38,6 +61,8 @@ class Parts:
     cache: VisualCache
     streams: Streams
     holding: asyncio.Semaphore
+    post: Postbox = field(default_factory=Postbox)
+    stopping: bool = False
 
 
 @dataclass
@@ -88,13 +113,15 @@ def check_ceilings(request: ChatRequest, settings: Settings, model: str) -> None
         ("messages", sum(part.type != "text" for part in parts), settings.max_media, "pictures and videos"),
         ("messages", texts, settings.max_text, "characters"),
         ("n", request.n, settings.max_answers, "answers"),
+        ("max_tokens", request.wanted or 0, settings.max_new_tokens, "tokens"),
         ("pvc.frames", wishes.frames or 0, settings.max_frames, "frames"),
         ("pvc.max_tiles", wishes.max_tiles or 0, settings.max_tiles, "tiles"),
         ("pvc.image_steps", steps, settings.max_steps, "steps"),
     ]
     for param, count, most, what in bounds:
         if count > most:
-            raise ApiError(400, "too_many", f"{count} {what} were asked for; this server allows {most}.", param)
+            text = f"{param}: {count} {what} were asked for; this server allows {most}."
+            raise ApiError(400, "too_many", text, param)
     if request.model not in (None, "", model, "pvc"):
         raise ApiError(404, "model_not_found", f"This server has the model {model!r} and no other.", "model")
 
@@ -103,10 +130,9 @@ async def begin(request: ChatRequest, tenant: str, parts: Parts, model: str) -> 
     """Read and decode what a request shows, and put it into the queue. Raises ApiError."""
     settings = parts.settings
     wishes = request.pvc or Wishes.model_validate({})
-    wanted = request.max_completion_tokens or request.max_tokens
     own = parts.engine.model.generation_config.max_new_tokens or 512
     drawing = Drawing(
-        max_new_tokens=min(wanted or own, settings.max_new_tokens),
+        max_new_tokens=request.wanted or min(own, settings.max_new_tokens),
         temperature=request.temperature,
         top_p=request.top_p,
         seed=request.seed,
@@ -127,8 +153,7 @@ async def begin(request: ChatRequest, tenant: str, parts: Parts, model: str) -> 
         events.put_nowait(event)
 
     def emit(event: Started | Said | Failed) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
-            loop.call_soon_threadsafe(arrived, event)
+        parts.post.put(loop, arrived, event)
 
     job = Job(messages, shown, drawing, request.n, emit)
     reply = Reply(f"chatcmpl-{secrets.token_hex(12)}", model, int(time.time()), job, events, hits, hold)
@@ -172,19 +197,21 @@ async def _messages(
 ) -> tuple[list[dict[str, Any]], list[Shown], list[bool]]:
     messages: list[dict[str, Any]] = []
     reading = []
-    for message in request.messages:
+    for turn, message in enumerate(request.messages):
         content: list[dict[str, Any]] = []
-        for part in message.parts:
+        for number, part in enumerate(message.parts):
             if part.type == "text":
                 content.append({"type": "text", "text": part.text})
                 continue
             kind = "image" if part.type == "image_url" else "video"
             content.append({"type": kind, kind: kind})
-            reading.append((part, kind))
+            reading.append((part, kind, f"messages.{turn}.content.{number}"))
         role = "system" if message.role == "developer" else message.role
         messages.append({"role": role, "content": content})
     await hold.wait()
-    tasks = [asyncio.ensure_future(_shown(part, kind, wishes, tenant, parts, hold)) for part, kind in reading]
+    tasks = [
+        asyncio.ensure_future(_shown(part, kind, wishes, tenant, parts, hold, place)) for part, kind, place in reading
+    ]
     try:
         found = await asyncio.gather(*tasks)
     except BaseException:
@@ -194,23 +221,28 @@ async def _messages(
     return messages, [shown for shown, _ in found], [hit for _, hit in found]
 
 
-async def _shown(part: Any, kind: str, wishes: Wishes, tenant: str, parts: Parts, hold: _Hold) -> tuple[Shown, bool]:
-    """One medium: of a live stream, from the cache, or read and decoded. Raises ApiError."""
+async def _shown(
+    part: Any, kind: str, wishes: Wishes, tenant: str, parts: Parts, hold: _Hold, place: str
+) -> tuple[Shown, bool]:
+    """One medium: of a live stream, from the cache, or read and decoded. Raises ApiError that names its `place`."""
     settings = parts.settings
     if part.type == "stream":
         live = parts.streams.of(part.stream_id, tenant)
         encoded = await asyncio.wrap_future(parts.scheduler.run(lambda: parts.streams.shown(live)))
-        return Shown(None, MediaOptions(), encoded), False
+        return Shown(None, MediaOptions(), encoded), True  # encoded when its frames came
+    address = part.image_url if kind == "image" else part.video_url
+    # What OpenAI's `detail` says: few tokens, or all that the server gives.
+    most_tiles = wishes.max_tiles or (1 if address.detail == "low" else None)
     options = MediaOptions(
         frames=wishes.frames if kind == "video" else None,
         fps=wishes.fps if kind == "video" else None,
         image_steps=wishes.image_steps if kind == "image" else None,
-        max_tiles=wishes.max_tiles if kind == "image" else None,
+        max_tiles=most_tiles if kind == "image" else None,
         max_frames=settings.max_frames,
     )
     try:
         started = time.perf_counter()
-        data = await read_source((part.image_url if kind == "image" else part.video_url).url, settings)
+        data = await read_source(address.url, settings)
         parts.metrics.phase("read", time.perf_counter() - started)
         key = VisualCache.key(tenant, data, kind, options)
         encoded_before = parts.cache.get(key)
@@ -223,6 +255,7 @@ async def _shown(part: Any, kind: str, wishes: Wishes, tenant: str, parts: Parts
         hold.count(opened)
     except (ApiError, MediaError) as error:
         told = api_error(error)
+        told.param = told.param or place
         parts.metrics.refused.labels(told.code).inc()
         raise told from None
 

@@ -9,33 +9,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from typing import Any
 
+import anyio
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sse_starlette import EventSourceResponse
-from starlette.exceptions import HTTPException
 
 import pvc
 from pvc.engine.engine import Engine
-from pvc.errors import PVCError
+from pvc.engine.stream import LONGEST_TIME
 from pvc.media import Picture
-from pvc.server.answers import Parts, Reply, begin, check_ceilings, chunk, completion, follow, logprobs
+from pvc.server.answers import Parts, Reply, begin, check_ceilings, completion, follow
 from pvc.server.cache import VisualCache
 from pvc.server.decoders import Decoders
-from pvc.server.errors import ApiError, api_error
+from pvc.server.errors import ApiError, busy, stopping
+from pvc.server.events import Begun, events
 from pvc.server.guard import Guard
+from pvc.server.handlers import add_handlers
 from pvc.server.metrics import Metrics
-from pvc.server.scheduler import Said, Scheduler
-from pvc.server.schemas import ChatRequest
+from pvc.server.scheduler import Scheduler
+from pvc.server.schemas import ChatRequest, StreamRequest
 from pvc.server.settings import Settings
-from pvc.server.streams import Streams
+from pvc.server.streams import Live, Streams
 
+FOR_EVER = 1e6  # seconds
 POLL_SECONDS = 0.25  # how often a client is looked after that waits without a stream
 
 
@@ -67,45 +68,13 @@ def create_app(engine: Engine, settings: Settings | None = None) -> FastAPI:
             parts.decoders.close()
 
     app = FastAPI(title="PVC", version=pvc.__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.state.parts, app.state.ready = parts, False
+    app.state.parts, app.state.name, app.state.ready = parts, _name(parts), False
     app.add_middleware(Guard, settings=settings, metrics=metrics)
-    _errors(app)
+    add_handlers(app)
     _operations(app, parts)
     _chat(app, parts)
     _streams(app, parts)
     return app
-
-
-def _errors(app: FastAPI) -> None:
-    def told(request: Request, error: ApiError) -> JSONResponse:
-        return JSONResponse(error.body(request.state.request_id), error.status, error.headers)
-
-    @app.exception_handler(ApiError)
-    async def known(request: Request, error: ApiError) -> JSONResponse:
-        return told(request, error)
-
-    @app.exception_handler(PVCError)
-    async def ours(request: Request, error: PVCError) -> JSONResponse:
-        return told(request, api_error(error))
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))[:100]
-        message = "The body is not JSON." if first["type"] == "json_invalid" else str(first["msg"])[:200]
-        return told(request, ApiError(400, "invalid_request", message, place or None))
-
-    @app.exception_handler(HTTPException)
-    async def plain(request: Request, error: HTTPException) -> JSONResponse:
-        codes = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
-        headers = dict(error.headers or {})
-        status = error.status_code
-        text = "There is no such route." if status in (404, 405) else "The request cannot be read."
-        return told(request, ApiError(status, codes.get(status, "invalid_request"), text, headers=headers))
-
-    @app.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        return told(request, api_error(error))
 
 
 def _operations(app: FastAPI, parts: Parts) -> None:
@@ -134,26 +103,39 @@ def _operations(app: FastAPI, parts: Parts) -> None:
             parts.metrics.children.labels(fate).set(parts.decoders.counts[fate])
         return Response(parts.metrics.text(), media_type="text/plain; version=0.0.4")
 
+    one = {"id": _name(parts), "object": "model", "created": int(time.time()), "owned_by": "pvc"}
+
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         """The one model."""
-        one = {"id": _name(parts.engine), "object": "model", "created": 0, "owned_by": "pvc"}
         return {"object": "list", "data": [one]}
 
+    @app.get("/v1/models/{model:path}")
+    async def model(model: str) -> dict[str, Any]:
+        """The same, by its name."""
+        if model != one["id"]:
+            raise ApiError(404, "model_not_found", f"This server has the model {one['id']!r} and no other.", "model")
+        return one
 
-def _name(engine: Engine) -> str:
-    return engine.name.partition(" ")[0]
+
+def _name(parts: Parts) -> str:
+    """What clients call the model: what the settings say, else its directory; `model` is what trainings call theirs."""
+    directory = parts.engine.directory
+    if parts.settings.name or directory is None:
+        return parts.settings.name or "pvc-nano"
+    whole = directory.resolve()
+    return (whole.parent if whole.name == "model" else whole).name or "pvc"
 
 
 def _chat(app: FastAPI, parts: Parts) -> None:
-    name = _name(parts.engine)
+    name = _name(parts)
 
     @app.post("/v1/chat/completions")
     async def chat(body: ChatRequest, request: Request) -> Response:
         """Answer the last message of a conversation."""
         check_ceilings(body, parts.settings, name)
         if not parts.scheduler.reserve():
-            raise ApiError(429, "busy", "Too many requests are waiting.", headers={"Retry-After": "2"})
+            raise busy()
         released = False
 
         def release(reply: Reply | None) -> None:
@@ -167,40 +149,30 @@ def _chat(app: FastAPI, parts: Parts) -> None:
 
         reply: Reply | None = None
         try:
-            reply = await _unless_gone(request, begin(body, request.state.tenant, parts, name))
+            reply = await _unless_gone(request, parts, begin(body, request.state.tenant, parts, name))
             if not body.stream:
-                await _unless_gone(request, _drain(reply, parts.metrics))
+                await _unless_gone(request, parts, _drain(reply, parts.metrics))
                 return JSONResponse(completion(reply, parts.engine.processor.tokenizer))
             pieces = follow(reply, parts.metrics)
-            first = await _unless_gone(request, anext(pieces))  # an error of the prompt still has a status of its own
+            first = await _unless_gone(
+                request, parts, anext(pieces)
+            )  # an error of the prompt still has a status of its own
         except BaseException:
             release(reply)
             raise
         finally:
             if not body.stream:
                 release(reply)
-        events = _events(reply, first, pieces, body, parts, release)
+        told = events(reply, first, pieces, body, parts.engine.processor.tokenizer, release)
         # Begun here: a client that leaves now may never have it read, and what was not begun is not ended either.
-        return EventSourceResponse(_Begun(await anext(events), events), ping=15, send_timeout=30)
-
-
-class _Begun:
-    """An asynchronous generator of which the first piece has been taken, from its beginning."""
-
-    def __init__(self, first: dict[str, str], rest: AsyncGenerator[dict[str, str], None]) -> None:
-        self.first: dict[str, str] | None = first
-        self.rest = rest
-
-    def __aiter__(self) -> _Begun:
-        return self
-
-    async def __anext__(self) -> dict[str, str]:
-        first, self.first = self.first, None
-        return first if first is not None else await anext(self.rest)
-
-    async def aclose(self) -> None:
-        """End it; the event loop does the same for one that nobody reads any more."""
-        await self.rest.aclose()
+        # At a signal sse-starlette would cut it short; what is to be finished and for how long is `Server`'s to say.
+        return EventSourceResponse(
+            Begun(await anext(told), told),
+            ping=15,
+            send_timeout=30,
+            shutdown_event=anyio.Event(),
+            shutdown_grace_period=FOR_EVER,
+        )
 
 
 async def _drain(reply: Reply, metrics: Metrics) -> None:
@@ -208,67 +180,46 @@ async def _drain(reply: Reply, metrics: Metrics) -> None:
         pass
 
 
-async def _unless_gone(request: Request, work: Any) -> Any:
-    """The result of `work`, which is cancelled when the client goes."""
+async def _unless_gone(request: Request, parts: Parts, work: Any) -> Any:
+    """The result of `work`, which is cancelled when the client goes, or the server."""
     task = asyncio.ensure_future(work)
     try:
         while not task.done():
             await asyncio.wait({task}, timeout=POLL_SECONDS)
             if not task.done() and await request.is_disconnected():
                 raise ApiError(499, "client_gone", "The client has gone.")
+            if not task.done() and parts.stopping:
+                raise stopping()
         return task.result()
     finally:
         if not task.done():
             task.cancel()
 
 
-async def _events(
-    reply: Reply, first: Said, pieces: AsyncGenerator[Said, None], body: ChatRequest, parts: Parts, release: Any
-) -> AsyncGenerator[dict[str, str], None]:
-    tokenizer, wanted = parts.engine.processor.tokenizer, reply.job.drawing.logprobs
-
-    def event(data: dict[str, Any]) -> dict[str, str]:
-        return {"data": json.dumps(data)}
-
-    def delta(index: int, what: dict[str, Any], finish: str | None = None, likely: Any = None) -> dict[str, str]:
-        choice = {"index": index, "delta": what, "logprobs": likely, "finish_reason": finish}
-        return event(chunk(reply, [choice]))
-
-    def said(one: Said) -> list[dict[str, str]]:
-        told = []
-        likely = logprobs([one.token], tokenizer, wanted)
-        if one.token.text or likely:
-            told.append(delta(one.index, {"content": one.token.text}, None, likely))
-        if one.finish:
-            told.append(delta(one.index, {}, one.finish))
-        return told
-
+async def _push(parts: Parts, live: Live, data: bytes, timestamp: float) -> None:
+    if not parts.scheduler.reserve():
+        raise busy()
     try:
-        for number in range(body.n):
-            yield delta(number, {"role": "assistant", "content": ""})
-        for told in said(first):
-            yield told
-        async for one in pieces:
-            for told in said(one):
-                yield told
-        options = body.stream_options
-        usage = {"usage": reply.usage} if options is not None and options.include_usage else {}
-        yield event(chunk(reply, [], **usage, pvc=reply.used))
-        yield {"data": "[DONE]"}
-    except ApiError as error:
-        yield event(error.body(reply.id))
+        picture = await parts.decoders.decode(data, "image")
+        assert isinstance(picture, Picture)
+        await asyncio.wrap_future(parts.scheduler.run(lambda: live.stream.push(picture.image, timestamp)))
     finally:
-        release(reply)
+        parts.scheduler.release()
 
 
 def _streams(app: FastAPI, parts: Parts) -> None:
     streams = parts.streams
 
     @app.post("/v1/streams", status_code=201)
-    async def opened(request: Request) -> dict[str, Any]:
+    async def opened(request: Request, body: StreamRequest | None = None) -> dict[str, Any]:
         """Open a live video."""
-        name, live = streams.open(request.state.tenant)
+        name, live = streams.open(request.state.tenant, body.window if body else None)
         return streams.describe(name, live)
+
+    @app.get("/v1/streams")
+    async def owned(request: Request) -> dict[str, Any]:
+        """One's own."""
+        return {"object": "list", "data": [streams.describe(*one) for one in streams.owned(request.state.tenant)]}
 
     @app.get("/v1/streams/{name}")
     async def described(name: str, request: Request) -> dict[str, Any]:
@@ -279,20 +230,17 @@ def _streams(app: FastAPI, parts: Parts) -> None:
     async def pushed(name: str, timestamp: float, request: Request) -> dict[str, Any]:
         """Show it a frame, a picture as the body, at `timestamp` seconds."""
         live = streams.of(name, request.state.tenant)
-        if not (math.isfinite(timestamp) and 0 <= timestamp < 1e7):
-            raise ApiError(400, "invalid_request", "timestamp must be 0 to 9999999 seconds.", "timestamp")
+        if not (math.isfinite(timestamp) and 0 <= timestamp <= LONGEST_TIME):
+            text = f"timestamp: seconds since the video began, 0 to {LONGEST_TIME:.0f}"
+            raise ApiError(400, "invalid_request", text, "timestamp")
         data = await request.body()
         streams.take(live, timestamp)
         live.busy += 1
         try:
-            if not parts.scheduler.reserve():
-                raise ApiError(429, "busy", "Too many requests are waiting.", headers={"Retry-After": "2"})
-            try:
-                picture = await parts.decoders.decode(data, "image")
-                assert isinstance(picture, Picture)
-                await asyncio.wrap_future(parts.scheduler.run(lambda: live.stream.push(picture.image, timestamp)))
-            finally:
-                parts.scheduler.release()
+            await _push(parts, live, data, timestamp)
+        except BaseException:
+            streams.untake(live, timestamp)
+            raise
         finally:
             live.busy -= 1
             live.used = time.monotonic()

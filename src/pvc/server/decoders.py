@@ -11,6 +11,7 @@ import dataclasses
 import json
 import multiprocessing
 import queue
+import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -39,7 +40,12 @@ class _Child:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=child_main, args=(theirs, settings.decode_bytes), daemon=True)
-        self.process.start()
+        # A terminal's Ctrl-C goes to the whole group, and what is being answered then is to be finished first.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         self.served = 0
         self.network: str | None = None
@@ -167,6 +173,13 @@ class Decoders:
         if not self._closed:
             self._spawn()
 
+    def _living(self) -> _Child:
+        """A child that is free; one that died while it had nothing to do is nobody's fault who asks now."""
+        while not (child := self.free.get()).process.is_alive():
+            self.counts["died"] += 1
+            self._replace(child)
+        return child
+
     async def decode(
         self, data: bytes, kind: str, *, sampling: dict[str, Any] | None = None, size: tuple[int, int] | None = None
     ) -> media.Picture | media.Video:
@@ -200,7 +213,7 @@ class Decoders:
         limits = self.settings.media
         asked = {"kind": kind, "sampling": sampling, "size": size, "limits": dataclasses.asdict(limits)}
         most = limits.max_pixels * 3 if kind == "image" else limits.max_frames * (size or (4096, 4096))[0] ** 2 * 3
-        child = self.free.get()
+        child = self._living()
         self.counts["used"] += 1
         try:
             if not asking.take(child):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from pvc.engine.batch import TooLongError
 from pvc.errors import ForbiddenError, MediaError, PVCError, UsageError
 
 STATUS = {
@@ -21,7 +22,8 @@ TEXTS = {
     "too_many_pixels": "A picture or video has too many pixels.",
     "too_many_bytes": "A picture or video has too many bytes.",
     "too_many_frames": "A video is too long to be read in time.",
-    "unsupported_format": "A picture or video has a format that is not read here.",
+    "unsupported_format": "A picture or video has a format that is not read here, or a video came as an image_url or a "
+    "picture as a video_url.",
     "corrupt_media": "A picture or video cannot be decoded.",
     "no_video_stream": "A file has no video in it.",
     "no_video_frames": "A video has no frames.",
@@ -29,19 +31,36 @@ TEXTS = {
 
 
 class ApiError(Exception):
-    """What a client is told. `headers` go with the response."""
+    """What a client is told. `headers` go with the response; `why` is for the server's own log, never for a client."""
 
     def __init__(
-        self, status: int, code: str, message: str, param: str | None = None, headers: dict[str, str] | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        param: str | None = None,
+        headers: dict[str, str] | None = None,
+        why: str = "",
     ) -> None:
         super().__init__(message)
         self.status, self.code, self.message, self.param, self.headers = status, code, message, param, headers or {}
+        self.why = why
 
     def body(self, request_id: str) -> dict[str, Any]:
         """The JSON object of a response."""
         kind = "invalid_request_error" if self.status < 500 else "server_error"
         told = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
         return {"error": {**told, "request_id": request_id}}
+
+
+def busy() -> ApiError:
+    """All places are taken."""
+    return ApiError(429, "busy", "Too many requests are waiting.", headers={"Retry-After": "2"})
+
+
+def stopping() -> ApiError:
+    """The server ends before the answer does."""
+    return ApiError(503, "shutting_down", "The server is shutting down.", headers={"Retry-After": "10"})
 
 
 def api_error(error: Exception) -> ApiError:
@@ -53,6 +72,8 @@ def api_error(error: Exception) -> ApiError:
         return ApiError(STATUS.get(code, 422), code, TEXTS[code])
     if isinstance(error, ForbiddenError):
         return ApiError(403, "forbidden", "That source is not allowed here.")
+    if isinstance(error, TooLongError):
+        return ApiError(400, "context_length_exceeded", _public(error), "messages")
     if isinstance(error, UsageError):
         return ApiError(400, "invalid_request", _public(error))
     # The client is told nothing of it; whoever runs the server is told everything.
@@ -66,4 +87,4 @@ def _public(error: PVCError) -> str:
     return text if len(text) < 300 and "/" not in text else "The request asks for something that makes no sense."
 
 
-__all__ = ["ApiError", "api_error"]
+__all__ = ["ApiError", "api_error", "busy", "stopping"]

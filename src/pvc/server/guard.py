@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import logging
 import secrets
+import time
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,7 +20,10 @@ from pvc.server.metrics import Metrics
 from pvc.server.settings import Settings
 
 OPEN = ("/health", "/ready", "/metrics")
+METHODS = ("GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH")
 BODY_SECONDS = 30.0
+
+logger = logging.getLogger("pvc.server")
 
 
 class Guard:
@@ -36,17 +41,20 @@ class Guard:
         request_id = f"req-{secrets.token_hex(8)}"
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
-        reply = _Reply(send, request_id)
+        reply, began = _Reply(send, request_id), time.monotonic()
         try:
             state["tenant"] = self._tenant(scope)
             self._check_length(scope)
             await self.app(scope, self._bounded(receive, reply), reply)
         except ApiError as error:
+            state["error"] = error
             await reply.refuse(error)
         finally:
             self.flying -= reply.body
             route = getattr(scope.get("route"), "path", "other")
             self.metrics.requests.labels(route, str(reply.status)).inc()
+            if route not in OPEN:
+                _log(scope["method"], route, reply.status, time.monotonic() - began, state)
 
     def _tenant(self, scope: Scope) -> str:
         """Whose request it is: the number of the key. Raises ApiError 401."""
@@ -58,7 +66,8 @@ class Guard:
         found = [hmac.compare_digest(key.strip(), own.encode()) for own in self.settings.keys]
         if scheme.lower() != b"bearer" or not any(found):
             headers = {"WWW-Authenticate": "Bearer"}
-            raise ApiError(401, "invalid_api_key", "An API key is needed, as a bearer token.", headers=headers)
+            text = "The API key is not known here." if key.strip() else "An API key is needed, as a bearer token."
+            raise ApiError(401, "invalid_api_key", text, headers=headers)
         return f"key-{found.index(True)}"
 
     def _check_length(self, scope: Scope) -> None:
@@ -97,6 +106,16 @@ class Guard:
             return message
 
         return bounded
+
+
+def _log(method: str, route: str, status: int, seconds: float, state: dict[str, Any]) -> None:
+    """One line of a request. Nothing in it is a client's own words: routes are ours, and so are codes."""
+    error: ApiError | None = state.get("error")
+    words = [method if method in METHODS else "OTHER", route, str(status or "gone"), f"{seconds:.3f} s"]
+    words += [state["request_id"], state.get("tenant", "nobody")]
+    if error is not None:
+        words += [error.code, f"({error.why})" if error.why else ""]
+    logger.info("%s", " ".join(word for word in words if word))
 
 
 class _Reply:

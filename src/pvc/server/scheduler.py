@@ -84,6 +84,7 @@ class Scheduler:
         self._inbox: queue.SimpleQueue[Job | tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
         self._waiting: deque[Job] = deque()
         self._rows: dict[int, tuple[Job, int]] = {}  # by id of the row: whose it is, and its number
+        self._refusing: Exception | None = None
         self._count = 0
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._work, name="pvc-scheduler", daemon=True)
@@ -96,6 +97,11 @@ class Scheduler:
         """Stop after the step that is being made."""
         self._inbox.put(None)
         self._thread.join(60)
+
+    def abandon(self, error: Exception) -> None:
+        """Fail everything that waits or is answered with `error`, and whatever comes."""
+        self._refusing = error
+        self.run(lambda: None)
 
     @property
     def alive(self) -> bool:
@@ -134,6 +140,8 @@ class Scheduler:
 
     def _work(self) -> None:
         while self._take():
+            if self._refusing is not None:
+                self._fail(self._refusing)
             self._drop_cancelled()
             if self._waiting and len(self.batch.rows) < self.most:
                 self._begin(self._waiting.popleft())
@@ -181,8 +189,8 @@ class Scheduler:
         def between() -> None:
             self._drop_cancelled()
             self._move_on()
-            if job.cancelled:
-                raise _Left
+            if job.cancelled or self._refusing is not None:
+                raise self._refusing or _Left()
 
         try:
             media = [self._encoded(shown, between) for shown in job.media]
@@ -215,11 +223,18 @@ class Scheduler:
         try:
             return self.batch.step()
         except Exception as error:  # a bug, or memory that ran out: those in the batch are lost, others are not
-            for job in {id(job): job for job, _ in self._rows.values()}.values():
-                job.emit(Failed(error))
-            self._rows.clear()
-            self.batch = Batch(self.engine)
+            self._fail(error, waiting=False)
             return []
+
+    def _fail(self, error: Exception, waiting: bool = True) -> None:
+        jobs = {id(job): job for job, _ in self._rows.values()}
+        if waiting:
+            jobs |= {id(job): job for job in self._waiting}
+            self._waiting.clear()
+        for job in jobs.values():
+            job.emit(Failed(error))
+        self._rows.clear()
+        self.batch = Batch(self.engine)
 
     def _say(self, row: Row, token: Token) -> None:
         job, number = self._rows[id(row)]

@@ -5,13 +5,28 @@ A client's templates, processor options and embeddings have no field, so they ca
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+
+from pvc.server import tolerated
+
+KINDS = ("text", "image_url", "video_url", "stream")
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=False)
+    passes: ClassVar[tuple[dict[str, tolerated.Means], str]] = ({}, "")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_what_asks_for_nothing(cls, data: Any) -> Any:
+        means, where = cls.passes
+        return tolerated.without(data, means, set(cls.model_fields), where) if where else data
+
+
+class _Part(_Strict):
+    passes: ClassVar[tuple[dict[str, tolerated.Means], str]] = (tolerated.PART, "such a part")
 
 
 class Address(_Strict):
@@ -21,35 +36,67 @@ class Address(_Strict):
     detail: Literal["auto", "low", "high"] | None = None
 
 
-class TextPart(_Strict):
+class TextPart(_Part):
     type: Literal["text"]
     text: str
 
 
-class ImagePart(_Strict):
+class ImagePart(_Part):
     type: Literal["image_url"]
     image_url: Address
 
 
-class VideoPart(_Strict):
+class VideoPart(_Part):
     type: Literal["video_url"]
     video_url: Address
 
 
-class StreamPart(_Strict):
+class StreamPart(_Part):
     """A live video that was opened with POST /v1/streams."""
 
     type: Literal["stream"]
     stream_id: str = Field(min_length=1, max_length=64)
 
 
-Part = Annotated[TextPart | ImagePart | VideoPart | StreamPart, Field(discriminator="type")]
+def _kind(value: Any) -> str | None:
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return f"<{kind}>" if kind in KINDS else None
+
+
+Part = Annotated[
+    Annotated[TextPart, Tag("<text>")]
+    | Annotated[ImagePart, Tag("<image_url>")]
+    | Annotated[VideoPart, Tag("<video_url>")]
+    | Annotated[StreamPart, Tag("<stream>")],
+    Discriminator(
+        _kind,
+        custom_error_type="part_type",
+        custom_error_message="a part is an object whose type is text, image_url, video_url or stream",
+    ),
+]
+Content = Annotated[
+    Annotated[str, Tag("<words>")] | Annotated[list[Part], Tag("<parts>"), Field(min_length=1)],
+    Discriminator(
+        lambda value: "<words>" if isinstance(value, str) else "<parts>" if isinstance(value, list) else None,
+        custom_error_type="content_type",
+        custom_error_message="content is a text or a list of parts",
+    ),
+]
 
 
 class Message(_Strict):
+    passes: ClassVar[tuple[dict[str, tolerated.Means], str]] = (tolerated.MESSAGE, "a message")
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part]
+    content: Content
     name: str | None = Field(None, max_length=64)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_was_said(cls, data: Any) -> Any:
+        """An assistant's content may be null, or left out."""
+        if isinstance(data, dict) and data.get("role") == "assistant" and data.get("content") is None:
+            return {**data, "content": ""}
+        return data
 
     @model_validator(mode="after")
     def _media_are_a_users(self) -> Message:
@@ -66,11 +113,12 @@ class Message(_Strict):
 
 
 class StreamOptions(_Strict):
+    passes: ClassVar[tuple[dict[str, tolerated.Means], str]] = (tolerated.STREAM_OPTIONS, "stream_options")
     include_usage: bool = False
 
 
 class Wishes(_Strict):
-    """How media are prepared; within the server's ceilings, and by default the checkpoint's own."""
+    """How media are prepared, within the server's ceilings, and by default the checkpoint's own."""
 
     frames: int | None = Field(None, ge=1)
     fps: float | None = Field(None, gt=0, le=1000)
@@ -91,16 +139,23 @@ class Wishes(_Strict):
         return self
 
 
+class StreamRequest(_Strict):
+    """POST /v1/streams."""
+
+    window: int | None = Field(None, ge=8)
+
+
 class ChatRequest(_Strict):
     """POST /v1/chat/completions. `pvc` says how media are prepared."""
 
+    passes: ClassVar[tuple[dict[str, tolerated.Means], str]] = (tolerated.REQUEST, "a request")
     model: str | None = Field(None, max_length=256)
     messages: list[Message] = Field(min_length=1)
     stream: bool = False
     stream_options: StreamOptions | None = None
     temperature: float = Field(0.0, ge=0, le=2)
     top_p: float = Field(1.0, gt=0, le=1)
-    seed: int | None = Field(None, ge=0, lt=2**32)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     stop: str | list[str] | None = None
@@ -108,15 +163,13 @@ class ChatRequest(_Strict):
     top_logprobs: int | None = Field(None, ge=0, le=20)
     n: int = Field(1, ge=1)
     pvc: Wishes | None = None
-    # What clients send of themselves, in the one meaning that it has here.
-    user: str | None = Field(None, max_length=256)
-    frequency_penalty: Literal[0] | None = None
-    presence_penalty: Literal[0] | None = None
 
-    @field_validator("temperature", "top_p", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _null_is_the_default(cls, value: Any, info: Any) -> Any:
-        return cls.model_fields[info.field_name].default if value is None else value
+    def _null_is_the_default(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            return {name: value for name, value in data.items() if value is not None}
+        return data
 
     @field_validator("stop")
     @classmethod
@@ -127,14 +180,32 @@ class ChatRequest(_Strict):
         return stop
 
     @model_validator(mode="after")
-    def _a_user_comes_last(self) -> ChatRequest:
-        if self.messages[-1].role != "user":
+    def _makes_sense(self) -> ChatRequest:
+        last = self.messages[-1]
+        if last.role != "user":
             raise ValueError("the last message must be a user's")
+        if all(part.type == "text" and not part.text.strip() for part in last.parts):
+            raise ValueError("the last message is empty")
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs")
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options needs stream")
         if self.temperature and self.temperature < 0.01:
             raise ValueError("temperature must be 0 or at least 0.01")
+        sampled = self.pvc is not None and (self.pvc.frames or self.pvc.fps)
+        if sampled and "stream" in self.kinds and "video_url" not in self.kinds:
+            raise ValueError("pvc.frames and pvc.fps say how a video_url is sampled; a stream has its frames")
         return self
+
+    @property
+    def kinds(self) -> set[str]:
+        """Types of parts that the conversation has."""
+        return {part.type for message in self.messages for part in message.parts}
+
+    @property
+    def wanted(self) -> int | None:
+        """Most tokens of an answer, under either of the names that it has."""
+        return self.max_completion_tokens or self.max_tokens
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -142,4 +213,14 @@ class ChatRequest(_Strict):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
 
-__all__ = ["Address", "ChatRequest", "ImagePart", "Message", "StreamPart", "TextPart", "VideoPart", "Wishes"]
+__all__ = [
+    "Address",
+    "ChatRequest",
+    "ImagePart",
+    "Message",
+    "StreamPart",
+    "StreamRequest",
+    "TextPart",
+    "VideoPart",
+    "Wishes",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,7 @@ class Settings:
     """Bounds of a server. Numbers must be above 0; raises UsageError where they are not.
 
     Attributes:
+        name: what clients call the model; by default the name of its directory.
         keys: API keys, each a tenant of its own; without one everybody is served, as one.
         hosts: names of hosts that pictures may be fetched from; nobody by default.
         root: directory that `file:` addresses may name files in; none by default.
@@ -34,6 +36,7 @@ class Settings:
         unsafe_decode: serve even where children cannot be cut off from the network.
     """
 
+    name: str | None = None
     keys: tuple[str, ...] = field(default=(), repr=False)
     hosts: tuple[str, ...] = ()
     root: Path | None = None
@@ -69,6 +72,8 @@ class Settings:
                 raise UsageError(f"{one.name} must be above 0, not {value}")
         if any(len(key) < 16 for key in self.keys):
             raise UsageError("an API key must have at least 16 characters")
+        if any(not re.fullmatch("[!-~]+", key) for key in self.keys):
+            raise UsageError("an API key must be plain characters without spaces: others do not fit into a header")
 
 
 __all__ = ["MIB", "Settings"]

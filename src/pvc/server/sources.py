@@ -21,14 +21,15 @@ from urllib.parse import unquote, unquote_to_bytes, urljoin, urlsplit
 from pvc.server.errors import ApiError
 from pvc.server.settings import Settings
 
-_DATA = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w.+-]+=[\w.+-]*)*)(;base64)?,", re.ASCII)
+_DATA = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w.+-]+=[\w.+-]*)*)(;base64)?,", re.ASCII | re.IGNORECASE)
+_BREAKS = {ord(character): None for character in "\r\n"}  # lines of base64, as many encoders write it
 HOPS = 3
 PORTS = {"http": 80, "https": 443}
 
 
-def forbidden() -> ApiError:
-    """What is not allowed, without saying why: what exists here is nobody's business."""
-    return ApiError(403, "forbidden_source", "That source is not allowed here.")
+def forbidden(why: str) -> ApiError:
+    """What is not allowed; why is for the log alone, for what exists here is nobody's business."""
+    return ApiError(403, "forbidden_source", "That source is not allowed here.", why=why)
 
 
 async def read_source(url: str, settings: Settings) -> bytes:
@@ -48,7 +49,8 @@ async def read_source(url: str, settings: Settings) -> bytes:
             raise ApiError(504, "upstream_timeout", "The other host took too long.") from None
     if scheme == "file" and settings.root is not None:
         return await asyncio.to_thread(_file, url, settings.root, settings.media.max_bytes)
-    raise forbidden()
+    allowed = {"http": "--allow-host", "https": "--allow-host", "file": "--root"}.get(scheme)
+    raise forbidden(f"{allowed} is not set" if allowed else "only data:, and what is allowed besides")
 
 
 def _data(url: str, most: int) -> bytes:
@@ -62,7 +64,8 @@ def _data(url: str, most: int) -> bytes:
         data = unquote_to_bytes(payload)
     else:
         try:
-            data = base64.b64decode(payload, validate=True)
+            plain = payload.translate(_BREAKS) if "\n" in payload else payload
+            data = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
         except (binascii.Error, ValueError):
             raise ApiError(400, "malformed_base64", "The base64 of a data: address is malformed.") from None
     if len(data) > most:
@@ -84,14 +87,14 @@ async def _fetch(url: str, settings: Settings) -> bytes:
         try:
             port = parts.port or PORTS.get(parts.scheme, 0)
         except ValueError:
-            raise forbidden() from None
+            raise forbidden("a port that is none") from None
         if (
             host not in settings.hosts
             or parts.scheme not in ("http", "https")
             or parts.username
             or port not in PORTS.values()
         ):
-            raise forbidden()
+            raise forbidden("not an allowed host, or another port than 80 and 443")
         address = await _resolved(host, port)
         # Dialled by the address that was checked; name and certificate stay the host's.
         dialled = httpx.URL(url).copy_with(host=address)
@@ -133,16 +136,22 @@ async def _resolved(host: str, port: int) -> str:
     for address in addresses:
         mapped = getattr(address, "ipv4_mapped", None) or address
         if not mapped.is_global or mapped.is_multicast:
-            raise forbidden()
+            raise forbidden("the host's address is not a global one")
     return str(addresses[0])
 
 
 def _file(url: str, root: Path, most: int) -> bytes:
-    """A regular file below `root`; every step of the way is opened without following a link."""
+    """A regular file below `root`; every step of the way is opened without following a link.
+
+    The path may be the whole one, or begin at `root`.
+    """
     parts = urlsplit(url)
     names = [name for name in unquote(parts.path).split("/") if name not in ("", ".")]
+    above = [name for name in str(root).split("/") if name]
+    if names[: len(above)] == above:
+        names = names[len(above) :]
     if parts.netloc not in ("", "localhost") or not names or ".." in names or any("\0" in name for name in names):
-        raise forbidden()
+        raise forbidden("not a path below --root")
     handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for place, name in enumerate(names):
@@ -153,14 +162,14 @@ def _file(url: str, root: Path, most: int) -> bytes:
             handle = inner
         told = os.fstat(handle)
         if not stat.S_ISREG(told.st_mode):
-            raise forbidden()
+            raise forbidden("not a regular file")
         if told.st_size > most:
             raise too_large()
         with os.fdopen(os.dup(handle), "rb") as file:
             data = file.read(most + 1)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.ENAMETOOLONG, errno.ENXIO):
-            raise forbidden() from None
+            raise forbidden(f"a file below --root: {os.strerror(error.errno).lower()}") from None
         raise
     finally:
         os.close(handle)

@@ -26,6 +26,19 @@ class Live:
     used: float
     last: float = -math.inf
     busy: int = 0
+    before: float = -math.inf  # the last time before the one that was claimed last
+
+    @property
+    def window(self) -> int:
+        """The most frames that it keeps."""
+        return self.stream.keep.most if self.stream.keep is not None else 0
+
+
+def keep_within(window: int) -> Keep:
+    """What a stream keeps so that there are never more than `window` frames, those included that go next."""
+    batch = max(1, window // 4)
+    rest = window - (batch - 1) - 2
+    return Keep(first=2, recent=(rest + 1) // 2, middle=rest // 2, batch=batch)
 
 
 class Streams:
@@ -44,13 +57,17 @@ class Streams:
         for name in [name for name, live in self._live.items() if not live.busy and now - live.used > self.idle_s]:
             del self._live[name]
 
-    def open(self, tenant: str) -> tuple[str, Live]:
-        """A new one. Raises ApiError 429 when there are too many."""
+    def open(self, tenant: str, window: int | None = None) -> tuple[str, Live]:
+        """A new one that keeps at most `window` frames. Raises ApiError 429 when there are too many, 400."""
         self.sweep()
+        window = window or self.window
+        if window > self.window:
+            text = f"window: {window} frames were asked for; this server allows {self.window}"
+            raise ApiError(400, "too_many", text, "window")
         if len(self._live) >= self.most:
-            raise ApiError(429, "too_many_streams", "Too many live streams are open.", headers={"Retry-After": "30"})
-        keep = Keep(first=2, recent=self.window // 2, middle=self.window - self.window // 2 - 2)
-        live = Live(tenant, Stream(self.engine, window=self.window, keep=keep), time.monotonic())
+            text = f"{self.most} live streams are open, as many as this server allows; DELETE one, or wait."
+            raise ApiError(429, "too_many_streams", text, headers={"Retry-After": "30"})
+        live = Live(tenant, Stream(self.engine, window=window, keep=keep_within(window)), time.monotonic())
         name = f"stream-{secrets.token_urlsafe(18)}"
         self._live[name] = live
         return name, live
@@ -64,6 +81,11 @@ class Streams:
         live.used = time.monotonic()
         return live
 
+    def owned(self, tenant: str) -> list[tuple[str, Live]]:
+        """One's own, the oldest first."""
+        self.sweep()
+        return [(name, live) for name, live in self._live.items() if live.tenant == tenant]
+
     def close(self, name: str, tenant: str) -> None:
         """Forget one's own."""
         self.of(name, tenant)
@@ -76,7 +98,13 @@ class Streams:
             raise ApiError(
                 409, "out_of_order", f"A frame's timestamp must be later than the last one's, {live.last:g} seconds."
             )
-        live.last = timestamp
+        live.before, live.last = live.last, timestamp
+
+    @staticmethod
+    def untake(live: Live, timestamp: float) -> None:
+        """Give a frame's time back that came to nothing, unless a later one has been claimed since."""
+        if live.last == timestamp:
+            live.last = live.before
 
     @staticmethod
     def shown(live: Live) -> EncodedMedia:
@@ -95,7 +123,7 @@ class Streams:
             "object": "stream",
             "frames": live.stream.pushed,
             "kept": len(live.stream.timestamps),
-            "window": self.window,
+            "window": live.window,
             "last_timestamp": None if live.last == -math.inf else live.last,
             "bytes": live.stream.nbytes,
         }
