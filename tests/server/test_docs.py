@@ -31,7 +31,25 @@ def run(server):
 
 
 def test_the_python_client(run):
-    assert run([sys.executable, "-c"], block("python", "import base64")).strip() == "42"
+    assert run([sys.executable, "-c"], block("python", "import base64")).split() == ["42", "42"]
+
+
+def test_a_live_video(run):
+    assert run([sys.executable, "-c"], block("python", "import time")).startswith("2 frames: ")
+
+
+def test_an_application_of_ones_own():
+    code = block("python", "import pvc\n")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_table_of_bounds_is_right():
+    from pvc.server.settings import Settings
+
+    fields = set(Settings.__dataclass_fields__)
+    named = {name for row in re.findall(r"^\| (`.*?) \|", TEXT, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    assert {name for name in fields if name.startswith(("max_", "stream_", "decode"))} <= named
 
 
 def test_curl(run):
