@@ -3,7 +3,7 @@
     python benchmarks/serve.py load [--requests 2000]      64 streaming clients, then the same beside 200 slow sockets
     python benchmarks/serve.py hostile ../shared/hostile   every file: status, seconds, growth of the parent's memory
     python benchmarks/serve.py stream [--frames 10000]     one live video: memory after the window fills
-    python benchmarks/serve.py soak [--minutes 30]         mixed load with 5 % hostile input: memory, children, files
+    python benchmarks/serve.py soak [../shared/hostile]    half an hour of mixed load, 5 % hostile: memory, children, files
 
 Each starts `pvc serve` with the bundled model on two cores and talks to it over sockets, from this machine: clients and
 server share the cores. Writes Markdown to --output, or prints it.
@@ -23,6 +23,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -263,49 +264,136 @@ def live(options: argparse.Namespace) -> list[str]:
     return lines
 
 
+def tree(pid: int) -> list[int]:
+    """A process and all that it started."""
+    inner = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout.split()
+    return [pid, *(one for child in inner for one in tree(int(child)))]
+
+
+class Mixed:
+    """What a client of the soak does: pictures, videos, texts, a live video of its own, leaving, hostile things."""
+
+    def __init__(
+        self, client: httpx.AsyncClient, address: str, lot: random.Random, files: list[tuple[str, bytes]]
+    ) -> None:
+        self.client, self.address, self.lot, self.files = client, address, lot, files
+        self.counts = Counter[str]()
+        self.stream: str | None = None
+        self.time = 0.0
+
+    async def once(self) -> None:
+        """One thing, by chance."""
+        kinds = {"picture": 55, "video": 10, "text": 10, "live": 15, "leaves": 5, "hostile": 5}
+        kind = self.lot.choices(list(kinds), list(kinds.values()))[0]
+        self.counts[f"{kind} {await getattr(self, '_' + kind)()}"] += 1
+
+    async def _chat(self, content: Any, **more: Any) -> int:
+        body = {"messages": [{"role": "user", "content": content}], "max_tokens": 16, **more}
+        return (await self.client.post(f"{self.address}/v1/chat/completions", json=body)).status_code
+
+    async def _picture(self) -> int:
+        return int((await ask(self.client, self.address, question(self.lot.randrange(10**6))))["status"])
+
+    async def _video(self) -> int:
+        url = data_url((EXAMPLES / self.lot.choice(("digits.mp4", "shapes.mp4"))).read_bytes())
+        content = [{"type": "video_url", "video_url": {"url": url}}, {"type": "text", "text": "What happens?"}]
+        return await self._chat(content, pvc={"frames": self.lot.randint(4, 100)})
+
+    async def _text(self) -> int:
+        return await self._chat("Tell me something. " * self.lot.randint(1, 50))
+
+    async def _live(self) -> int:
+        if self.stream is None:
+            self.stream = (await self.client.post(f"{self.address}/v1/streams")).json()["id"]
+        if self.lot.random() < 0.02:
+            name, self.stream, self.time = self.stream, None, 0.0
+            return (await self.client.delete(f"{self.address}/v1/streams/{name}")).status_code
+        if self.lot.random() < 0.2 and self.time:
+            return await self._chat([{"type": "stream", "stream_id": self.stream}, {"type": "text", "text": "What?"}])
+        self.time += 0.1
+        frame = (EXAMPLES / "sign.png").read_bytes()
+        where = f"{self.address}/v1/streams/{self.stream}/frames"
+        return (await self.client.post(where, params={"timestamp": self.time}, content=frame)).status_code
+
+    async def _leaves(self) -> int:
+        with contextlib.suppress(httpx.TimeoutException):
+            seconds = self.lot.uniform(0.001, 0.2)
+            await self.client.post(
+                f"{self.address}/v1/chat/completions", json=question(self.lot.randrange(10**6)), timeout=seconds
+            )
+        return 0
+
+    async def _hostile(self) -> int:
+        bad = [b"", b"{", b"[" * 50_000, json.dumps({"messages": [], "n": 10**9}).encode()]
+        if self.files and self.lot.random() < 0.7:
+            kind, data = self.lot.choice(self.files)
+            part = {"type": f"{kind}_url", f"{kind}_url": {"url": data_url(data)}}
+            return await self._chat([part, {"type": "text", "text": "x"}])
+        told = await self.client.post(f"{self.address}/v1/chat/completions", content=self.lot.choice(bad))
+        return told.status_code
+
+
+def hostile_files(folder: Path | None) -> list[tuple[str, bytes]]:
+    if folder is None:
+        return []
+    rows = json.loads((folder / "manifest.json").read_text())["files"]
+    return [(row["kind"], (folder / row["file"]).read_bytes()) for row in rows if row["kind"] in ("image", "video")]
+
+
 def soak(options: argparse.Namespace) -> list[str]:
-    bad = [b"", b"{", b"[" * 50_000, json.dumps({"messages": [], "n": 10**9}).encode()]
-    memory: list[tuple[float, float]] = []
-    counts = Counter[int]()
-    with server("--batch", "16") as (address, process):
+    files, memory, counts = hostile_files(options.folder), list[tuple[float, float]](), Counter[str]()
+    with tempfile.TemporaryDirectory() as temporary:
+        command = [sys.executable, "-m", "pvc", "serve", "--batch", "16"]
+        with started(command, "/ready", TMPDIR=temporary) as (address, process):
 
-        def children() -> tuple[int, int]:
-            told = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
-            return len(told), len(os.listdir(f"/proc/{process.pid}/fd"))
+            def held() -> tuple[int, int, int]:
+                processes = tree(process.pid)
+                inner = sum(len(found) for _, _, found in os.walk(temporary))
+                return len(processes), len(os.listdir(f"/proc/{process.pid}/fd")), inner
 
-        async def work(client: httpx.AsyncClient, until: float, lot: random.Random) -> None:
-            while time.perf_counter() < until:
-                if lot.random() < 0.05:
-                    told = await client.post(f"{address}/v1/chat/completions", content=lot.choice(bad))
-                    counts[told.status_code] += 1
-                else:
-                    counts[(await ask(client, address, question(lot.randrange(10**6))))["status"]] += 1
-
-        async def go() -> None:
-            until = time.perf_counter() + options.minutes * 60
-            async with httpx.AsyncClient(timeout=120) as client:
-                tasks = [asyncio.create_task(work(client, until, random.Random(place))) for place in range(8)]
+            async def work(mixed: Mixed, until: float) -> None:
                 while time.perf_counter() < until:
-                    memory.append((time.perf_counter(), resident(process.pid) / 2**20))
-                    await asyncio.sleep(5)
-                await asyncio.gather(*tasks)
+                    await mixed.once()
 
-        httpx.get(f"{address}/health")
-        before = children()
-        asyncio.run(go())
-        time.sleep(12)  # idle connections are let go
-        after = children()
-    quarters = [
-        statistics.mean(value for _, value in memory[len(memory) * q // 4 : len(memory) * (q + 1) // 4])
-        for q in range(4)
-    ]
-    return [
+            async def go() -> None:
+                until = time.perf_counter() + options.minutes * 60
+                async with httpx.AsyncClient(timeout=120) as client:
+                    all_ = [Mixed(client, address, random.Random(place), files) for place in range(8)]
+                    tasks = [asyncio.create_task(work(mixed, until)) for mixed in all_]
+                    while time.perf_counter() < until:
+                        own, *children = [resident(pid) / 2**20 for pid in tree(process.pid)]
+                        memory.append((own, sum(children)))
+                        if len(memory) % 60 == 1:
+                            print(f"{len(memory) / 12:.0f} minutes, {own:.0f} and {sum(children):.0f} MiB", flush=True)
+                        await asyncio.sleep(5)
+                    await asyncio.gather(*tasks)
+                    for mixed in all_:
+                        counts.update(mixed.counts)
+                        if mixed.stream is not None:
+                            await client.delete(f"{address}/v1/streams/{mixed.stream}")
+
+            httpx.get(f"{address}/health")
+            before = held()
+            asyncio.run(go())
+            time.sleep(12)  # idle connections are let go
+            after = held()
+            metrics = httpx.get(f"{address}/metrics").text
+    lines = [
         "## Soak",
         "",
-        f"{options.minutes:g} minutes, 8 clients, answers by status {dict(counts)}. Memory by quarter: "
-        f"{', '.join(f'{value:.0f}' for value in quarters)} MiB; from the second to the last "
-        f"{100 * (quarters[3] / quarters[1] - 1):+.1f} %. Children and descriptors before {before}, after {after}.",
+        f"{options.minutes:g} minutes, 8 clients. What they did, and statuses: {dict(sorted(counts.items()))}.",
     ]
+    for name, values in zip(("the server", "its children together"), zip(*memory, strict=True), strict=True):
+        parts = [values[len(values) * q // 4 : len(values) * (q + 1) // 4] for q in range(4)]
+        means = [statistics.mean(part) for part in parts]
+        drift = 100 * (means[3] / means[1] - 1)
+        told = ", ".join(f"{value:.0f}" for value in means)
+        lines.append(f"Memory of {name} by quarter: {told} MiB; from the second to the last {drift:+.1f} %.")
+    lines.append(f"Processes, descriptors and temporary files before {before}, after {after}.")
+    lines += [
+        line for line in metrics.splitlines() if line.startswith(("pvc_requests_open ", "pvc_decoders{", "pvc_streams"))
+    ]
+    return lines
 
 
 def main() -> None:
