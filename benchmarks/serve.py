@@ -3,7 +3,7 @@
     python benchmarks/serve.py load [--requests 2000]      64 streaming clients, then the same beside 200 slow sockets
     python benchmarks/serve.py hostile ../shared/hostile   every file: status, seconds, growth of the parent's memory
     python benchmarks/serve.py stream [--frames 10000]     one live video: memory after the window fills
-    python benchmarks/serve.py soak [../shared/hostile]    half an hour of mixed load, 5 % hostile: memory, children, files
+    python benchmarks/serve.py soak [../shared/hostile]  half an hour of mixed load, some of it hostile: memory, files
 
 Each starts `pvc serve` with the bundled model on two cores and talks to it over sockets, from this machine: clients and
 server share the cores. Writes Markdown to --output, or prints it.
@@ -202,9 +202,11 @@ def load(options: argparse.Namespace) -> list[str]:
 
 
 def resident(pid: int) -> int:
-    """Bytes of a process that are in memory."""
-    text = Path(f"/proc/{pid}/status").read_text()
-    return int(next(line for line in text.splitlines() if line.startswith("VmRSS")).split()[1]) * 1024
+    """Bytes of a process that are in memory; 0 of one that has just ended."""
+    with contextlib.suppress(OSError, StopIteration):
+        text = Path(f"/proc/{pid}/status").read_text()
+        return int(next(line for line in text.splitlines() if line.startswith("VmRSS")).split()[1]) * 1024
+    return 0
 
 
 def hostile(options: argparse.Namespace) -> list[str]:

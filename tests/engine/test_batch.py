@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from transformers import DynamicCache
 
-from pvc.engine.batch import Batch, Drawing, _overlap
+from pvc.engine.batch import Batch, _overlap
+from pvc.engine.draw import Drawing, drawn
 from pvc.engine.engine import Engine
+from pvc.engine.room import with_room
 from pvc.errors import UsageError
 from pvc.synthetic import make
 from pvc.testing import tiny_config, tiny_model, tiny_processor
@@ -157,12 +160,47 @@ def test_how_likely(engine):
     assert values == sorted(values, reverse=True) and values[0] <= 0
 
 
-def test_top_p_keeps_the_likeliest(engine):
-    row = alone(engine, *questions(engine, 1)[0], Drawing(max_new_tokens=1, temperature=1.0, top_p=0.3, seed=0))
-    logits = torch.log(torch.tensor([0.25, 0.1, 0.4, 0.25]))
-    assert {row._draw(logits) for _ in range(50)} == {2}
-    row.drawing = Drawing(temperature=1.0, top_p=0.6, seed=0)
-    assert {row._draw(logits) for _ in range(100)} <= {0, 2, 3}
+def test_top_p_keeps_the_likeliest():
+    logits = torch.log(torch.tensor([0.25, 0.1, 0.4, 0.25])).expand(100, -1)
+    for top_p, allowed in ((0.3, {2}), (0.6, {0, 2, 3}), (1.0, {0, 1, 2, 3})):
+        drawings = [Drawing(temperature=1.0, top_p=top_p, seed=seed) for seed in range(100)]
+        found = set(drawn(logits, drawings, [drawing.generator(0) for drawing in drawings]))
+        assert found == allowed or (top_p == 0.6 and found <= allowed)
+
+
+def test_tokens_are_drawn_as_often_as_they_are_likely():
+    wanted = torch.tensor([0.5, 0.0, 0.2, 0.3, 0.0])
+    drawing = Drawing(temperature=1.0, seed=1)
+    generator = drawing.generator(0)
+    told = drawn(torch.log(wanted).expand(20_000, -1), [drawing] * 20_000, [generator] * 20_000)
+    counts = torch.bincount(torch.tensor(told), minlength=5) / 20_000
+    assert (counts - wanted).abs().max() < 0.02
+    assert counts[1] == counts[4] == 0
+    hot = [Drawing(temperature=2.0), Drawing()]
+    assert drawn(torch.tensor([[0.0, 60.0], [1.0, 0.0]]), hot, [hot[0].generator(0), None]) == [1, 0]
+
+
+def test_room_is_the_plain_cache():
+    """Whatever is added, taken out and put in between."""
+    torch.manual_seed(0)
+    plain, roomy = DynamicCache(), DynamicCache()
+    first = torch.randn(2, 3, 5, 4)
+    for cache in (plain, roomy):
+        cache.update(first, first + 1, 0)
+    with_room(roomy)
+    for number in range(150):
+        new = torch.randn(len(plain.layers[0].keys), 3, 1, 4)
+        got = [cache.update(new, -new, 0) for cache in (plain, roomy)]
+        assert all(torch.equal(one, two) for one, two in zip(*got, strict=True))
+        if number in (20, 90):
+            for cache in (plain, roomy):
+                layer = cache.layers[0]
+                layer.keys, layer.values = layer.keys[[1, 0, 1]].clone(), layer.values[[1, 0, 1]].clone()
+    sizes = {roomy.layers[0]._room[0].data_ptr()}
+    for _ in range(3):
+        roomy.update(new, new, 0)
+        sizes.add(roomy.layers[0]._room[0].data_ptr())
+    assert len(sizes) == 1, "nothing was copied"
 
 
 def test_what_makes_no_sense(engine):

@@ -20,40 +20,16 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from pvc.engine.draw import Drawing, drawn
 from pvc.engine.encode import EncodedMedia, placeholders
 from pvc.engine.engine import Engine
-from pvc.engine.generate import sampling_options
+from pvc.engine.room import with_room
 from pvc.errors import UsageError
 from pvc.model.inputs import CACHE
-
-GOLDEN = 0x9E3779B97F4A7C15  # an odd number that has nothing to do with the seeds people choose
-TOP = 20  # most alternatives that a token's log-probabilities name
 
 
 class TooLongError(UsageError):
     """A conversation that the language model has no positions for."""
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """How tokens are drawn, and when to stop; raises UsageError for values out of range.
-
-    `stop`: texts that end the answer and are not part of it. `logprobs`: how many alternatives to name, None for none.
-    """
-
-    max_new_tokens: int = 512
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-    logprobs: int | None = None
-
-    def __post_init__(self) -> None:
-        sampling_options(self.max_new_tokens, self.temperature, self.top_p, None)  # any number is a seed here
-        if any(not text for text in self.stop):
-            raise UsageError("a stop text must not be empty")
-        if self.logprobs is not None and not 0 <= self.logprobs <= TOP:
-            raise UsageError(f"logprobs must be 0 to {TOP}, not {self.logprobs}")
 
 
 @dataclass
@@ -82,18 +58,10 @@ class Row:
         self._backend, self._eos = tokenizer.backend_tokenizer, _ends(engine)
         self._decoder = DecodeStream(skip_special_tokens=True)
         self._held = ""
-        self._generator: torch.Generator | None = None
-        if drawing.temperature > 0:
-            self._generator = torch.Generator()
-            if drawing.seed is None:
-                self._generator.seed()
-            else:
-                # The first answer's seed is the request's; the next request's seed is not the second answer's.
-                self._generator.manual_seed((drawing.seed + number * GOLDEN) % 2**64)
+        self.generator = drawing.generator(number)
 
-    def take(self, logits: torch.Tensor) -> Token:
-        """Draw the next token from `(V,)` logits; sets `finish` when it was the last."""
-        token = self._draw(logits)
+    def take(self, token: int, logits: torch.Tensor) -> Token:
+        """Go on by a token that was drawn from `(V,)` logits; sets `finish` when it was the last."""
         told = Token(token, "")
         if self.drawing.logprobs is not None:
             likely = functional.log_softmax(logits.float(), dim=-1)
@@ -112,17 +80,6 @@ class Row:
                 self.finish = "length"
         self.text += told.text
         return told
-
-    def _draw(self, logits: torch.Tensor) -> int:
-        if self._generator is None:
-            return int(logits.argmax())
-        likely = functional.softmax(logits.float().cpu() / self.drawing.temperature, dim=-1)
-        if self.drawing.top_p < 1:
-            values, order = likely.sort(descending=True)
-            # The tokens before whom less than top_p has been seen: always at least the first.
-            kept = values.cumsum(0) - values < self.drawing.top_p
-            likely = torch.zeros_like(likely).scatter(0, order[kept], values[kept])
-        return int(torch.multinomial(likely, 1, generator=self._generator))
 
     def _release(self, text: str, final: bool) -> str:
         """Text that can be told: nothing from a stop text on, and what might begin one only when it did not."""
@@ -200,12 +157,13 @@ class Batch:
         }
         inputs = torch.tensor([ids], device=self.model.device)
         out = self.model(input_ids=inputs, mm_encoder_outputs=features, logits_to_keep=1, **{CACHE: cache})
-        logits = self._allowed(out.logits[:, -1])[0]
-        started = []
-        for number in range(count):
-            own = cache if number == count - 1 else _copied(cache)
-            row = Row(self.engine, drawing, len(ids), own, number)
-            started.append((row, row.take(logits)))
+        logits = self._allowed(out.logits[:, -1])
+        rows = [
+            Row(self.engine, drawing, len(ids), cache if number == count - 1 else _copied(cache), number)
+            for number in range(count)
+        ]
+        started = self._told(rows, logits.expand(count, -1))
+        for row in rows:
             if row.finish is None:
                 self._join(row)
         return started
@@ -216,9 +174,14 @@ class Batch:
         if not self.rows:
             return []
         logits = self._allowed(self._forward_together() if self._together else self._forward_one_by_one())
-        told = [(row, row.take(logits[place])) for place, row in enumerate(self.rows)]
+        told = self._told(self.rows, logits)
         self.remove([row for row in self.rows if row.finish is not None])
         return told
+
+    @staticmethod
+    def _told(rows: list[Row], logits: torch.Tensor) -> list[tuple[Row, Token]]:
+        tokens = drawn(logits, [row.drawing for row in rows], [row.generator for row in rows])
+        return [(row, row.take(token, own)) for row, token, own in zip(rows, tokens, logits, strict=True)]
 
     def remove(self, gone: Sequence[Row]) -> None:
         """Take rows out, whether they have ended or nobody waits for them any more."""
@@ -249,7 +212,7 @@ class Batch:
         length = row.prompt
         own = torch.ones(1, length, dtype=torch.long, device=self.model.device)
         if self._cache is None or self._mask is None:
-            self._cache, self._mask = row.cache, own
+            self._cache, self._mask = with_room(row.cache), own
         else:
             longest = max(length, self._mask.shape[1])
             for layer, new in zip(self._cache.layers, row.cache.layers, strict=True):
@@ -293,4 +256,4 @@ def _copied(cache: DynamicCache) -> DynamicCache:
     return copy
 
 
-__all__ = ["Batch", "Drawing", "Row", "Token", "TooLongError"]
+__all__ = ["Batch", "Row", "Token", "TooLongError"]

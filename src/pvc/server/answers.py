@@ -11,7 +11,8 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pvc.engine.batch import Drawing, Token
+from pvc.engine.batch import Token
+from pvc.engine.draw import Drawing
 from pvc.engine.encode import EncodedMedia
 from pvc.engine.engine import Engine, MediaOptions
 from pvc.errors import MediaError

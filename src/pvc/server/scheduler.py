@@ -15,7 +15,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from pvc.engine.batch import Batch, Drawing, Row, Token
+from pvc.engine.batch import Batch, Row, Token
+from pvc.engine.draw import Drawing
 from pvc.engine.encode import EncodedMedia
 from pvc.engine.engine import Engine, MediaOptions
 from pvc.media import Picture, Video
