@@ -1,12 +1,19 @@
 """What can be known of the vLLM plugin without vLLM; with it: `make test-vllm`."""
 
 import importlib.metadata
+import json
 import sys
+from pathlib import Path
 
 import pytest
+from transformers import AutoProcessor
 
+import pvc
+from pvc import media
 from pvc.cli.main import main
 from pvc.integrations import vllm
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def test_vllm_finds_the_plugin():
@@ -14,6 +21,29 @@ def test_vllm_finds_the_plugin():
     assert entry.load() is vllm.register
     with pytest.raises(AttributeError):
         vllm.anything_else  # noqa: B018
+
+
+def test_videos_are_read_with_their_true_times():
+    data = (EXAMPLES / "digits.mp4").read_bytes()
+    frames, told = vllm.read_video(data, num_frames=8, size=64, max_duration=300)
+    assert frames.shape == (8, 64, 64, 3)
+    expected = media.load(data, kind="video", sampling=media.Sampling(frames=8), size=(64, 64))
+    assert tuple(told["timestamps"]) == expected.timestamps
+    processor = pvc.load(device="cpu").processor.video_processor
+    made = processor([frames], video_metadata=[told], do_sample_frames=told["do_sample_frames"])
+    assert made["timestamps"] == [list(expected.timestamps)]
+    with pytest.raises(ValueError, match="corrupt_media|unsupported"):
+        vllm.read_video(b"nothing of the kind")
+
+
+def test_checkpoints_say_whose_videos_they_take(tmp_path):
+    """vLLM looks the name up in this file, in the bundled model and in whatever is saved."""
+    processor = pvc.load(device="cpu").processor
+    processor.save_pretrained(tmp_path)
+    for folder in (tmp_path, Path(pvc.__file__).parent / "nano"):
+        named = json.loads((folder / "video_preprocessor_config.json").read_text())
+        assert named == {"video_processor_type": type(processor.video_processor).__name__}
+    assert AutoProcessor.from_pretrained(tmp_path).video_processor.num_frames == processor.video_processor.num_frames
 
 
 def test_without_vllm_the_extra_is_named(capsys, monkeypatch):

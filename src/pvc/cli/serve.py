@@ -112,10 +112,13 @@ def _become_vllm(
     """Replace this process by vLLM's server, with limits that long videos fit into."""
     require("vllm", "vllm")
     from pvc.checkpoint.files import CheckpointFiles
-    from pvc.checkpoint.loading import load_config
+    from pvc.checkpoint.loading import load_config, load_processor
 
     files = CheckpointFiles(model)
-    longest = min(getattr(load_config(files).text_config, "max_position_embeddings", None) or 32768, 32768)
+    config, processor = load_config(files), load_processor(files)
+    longest = min(getattr(config.text_config, "max_position_embeddings", None) or 32768, 32768)
+    # Frames as the checkpoint takes them, sampled and sized by our reader (pvc.integrations.vllm).
+    video = {"num_frames": processor.video_processor.num_frames, "size": config.vision_config.image_size[0]}
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(files.directory)]
     command += [
         "--served-model-name",
@@ -128,6 +131,7 @@ def _become_vllm(
     command += ["--max-model-len", str(longest), "--max-num-seqs", str(batch)]
     # A video's visual tokens are placed in one piece: a step must have room for the longest prompt.
     command += ["--max-num-batched-tokens", str(longest), "--limit-mm-per-prompt", json.dumps(VLLM_MEDIA)]
+    command += ["--media-io-kwargs", json.dumps({"video": video})]
     if not torch_has_gpu():
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
         command += ["--dtype", "bfloat16"]

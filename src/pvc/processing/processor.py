@@ -8,6 +8,8 @@ K tokens per frame and step.
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,6 +68,14 @@ class PVCProcessor(ProcessorMixin):
         if not isinstance(argument, own[argument_name]):
             raise TypeError(f"{argument_name} must be a {own[argument_name].__name__}, not {type(argument).__name__}")
         return own[argument_name]
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> Any:
+        """As transformers does it, and where vLLM looks for whose videos these are (`pvc.integrations.vllm`)."""
+        written = super().save_pretrained(save_directory, **kwargs)
+        # The settings are in processor_config.json, which goes before; this file only has the name.
+        named = {"video_processor_type": type(self.video_processor).__name__}
+        Path(save_directory, "video_preprocessor_config.json").write_text(json.dumps(named) + "\n", encoding="utf-8")
+        return written
 
     @property
     def model_input_names(self) -> list[str]:

@@ -163,7 +163,7 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
 
     @staticmethod
     def _times_from_metadata(metadata: Any, videos: int) -> list[list[float] | None] | None:
-        """Seconds of every frame, from transformers' (and vLLM's) metadata: indices of the frames and their rate."""
+        """Seconds of every frame, from transformers' (and vLLM's) metadata: said, or from frames' indices and rate."""
         if metadata is None:
             return None
         entries = metadata if isinstance(metadata, (list, tuple)) else [metadata]
@@ -171,6 +171,9 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
             raise MismatchError(f"video_metadata describes {len(entries)} videos, but there are {videos} videos")
         times: list[list[float] | None] = []
         for entry in entries:
+            if isinstance(entry, dict) and entry.get("timestamps") is not None:
+                times.append([float(time) for time in entry["timestamps"]])
+                continue
             read = entry.get if isinstance(entry, dict) else lambda name, entry=entry: getattr(entry, name, None)
             fps, indices = read("fps"), read("frames_indices")
             times.append([float(index) / fps for index in indices] if fps and indices is not None else None)
