@@ -365,8 +365,14 @@ def soak(options: argparse.Namespace) -> list[str]:
                     while time.perf_counter() < until:
                         own, *children = [resident(pid) / 2**20 for pid in tree(process.pid)]
                         memory.append((own, sum(children)))
-                        if len(memory) % 60 == 1:
-                            print(f"{len(memory) / 12:.0f} minutes, {own:.0f} and {sum(children):.0f} MiB", flush=True)
+                        if len(memory) % 12 == 1:
+                            told = (await client.get(f"{address}/metrics")).text.splitlines()
+                            kept = [float(line.split()[1]) / 2**20 for line in told if "pvc_cache_bytes " in line][-1]
+                            print(
+                                f"{len(memory) / 12:.0f} minutes, {own:.0f} and {sum(children):.0f} MiB, "
+                                f"{kept:.0f} of them kept visual tokens",
+                                flush=True,
+                            )
                         await asyncio.sleep(5)
                     await asyncio.gather(*tasks)
                     for mixed in all_:

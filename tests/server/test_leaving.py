@@ -107,7 +107,7 @@ def test_while_another_host_is_waited_for(serving, stream, monkeypatch):
 def test_while_it_is_decoded(serving, stream):
     parts, send = serving
     for child in parts.decoders._all:
-        until(lambda child=child: child.process.is_alive())
+        until(lambda child=child: child.alive)
         os.kill(child.process.pid, signal.SIGSTOP)  # a decoder that goes on for ever
     client = send(asked(shown(EXAMPLES / "sign.png"), stream=stream))
     until(lambda: parts.decoders.busy)

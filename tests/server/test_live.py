@@ -102,6 +102,20 @@ def test_streams_are_listed_and_have_windows(client):
     client.delete(f"/v1/streams/{made['id']}")
 
 
+def test_frames_that_come_at_once_are_shown_in_their_order(client):
+    """A large one and small ones after it: decoding takes them differently long."""
+    name = client.post("/v1/streams").json()["id"]
+    sizes = [1500, 16, 16, 900, 16, 16]
+    with ThreadPoolExecutor(6) as pool:
+        told = []
+        for number, size in enumerate(sizes):
+            told.append(pool.submit(push, client, name, np.zeros((size, size, 3), np.uint8), float(number)))
+            time.sleep(0.05)
+        assert [one.result().status_code for one in told] == [200] * 6
+    assert client.get(f"/v1/streams/{name}").json()["frames"] == 6
+    client.delete(f"/v1/streams/{name}")
+
+
 def test_memory_is_bounded(client):
     name = client.post("/v1/streams").json()["id"]
     rng = np.random.default_rng(0)
@@ -168,6 +182,44 @@ def test_slow_clients_are_let_go(server, monkeypatch):
         one.settimeout(20)
         assert one.recv(100) == b""
     assert 8 < time.monotonic() - begun < 20
+
+
+@pytest.mark.slow
+def test_who_does_not_read_is_let_go(server):
+    """Whatever was asked for, and however often on one connection."""
+    address, _ = server
+    host, port = address.removeprefix("http://").split(":")
+    deaf = []
+    for _ in range(3):
+        one = socket.socket()
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        one.connect((host, int(port)))
+        one.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 1500)
+        deaf.append(one)
+    until = time.monotonic() + 60
+    gone = set()
+    while len(gone) < 3 and time.monotonic() < until:
+        time.sleep(1)
+        for one in deaf:
+            try:
+                one.send(b"G")
+            except OSError:
+                gone.add(one)
+    assert len(gone) == 3
+    assert httpx.post(f"{address}/v1/chat/completions", json=asked("hello")).status_code == 200
+
+
+def test_what_is_no_http_has_an_error_too(server):
+    address, _ = server
+    host, port = address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as one:
+        one.sendall(b"nonsense\r\n\r\n")
+        one.settimeout(10)
+        text = b""
+        while piece := one.recv(4096):
+            text += piece
+    head, _, body = text.partition(b"\r\n\r\n")
+    assert b" 400 " in head and json.loads(body)["error"]["code"] == "malformed_http"
 
 
 @pytest.mark.slow

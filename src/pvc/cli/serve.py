@@ -135,8 +135,12 @@ def _become_vllm(
     if not torch_has_gpu():
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
         command += ["--dtype", "bfloat16"]
+    if len(keys) > 1:
+        raise UsageError("--engine vllm takes one API key")
     if keys:
-        command += ["--api-key", *keys]
+        os.environ["VLLM_API_KEY"] = keys[0]  # not on the command line, which everybody on the machine can read
+    if host not in LOOPBACK and not keys:
+        say(f"warning: {host} is open to others, and no API key is needed (--keys)")
     say(
         "warning: vLLM's server trusts its callers: text may spell control tokens, and it fetches addresses and "
         "decodes media in its own process (docs/serve.md)"
@@ -154,7 +158,14 @@ def torch_has_gpu() -> bool:
 def read_keys(path: Path | None) -> tuple[str, ...]:
     """API keys of a file, or of the environment. Raises UsageError for a file that has none."""
     if path is None:
-        return tuple(os.environ.get("PVC_API_KEYS", "").replace(",", " ").split())
+        # Taken out: what this process starts needs none of it.
+        given = os.environ.pop("PVC_API_KEYS", None)
+        told = tuple((given or "").replace(",", " ").split())
+        if given is not None and not told:
+            raise UsageError("PVC_API_KEYS is set and holds no key")
+        if any(not re.fullmatch("[!-~]{16,}", key) for key in told):
+            raise UsageError("a key in PVC_API_KEYS has less than 16 characters, or some that do not fit into a header")
+        return told
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:

@@ -34,12 +34,16 @@ class TooLongError(UsageError):
 
 @dataclass
 class Token:
-    """One token as it is told: its text (held back while it could be the beginning of a stop text), and how likely."""
+    """One token as it is told: its text (held back while it could be the beginning of a stop text), and how likely.
+
+    `end`: it is the model's own end of an answer, and no part of its text.
+    """
 
     id: int
     text: str
     logprob: float | None = None
     top: list[tuple[int, float]] = field(default_factory=list)
+    end: bool = False
 
 
 class Row:
@@ -71,6 +75,7 @@ class Row:
         self.tokens.append(token)
         if token in self._eos:
             self.finish = "stop"
+            told.end = True
             told.text = self._release("", final=True)
         else:
             text = self._decoder.step(self._backend, token) or ""
@@ -133,6 +138,15 @@ class Batch:
         ]
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
+    def check_length(self, tokens: int, drawing: Drawing) -> None:
+        """Raise TooLongError for a prompt of so many tokens that the answer has no room."""
+        limit = getattr(self.model.config.text_config, "max_position_embeddings", None)
+        if limit is not None and tokens + drawing.max_new_tokens > limit:
+            raise TooLongError(
+                f"the conversation has {tokens} tokens or more and its answer may have {drawing.max_new_tokens}; the "
+                f"model takes {limit} together"
+            )
+
     @torch.inference_mode()
     def start(
         self, messages: Sequence[dict[str, Any]], media: list[EncodedMedia], drawing: Drawing, count: int = 1
@@ -143,12 +157,7 @@ class Batch:
         that is longer than the language model can take.
         """
         ids = self.engine.processor.encode_chat(list(messages), placeholders(media)).ids
-        limit = getattr(self.model.config.text_config, "max_position_embeddings", None)
-        if limit is not None and len(ids) + drawing.max_new_tokens > limit:
-            raise TooLongError(
-                f"the conversation has {len(ids)} tokens and its answer may have {drawing.max_new_tokens}; the model "
-                f"takes {limit} together"
-            )
+        self.check_length(len(ids), drawing)
         cache = DynamicCache(config=self.model.config.text_config)
         features = {
             kind: BaseModelOutputWithPooling(pooler_output=[item.tokens for item in media if item.kind == kind])
@@ -163,9 +172,13 @@ class Batch:
             for number in range(count)
         ]
         started = self._told(rows, logits.expand(count, -1))
-        for row in rows:
-            if row.finish is None:
-                self._join(row)
+        try:
+            for row in rows:
+                if row.finish is None:
+                    self._join(row)
+        except BaseException:  # memory that ran out: all of them or none
+            self.remove(rows)
+            raise
         return started
 
     @torch.inference_mode()
@@ -206,8 +219,8 @@ class Batch:
             layer.values = layer.values[chosen][:, :, empty:].contiguous()
 
     def _join(self, row: Row) -> None:
-        self.rows.append(row)
         if not self._together:
+            self.rows.append(row)
             return
         length = row.prompt
         own = torch.ones(1, length, dtype=torch.long, device=self.model.device)
@@ -215,11 +228,22 @@ class Batch:
             self._cache, self._mask = with_room(row.cache), own
         else:
             longest = max(length, self._mask.shape[1])
-            for layer, new in zip(self._cache.layers, row.cache.layers, strict=True):
-                layer.keys = torch.cat([_padded(layer.keys, longest), _padded(new.keys, longest)])
-                layer.values = torch.cat([_padded(layer.values, longest), _padded(new.values, longest)])
             masks = [functional.pad(mask, (longest - mask.shape[1], 0)) for mask in (self._mask, own)]
-            self._mask = torch.cat(masks)
+            before, changed = self._mask.shape[1], []
+            try:
+                for layer, new in zip(self._cache.layers, row.cache.layers, strict=True):
+                    pairs = ((layer.keys, new.keys), (layer.values, new.values))
+                    both = [torch.cat([_padded(one, longest), _padded(two, longest)]) for one, two in pairs]
+                    layer.keys, layer.values = both
+                    changed.append(layer)
+                self._mask = torch.cat(masks)
+            except BaseException:  # memory that ran out: the others stay as they were
+                for layer in changed:
+                    layer.keys, layer.values = (
+                        tensor[: len(self.rows), :, longest - before :] for tensor in (layer.keys, layer.values)
+                    )
+                raise
+        self.rows.append(row)
         row.cache = None  # type: ignore[assignment]  # it lies in the batch's now
 
     def _forward_together(self) -> torch.Tensor:

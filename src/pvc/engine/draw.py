@@ -64,7 +64,9 @@ def drawn(logits: torch.Tensor, drawings: Sequence[Drawing], generators: Sequenc
     if bool((top < 1).any()):
         values, order = likely.sort(dim=-1, descending=True)
         # The tokens before whom less than top_p has been seen: always at least the first.
-        kept = values * (values.cumsum(-1) - values < top[:, None])
+        inside = values.cumsum(-1) - values < top[:, None]
+        inside[:, 0] = True  # also for a top_p that is 0 in this precision
+        kept = values * inside
         likely = torch.zeros_like(likely).scatter(-1, order, kept)
     # One number of every row's own generator, and the token that it falls on. Below 1 by 2^-24 at least, so that it
     # falls on none of probability 0 after rounding.

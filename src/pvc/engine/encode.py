@@ -72,25 +72,44 @@ class EncodedMedia:
         }
 
 
+@dataclass(frozen=True)
+class PreparedPicture:
+    """A picture's tiles `(tiles, 3, S, S)` float32, ready for the tower, and the steps of each `(tiles,)`."""
+
+    pixels: torch.Tensor
+    image_steps: torch.Tensor
+    name: str
+    warnings: tuple[str, ...] = ()
+
+
+def prepare_picture(processor: PVCProcessor, picture: Picture, options: dict[str, Any]) -> PreparedPicture:
+    """A picture cut into tiles; `options` are the image processor's (`image_steps`, `max_patches`).
+
+    Touches no model: a server does it outside the thread that owns one.
+    """
+    batch = processor.image_processor([picture.image], return_tensors="pt", **options)
+    return PreparedPicture(batch["pixel_values"], batch["image_steps"], picture.name, tuple(picture.warnings))
+
+
 @torch.inference_mode()
 def encode_picture(
     model: PVCForConditionalGeneration,
     processor: PVCProcessor,
-    picture: Picture,
+    picture: Picture | PreparedPicture,
     options: dict[str, Any],
     head: StepHead | None = None,
     between: Between | None = None,
 ) -> EncodedMedia:
-    """Visual tokens of one picture; `options` are the image processor's (`image_steps`, `max_patches`).
+    """Visual tokens of one picture; `options` as for `prepare_picture`, of no effect on a prepared one.
 
     With `head` in place of `image_steps`, its first step decides how many there are.
     """
     started = time.perf_counter()
-    batch = processor.image_processor([picture.image], return_tensors="pt", **options)
+    ready = picture if isinstance(picture, PreparedPicture) else prepare_picture(processor, picture, options)
     prepare_s = time.perf_counter() - started
-    pixels = batch["pixel_values"].split(TILES_PER_CHUNK)
+    pixels = ready.pixels.split(TILES_PER_CHUNK)
     if head is None:
-        steps = steps_of_tiles(batch["image_steps"], [len(batch["pixel_values"])], model.config)[0]
+        steps = steps_of_tiles(ready.image_steps, [len(ready.pixels)], model.config)[0]
         tiles = []
         for chunk in pixels:
             clips, _ = model.model.encode_clips(chunk.to(model.device), steps=[steps] * len(chunk))
@@ -240,4 +259,13 @@ def placeholders(media: list[EncodedMedia]) -> dict[str, Any]:
     }
 
 
-__all__ = ["EncodedMedia", "adaptive_tiles", "encode_frames", "encode_picture", "encode_video", "placeholders"]
+__all__ = [
+    "EncodedMedia",
+    "PreparedPicture",
+    "adaptive_tiles",
+    "encode_frames",
+    "encode_picture",
+    "encode_video",
+    "placeholders",
+    "prepare_picture",
+]

@@ -20,7 +20,14 @@ from pvc.checkpoint.state_file import StateFile, is_state_path
 from pvc.engine.adaptive import AUTO, StepHead, load_head
 from pvc.engine.chat import Chat, listed
 from pvc.engine.costs import Rates, measure
-from pvc.engine.encode import Between, EncodedMedia, encode_picture, encode_video
+from pvc.engine.encode import (
+    Between,
+    EncodedMedia,
+    PreparedPicture,
+    encode_picture,
+    encode_video,
+    prepare_picture,
+)
 from pvc.engine.plan import Plan, make_plan
 from pvc.engine.state import (
     VisualState,
@@ -153,9 +160,13 @@ class Engine:
             return opened
         return self.processor.video_processor.sampled(opened, media.Sampling(frames=frames))
 
+    def prepare(self, picture: media.Picture, options: MediaOptions | None = None) -> PreparedPicture:
+        """A picture cut into tiles, for `encode`; needs no model, and may run in any thread."""
+        return prepare_picture(self.processor, picture, (options or MediaOptions()).of_pictures)
+
     def encode(
         self,
-        items: Sequence[media.Picture | media.Video | VisualState],
+        items: Sequence[media.Picture | PreparedPicture | media.Video | VisualState],
         options: MediaOptions | Sequence[MediaOptions] | None = None,
         between: Between | None = None,
     ) -> list[EncodedMedia]:
@@ -169,7 +180,7 @@ class Engine:
             chosen = own.of_pictures
             if isinstance(item, VisualState):
                 encoded.append(item.media)
-            elif isinstance(item, media.Picture):
+            elif isinstance(item, (media.Picture, PreparedPicture)):
                 encoded.append(encode_picture(self.model, self.processor, item, chosen, self.head_of(own), between))
             else:
                 encoded.append(encode_video(self.model, self.processor, item, between))

@@ -11,9 +11,12 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tokenizers.decoders import ByteLevel
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
 from pvc.engine.batch import Token
 from pvc.engine.draw import Drawing
-from pvc.engine.encode import EncodedMedia
+from pvc.engine.encode import EncodedMedia, PreparedPicture
 from pvc.engine.engine import Engine, MediaOptions
 from pvc.errors import MediaError
 from pvc.media import Picture, Video
@@ -48,6 +51,9 @@ class Postbox:
         while self._waiting:
             call, event = self._waiting.popleft()
             call(event)
+
+
+BYTES = {letter: byte for byte, letter in bytes_to_unicode().items()}
 
 
 @dataclass
@@ -129,7 +135,7 @@ def check_ceilings(request: ChatRequest, settings: Settings, model: str) -> None
 
 async def begin(request: ChatRequest, tenant: str, parts: Parts, model: str) -> Reply:
     """Read and decode what a request shows, and put it into the queue. Raises ApiError."""
-    settings = parts.settings
+    settings, began = parts.settings, time.monotonic()
     wishes = request.pvc or Wishes.model_validate({})
     own = parts.engine.model.generation_config.max_new_tokens or 512
     drawing = Drawing(
@@ -158,6 +164,7 @@ async def begin(request: ChatRequest, tenant: str, parts: Parts, model: str) -> 
 
     job = Job(messages, shown, drawing, request.n, emit)
     reply = Reply(f"chatcmpl-{secrets.token_hex(12)}", model, int(time.time()), job, events, hits, hold)
+    reply.began = began
     reply.texts, reply.tokens = [""] * request.n, [[] for _ in range(request.n)]
     reply.finishes = [None] * request.n
     parts.scheduler.submit(job)
@@ -245,7 +252,7 @@ async def _shown(
         started = time.perf_counter()
         data = await read_source(address.url, settings)
         parts.metrics.phase("read", time.perf_counter() - started)
-        key = VisualCache.key(tenant, data, kind, options)
+        key = await asyncio.to_thread(VisualCache.key, tenant, data, kind, options)
         encoded_before = parts.cache.get(key)
         parts.metrics.cache.labels("miss" if encoded_before is None else "hit").inc()
         if encoded_before is not None:
@@ -254,6 +261,11 @@ async def _shown(
         opened = await parts.decoders.decode(data, kind, **_decoding(kind, options, parts.engine))
         parts.metrics.phase("decode", time.perf_counter() - started)
         hold.count(opened)
+        ready: PreparedPicture | Video
+        if isinstance(opened, Picture):
+            ready = await asyncio.to_thread(parts.engine.prepare, opened, options)
+        else:
+            ready = opened
     except (ApiError, MediaError) as error:
         told = api_error(error)
         told.param = told.param or place
@@ -263,7 +275,7 @@ async def _shown(
     def keep(encoded: EncodedMedia) -> None:
         parts.cache.put(key, encoded)
 
-    return Shown(opened, options, None, keep), False
+    return Shown(ready, options, None, keep), False
 
 
 def _decoding(kind: str, options: MediaOptions, engine: Engine) -> dict[str, Any]:
@@ -313,19 +325,30 @@ def chunk(reply: Reply, choices: list[dict[str, Any]], **more: Any) -> dict[str,
 
 
 def logprobs(tokens: list[Token], tokenizer: Any, wanted: int | None) -> dict[str, Any] | None:
-    """How likely tokens were, as OpenAI has it."""
+    """How likely tokens were, as OpenAI has it: without the end, with the bytes of tokens that are half a letter."""
     if wanted is None:
         return None
 
     def told(token: int, value: float) -> dict[str, Any]:
-        text = tokenizer.decode([token])
-        return {"token": text, "logprob": max(value, -9999.0), "bytes": list(text.encode())}
+        raw = token_bytes(tokenizer, token)
+        return {"token": raw.decode(errors="replace"), "logprob": max(value, -9999.0), "bytes": list(raw)}
 
     content = []
     for token in tokens:
+        if token.end:
+            continue
         best = [told(other, value) for other, value in token.top]
         content.append({**told(token.id, token.logprob or 0.0), "top_logprobs": best})
     return {"content": content, "refusal": None}
+
+
+def token_bytes(tokenizer: Any, token: int) -> bytes:
+    """What a token stands for. Byte-level tokenizers write each byte as a letter of their own."""
+    name = tokenizer.convert_ids_to_tokens(token)
+    byte_level = isinstance(tokenizer.backend_tokenizer.decoder, ByteLevel)
+    if name is None or not byte_level or token in tokenizer.added_tokens_decoder:
+        return str(tokenizer.decode([token])).encode()
+    return bytes(BYTES[letter] for letter in name if letter in BYTES)
 
 
 __all__ = ["Parts", "Reply", "begin", "check_ceilings", "chunk", "completion", "follow", "logprobs"]

@@ -31,6 +31,7 @@ from pvc.server.events import Begun, events
 from pvc.server.guard import Guard
 from pvc.server.handlers import add_handlers
 from pvc.server.metrics import Metrics
+from pvc.server.route import BoundedRoute
 from pvc.server.scheduler import Scheduler
 from pvc.server.schemas import ChatRequest, StreamRequest
 from pvc.server.settings import Settings
@@ -48,10 +49,10 @@ def create_app(engine: Engine, settings: Settings | None = None) -> FastAPI:
         engine,
         settings,
         metrics,
-        Scheduler(engine, settings.batch, settings.queue, metrics),
+        Scheduler(engine, settings, metrics),
         Decoders(settings),
         VisualCache(settings.cache_bytes),
-        Streams(engine, settings.max_streams, settings.stream_window, settings.stream_idle_s),
+        Streams(engine, settings),
         asyncio.Semaphore(settings.holding),
     )
 
@@ -68,6 +69,7 @@ def create_app(engine: Engine, settings: Settings | None = None) -> FastAPI:
             parts.decoders.close()
 
     app = FastAPI(title="PVC", version=pvc.__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.router.route_class = BoundedRoute
     app.state.parts, app.state.name, app.state.ready = parts, _name(parts), False
     app.add_middleware(Guard, settings=settings, metrics=metrics)
     add_handlers(app)
@@ -88,16 +90,16 @@ def _operations(app: FastAPI, parts: Parts) -> None:
     async def ready() -> Response:
         """Whether a request would be answered now."""
         full = parts.scheduler.load >= parts.settings.queue + parts.settings.batch
-        fine = app.state.ready and not full
-        return JSONResponse(
-            {"status": "ready" if fine else "busy" if app.state.ready else "starting"}, 200 if fine else 503
-        )
+        dead = not (parts.scheduler.alive and parts.decoders.alive)
+        told = "starting" if not app.state.ready else "dead" if dead else "busy" if full else "ready"
+        return JSONResponse({"status": told}, 200 if told == "ready" else 503)
 
     @app.get("/metrics")
     async def metrics() -> Response:
         """For Prometheus."""
         parts.metrics.streams.set(len(parts.streams))
         parts.metrics.answers.set(len(parts.scheduler.batch.rows))
+        parts.metrics.kept.set(parts.cache.nbytes)
         parts.metrics.decoding.set(parts.decoders.busy)
         for fate in ("killed", "left", "died"):
             parts.metrics.children.labels(fate).set(parts.decoders.counts[fate])
@@ -134,7 +136,8 @@ def _chat(app: FastAPI, parts: Parts) -> None:
     async def chat(body: ChatRequest, request: Request) -> Response:
         """Answer the last message of a conversation."""
         check_ceilings(body, parts.settings, name)
-        if not parts.scheduler.reserve():
+        tenant = request.state.tenant
+        if not parts.scheduler.reserve(tenant):
             raise busy()
         released = False
 
@@ -142,7 +145,7 @@ def _chat(app: FastAPI, parts: Parts) -> None:
             nonlocal released
             if not released:
                 released = True
-                parts.scheduler.release()
+                parts.scheduler.release(tenant)
             if reply is not None:
                 reply.job.cancelled = True  # of no effect on one that has ended
                 reply.hold.free()
@@ -186,7 +189,8 @@ async def _unless_gone(request: Request, parts: Parts, work: Any) -> Any:
     try:
         while not task.done():
             await asyncio.wait({task}, timeout=POLL_SECONDS)
-            if not task.done() and await request.is_disconnected():
+            # What was done while this was asked is a result all the same, and whoever gets it looks for the client too.
+            if not task.done() and await request.is_disconnected() and not task.done():
                 raise ApiError(499, "client_gone", "The client has gone.")
             if not task.done() and parts.stopping:
                 raise stopping()
@@ -197,14 +201,16 @@ async def _unless_gone(request: Request, parts: Parts, work: Any) -> Any:
 
 
 async def _push(parts: Parts, live: Live, data: bytes, timestamp: float) -> None:
-    if not parts.scheduler.reserve():
+    if not parts.scheduler.reserve(live.tenant):
         raise busy()
+    processor = parts.engine.processor.video_processor
+    side = int(dict(processor.size)["height"])
     try:
-        picture = await parts.decoders.decode(data, "image")
+        picture = await parts.decoders.decode(data, "image", size=(side, side), resample=int(processor.resample))
         assert isinstance(picture, Picture)
         await asyncio.wrap_future(parts.scheduler.run(lambda: live.stream.push(picture.image, timestamp)))
     finally:
-        parts.scheduler.release()
+        parts.scheduler.release(live.tenant)
 
 
 def _streams(app: FastAPI, parts: Parts) -> None:
@@ -234,13 +240,12 @@ def _streams(app: FastAPI, parts: Parts) -> None:
             text = f"timestamp: seconds since the video began, 0 to {LONGEST_TIME:.0f}"
             raise ApiError(400, "invalid_request", text, "timestamp")
         data = await request.body()
-        streams.take(live, timestamp)
         live.busy += 1
         try:
-            await _push(parts, live, data, timestamp)
-        except BaseException:
-            streams.untake(live, timestamp)
-            raise
+            async with live.lock:  # frames are shown in the order in which they came
+                streams.check(live, timestamp)
+                await _push(parts, live, data, timestamp)
+                live.last = timestamp
         finally:
             live.busy -= 1
             live.used = time.monotonic()

@@ -8,29 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import sys
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from pvc.server.confine import isolate, seal
 
-from pvc import media
-from pvc.errors import PVCError
-from pvc.media.limits import Limits
-from pvc.server.confine import bound, without_network
+if TYPE_CHECKING:
+    import numpy as np
 
 CPU_SECONDS = 3600  # a child is replaced long before, by its wall clock
 
 
-def main(connection: Connection, memory: int) -> None:
-    """Say how the network was taken away, then serve one request after another until the connection closes."""
-    with open(os.devnull, "w") as nothing:  # decoders' libraries have much to say
-        os.dup2(nothing.fileno(), sys.stderr.fileno())
+def main(handle: int, memory: int) -> None:
+    """Say how this process was cut off, then serve one request after another until the connection closes."""
+    spaced = isolate()  # before numpy, which starts threads
     _import_everything()
-    how = without_network()
-    bound(memory, CPU_SECONDS)
-    connection.send_bytes(json.dumps({"network": how}).encode())
+    sealed = seal(memory, CPU_SECONDS)
+    network = "namespace" if spaced else "seccomp" if sealed else None
+    connection = Connection(handle)
+    connection.send_bytes(json.dumps({"network": network, "sealed": sealed}).encode())
     while True:
         try:
             asked = json.loads(connection.recv_bytes())
@@ -45,15 +41,56 @@ def main(connection: Connection, memory: int) -> None:
 
 
 def _import_everything() -> None:
-    """Libraries before the bounds: files cannot be opened as freely afterwards, and the first request is not slow."""
+    """All that reading may need: no file can be opened afterwards. A small example of each kind finds what is lazy."""
+    import io
+
     import av
+    import numpy as np
+    import PIL.features
     import PIL.Image
+
+    from pvc import media
 
     PIL.Image.init()
     av.codec.codecs_available  # noqa: B018
+    picture = PIL.Image.new("RGB", (8, 8))
+    for name in ("PNG", "JPEG", "WEBP", "GIF", "BMP"):
+        out = io.BytesIO()
+        with contextlib.suppress(OSError, KeyError):  # a Pillow without it
+            picture.save(out, name, exif=PIL.Image.Exif())
+            media.load(out.getvalue(), kind="image")
+    out = io.BytesIO()
+    frames = [PIL.Image.new("RGB", (8, 8), (shade, 0, 0)) for shade in (0, 99, 200)]
+    frames[0].save(out, "GIF", save_all=True, append_images=frames[1:], duration=100)
+    media.load(out.getvalue(), kind="video", sampling=media.Sampling(frames=2), size=(4, 4))
+    media.load(_clip(np), kind="video", sampling=media.Sampling(fps=2.0), size=(4, 4))
+
+
+def _clip(np: Any) -> bytes:
+    """A few frames as a video file."""
+    import io
+
+    import av
+
+    out = io.BytesIO()
+    with av.open(out, "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 16, 16, "yuv420p"
+        for shade in range(6):
+            frame = av.VideoFrame.from_ndarray(np.full((16, 16, 3), 40 * shade, np.uint8))
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return out.getvalue()
 
 
 def _read(asked: dict[str, Any], data: bytes) -> tuple[dict[str, Any], np.ndarray[Any, Any] | None]:
+    import numpy as np
+    from PIL import Image
+
+    from pvc import media
+    from pvc.errors import PVCError
+    from pvc.media.limits import Limits
+
     try:
         limits = Limits(**asked["limits"])
         sampling = media.Sampling(**asked["sampling"]) if asked["sampling"] else media.Sampling()
@@ -66,7 +103,9 @@ def _read(asked: dict[str, Any], data: bytes) -> tuple[dict[str, Any], np.ndarra
     except Exception:  # a bug, ours or a library's: the bytes are at fault as far as the caller is concerned
         return {"error": "corrupt_media", "status": 3}, None
     if isinstance(found, media.Picture):
-        pixels = np.asarray(found.image)
+        # A frame of a live video: made as small as the model takes it, the way its processor would do it.
+        resized = found.image.resize(size, Image.Resampling(asked["resample"])) if size else found.image
+        pixels = np.asarray(resized)
         return {"kind": "image", "shape": pixels.shape, "warnings": found.warnings}, np.ascontiguousarray(pixels)
     told = {"kind": "video", "shape": found.frames.shape, "warnings": found.warnings}
     told |= {"timestamps": found.timestamps, "duration": found.duration, "source_frames": found.source_frames}

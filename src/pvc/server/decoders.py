@@ -10,8 +10,10 @@ import contextlib
 import dataclasses
 import json
 import multiprocessing
+import os
 import queue
-import signal
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -23,11 +25,19 @@ from PIL import Image
 
 from pvc import media
 from pvc.errors import ConfigError, MediaError
-from pvc.server.child import main as child_main
 from pvc.server.settings import Settings
 
 START_SECONDS = 60.0
+PROGRAM = "import json, sys; sys.path[:] = json.loads(sys.argv[2]); " + (
+    "from pvc.server.child import main; main(int(sys.argv[1]), int(sys.argv[3]))"
+)
 LEAVE_SECONDS = 0.3  # what a child may still take when nobody waits for it any more
+WARNINGS = {
+    "partial_decode": "frames are missing or damaged",
+    "size_changed": "some frames have another size than the first one; they were resized",
+    "times_merged": "several times fall on one frame",
+    "fps_reduced": "fewer frames than asked for: the limit is reached",
+}
 REUSES = 200  # requests until a child is replaced: whatever leaks, leaks no further
 
 
@@ -36,27 +46,44 @@ class _Dead(Exception):
 
 
 class _Child:
+    """A process of its own session, so that a terminal's Ctrl-C is not for it, with nothing in its environment."""
+
     def __init__(self, settings: Settings) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=child_main, args=(theirs, settings.decode_bytes), daemon=True)
-        # A terminal's Ctrl-C goes to the whole group, and what is being answered then is to be finished first.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        self.connection, theirs = multiprocessing.Pipe()
+        path = json.dumps([place or os.getcwd() for place in sys.path])
+        arguments = [str(theirs.fileno()), path, str(settings.decode_bytes)]
+        own = {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "SYSTEMROOT") if name in os.environ}
         try:
-            self.process.start()
+            self.process = subprocess.Popen(
+                [sys.executable, "-I", "-B", "-c", PROGRAM, *arguments],
+                pass_fds=[theirs.fileno()],
+                env={"LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **own},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,  # decoders' libraries have much to say
+                start_new_session=True,
+            )
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        theirs.close()
+            theirs.close()
         self.served = 0
         self.network: str | None = None
         self.ready = False
+        self.unsafe = settings.unsafe_decode
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self.process.poll() is None
 
     def wait_ready(self) -> None:
-        """Wait until it has cut itself off; raises _Dead."""
-        if not self.ready:
-            with self._clock(START_SECONDS):
-                self.network = json.loads(self.connection.recv_bytes(2**10))["network"]
-            self.ready = True
+        """Wait until it has cut itself off; raises _Dead, also where it could not."""
+        if self.ready:
+            return
+        with self._clock(START_SECONDS):
+            self.network = json.loads(self.connection.recv_bytes(2**10))["network"]
+        if self.network is None and not self.unsafe:
+            raise _Dead("open")
+        self.ready = True
 
     @contextlib.contextmanager
     def _clock(self, seconds: float) -> Iterator[None]:
@@ -90,7 +117,8 @@ class _Child:
     def kill(self) -> None:
         """End it at once."""
         self.process.kill()
-        self.process.join(5)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(5)
         with contextlib.suppress(OSError):
             self.connection.close()
 
@@ -133,26 +161,28 @@ class Decoders:
         self._gate = asyncio.Semaphore(settings.decoders)
         self._all: set[_Child] = set()
         self._closed = False
+        self._filling = threading.Lock()
         # Threads of its own: waiting for children must not take those that everything else runs in.
         self._threads = ThreadPoolExecutor(settings.decoders, "pvc-decode")
 
     def start(self) -> None:
         """Start the children and wait for one; raises ConfigError where they cannot be cut off from the network."""
-        for _ in range(self.settings.decoders + 1):  # one is ready when another has to be replaced
-            self._spawn()
+        self._complete()  # one more than are used at a time: it is ready when another has to be replaced
+        if not self._all:
+            raise ConfigError("a decoder did not start")
         first = self.free.get()
         try:
             first.wait_ready()
         except _Dead as error:
-            raise ConfigError("a decoder did not start") from error
-        self.network = first.network
-        self.free.put(first)
-        if self.network is None and not self.settings.unsafe_decode:
             self.close()
+            if str(error) != "open":
+                raise ConfigError("a decoder did not start") from error
             raise ConfigError(
                 "decoders cannot be cut off from the network on this system (neither a user namespace nor seccomp); "
                 "with --unsafe-decode they run all the same"
-            )
+            ) from None
+        self.network = first.network
+        self.free.put(first)
 
     def close(self) -> None:
         """End all children."""
@@ -170,31 +200,55 @@ class Decoders:
     def _replace(self, child: _Child) -> None:
         child.kill()
         self._all.discard(child)
-        if not self._closed:
-            self._spawn()
+        self._complete()
+
+    def _complete(self) -> None:
+        """Start as many as are missing; where the system has no more to give now, the next request tries again."""
+        with self._filling, contextlib.suppress(OSError):
+            while not self._closed and len(self._all) < self.settings.decoders + 1:
+                self._spawn()
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is one that runs."""
+        return any(child.alive for child in list(self._all))
 
     def _living(self) -> _Child:
         """A child that is free; one that died while it had nothing to do is nobody's fault who asks now."""
-        while not (child := self.free.get()).process.is_alive():
+        while True:
+            self._complete()
+            try:
+                child = self.free.get(timeout=self.settings.decode_seconds)
+            except queue.Empty:
+                raise MediaError("there is no decoder", code="no_decoder") from None
+            if child.alive:
+                return child
             self.counts["died"] += 1
             self._replace(child)
-        return child
 
     async def decode(
-        self, data: bytes, kind: str, *, sampling: dict[str, Any] | None = None, size: tuple[int, int] | None = None
+        self,
+        data: bytes,
+        kind: str,
+        *,
+        sampling: dict[str, Any] | None = None,
+        size: tuple[int, int] | None = None,
+        resample: int = 3,
     ) -> media.Picture | media.Video:
         """The picture or video in bytes.
 
+        `size`: width and height of a video's frames, or of a picture that is one, resized by PIL's filter `resample`.
+        Cancelled, it kills the child unless that is done at once: nobody's picture keeps others waiting.
+
         Raises:
             MediaError: as the loaders do; `corrupt_media` where the child died of it, `too_many_frames` where its time
-                was up.
-
-        Cancelled, it kills the child unless that is done at once: nobody's picture keeps others waiting.
+                was up, `no_decoder` where the system gives no process.
         """
+        asked = {"kind": kind, "sampling": sampling, "size": size, "resample": resample}
         async with self._gate:
             self.busy += 1
             asking = _Asking()
-            work = asyncio.wrap_future(self._threads.submit(self._decode, asking, data, kind, sampling, size))
+            work = asyncio.wrap_future(self._threads.submit(self._decode, asking, data, asked))
             try:
                 return await asyncio.shield(work)
             except asyncio.CancelledError:
@@ -207,32 +261,35 @@ class Decoders:
             finally:
                 self.busy -= 1
 
-    def _decode(
-        self, asking: _Asking, data: bytes, kind: str, sampling: dict[str, Any] | None, size: tuple[int, int] | None
-    ) -> media.Picture | media.Video:
-        limits = self.settings.media
-        asked = {"kind": kind, "sampling": sampling, "size": size, "limits": dataclasses.asdict(limits)}
-        most = limits.max_pixels * 3 if kind == "image" else limits.max_frames * (size or (4096, 4096))[0] ** 2 * 3
+    def _decode(self, asking: _Asking, data: bytes, asked: dict[str, Any]) -> media.Picture | media.Video:
+        limits, kind = self.settings.media, asked["kind"]
+        limits = dataclasses.replace(limits, max_frames=min(limits.max_frames, self.settings.max_frames))
+        side = (asked["size"] or (4096, 4096))[0]
+        most = limits.max_pixels * 3 if kind == "image" else limits.max_frames * side**2 * 3
         child = self._living()
         self.counts["used"] += 1
+        fine = False
         try:
             if not asking.take(child):
                 raise _Dead("left")
             child.wait_ready()
+            asked = {**asked, "limits": dataclasses.asdict(limits)}
             told, pixels = child.ask(asked, data, self.settings.decode_seconds, most)
-        except (_Dead, ValueError, RecursionError) as error:
+            fine = True
+        except Exception as error:  # whatever a child that read hostile bytes may answer
             timed_out = str(error) == "time"
-            asking.take(None)
             self.counts["left" if asking.left else "killed" if timed_out else "died"] += 1
-            self._replace(child)
             code = "too_many_frames" if timed_out else "corrupt_media"
             raise MediaError(f"the {kind} could not be decoded", code=code) from None
-        if not asking.take(None) or child.served >= REUSES:  # one that was left may have been killed just now
-            self._replace(child)
-        else:
-            self.free.put(child)
+        finally:
+            # One that was left may have been killed just now.
+            if asking.take(None) and fine and child.served < REUSES:
+                self.free.put(child)
+            else:
+                self._replace(child)
         if pixels is None:
-            raise MediaError(f"the {kind} is refused", code=str(told.get("error", "corrupt_media"))[:40])
+            code = told.get("error") if isinstance(told, dict) else None
+            raise MediaError(f"the {kind} is refused", code=str(code or "corrupt_media")[:40])
         return _made(told, pixels, kind)
 
 
@@ -243,7 +300,9 @@ def _made(told: dict[str, Any], pixels: bytes, kind: str) -> media.Picture | med
         if any(side < 1 for side in shape) or int(np.prod(shape, dtype=np.float64)) != len(pixels):
             raise ValueError("shape")
         array = np.frombuffer(pixels, np.uint8).reshape(shape)
-        warnings = tuple(str(text)[:200] for text in told["warnings"])[:20]
+        # Fixed texts: a child's own words would be a way out for whatever it knows of others' media.
+        found = {str(text).partition(":")[0] for text in told["warnings"]}
+        warnings = tuple(f"{code}: {text}" for code, text in WARNINGS.items() if code in found)
         if kind == "image":
             return media.Picture(Image.fromarray(array, "RGB"), name="image", warnings=warnings)
         times = tuple(float(time) for time in told["timestamps"])

@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from pvc.engine.batch import TooLongError
-from pvc.errors import ForbiddenError, MediaError, PVCError, UsageError
+from pvc.errors import ForbiddenError, MediaError, MismatchError, PVCError, UsageError
 
 STATUS = {
     "empty_media": 400,
@@ -67,6 +67,8 @@ def api_error(error: Exception) -> ApiError:
     """What an exception means to a client; anything unexpected is an internal error."""
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, MediaError) and error.code == "no_decoder":
+        return ApiError(503, "no_decoder", "Media cannot be decoded now.", headers={"Retry-After": "5"})
     if isinstance(error, MediaError):
         code = error.code if error.code in TEXTS else "corrupt_media"
         return ApiError(STATUS.get(code, 422), code, TEXTS[code])
@@ -74,7 +76,7 @@ def api_error(error: Exception) -> ApiError:
         return ApiError(403, "forbidden", "That source is not allowed here.")
     if isinstance(error, TooLongError):
         return ApiError(400, "context_length_exceeded", _public(error), "messages")
-    if isinstance(error, UsageError):
+    if isinstance(error, (UsageError, MismatchError)):
         return ApiError(400, "invalid_request", _public(error))
     # The client is told nothing of it; whoever runs the server is told everything.
     logging.getLogger("pvc.server").error("an unexpected error", exc_info=error)

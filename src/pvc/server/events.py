@@ -49,7 +49,7 @@ async def events(
         return _event(chunk(reply, [choice], **({"pvc": reply.used} if last else {})))
 
     def said(one: Said) -> bytes:
-        likely = logprobs([one.token], tokenizer, wanted)
+        likely = None if one.token.end else logprobs([one.token], tokenizer, wanted)
         told = delta(one.index, {"content": one.token.text}, None, likely) if one.token.text or likely else b""
         return told + delta(one.index, {}, one.finish) if one.finish else told
 

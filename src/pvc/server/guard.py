@@ -49,6 +49,10 @@ class Guard:
         except ApiError as error:
             state["error"] = error
             await reply.refuse(error)
+        except Exception as error:
+            logger.error("%s: an unexpected error", request_id, exc_info=error)
+            state["error"] = ApiError(500, "internal_error", "Something went wrong here.")
+            await reply.refuse(state["error"])
         finally:
             self.flying -= reply.body
             route = getattr(scope.get("route"), "path", "other")

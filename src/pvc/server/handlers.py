@@ -39,10 +39,6 @@ def add_handlers(app: FastAPI) -> None:
     async def plain(request: Request, error: HTTPException) -> JSONResponse:
         return told(request, _plain(error))
 
-    @app.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        return told(request, api_error(error))
-
 
 def _invalid(error: RequestValidationError) -> ApiError:
     first = error.errors()[0]

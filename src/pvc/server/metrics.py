@@ -25,6 +25,7 @@ class Metrics:
         self.answers = Gauge("pvc_answers_open", "Answers that are being generated.", registry=own)
         self.decoding = Gauge("pvc_media_decoding", "Media that are being decoded.", registry=own)
         self.children = Gauge("pvc_decoders", "Decoders by what became of them.", ["fate"], registry=own)
+        self.kept = Gauge("pvc_cache_bytes", "Bytes of visual tokens that are kept.", registry=own)
         self.streams = Gauge("pvc_streams_open", "Live videos.", registry=own)
 
     def phase(self, name: str, seconds: float) -> None:

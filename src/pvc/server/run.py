@@ -3,36 +3,70 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import errno
+import json
 import logging
 import os
+import secrets
 import socket
 import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+import h11
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pvc.errors import UsageError
 from pvc.server.answers import Parts
-from pvc.server.errors import stopping
+from pvc.server.errors import ApiError, stopping
 
 HEADER_SECONDS = 10.0
 IDLE_SECONDS = 10
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # glibc's numbers
+WRITE_SECONDS = 30.0
+MOST_CONNECTIONS = 1000
 DRAIN_SECONDS = 20
 
 
 class Deadlines(H11Protocol):
-    """uvicorn's HTTP, and a deadline for the headers of every request on a connection."""
+    """uvicorn's HTTP, with deadlines: for the headers of every request on a connection, and for taking what is sent."""
 
     _deadline: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        if len(self.connections) > MOST_CONNECTIONS:
+            transport.abort()
+            return
+        transport.set_write_buffer_limits(high=0)  # told as soon as anything is not taken at once
         self._watch()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._unread is None:
+            self._unread = self.loop.call_later(WRITE_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def send_400_response(self, msg: str) -> None:
+        error = ApiError(400, "malformed_http", "The request is not HTTP as it is read here.")
+        data = json.dumps(error.body(f"req-{secrets.token_hex(8)}")).encode()
+        headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+        headers.append((b"content-length", str(len(data)).encode()))
+        start = h11.Response(status_code=400, headers=headers, reason=b"Bad Request")
+        for event in (start, h11.Data(data=data), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event))
+        self.transport.close()
 
     def _watch(self) -> None:
         self._deadline = self.loop.call_later(HEADER_SECONDS, self._slow)
@@ -51,8 +85,9 @@ class Deadlines(H11Protocol):
             self._watch()  # the beginning of another request on the same connection
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
+        for timer in (self._deadline, self._unread):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
 
 
@@ -124,9 +159,20 @@ def configuration(app: FastAPI) -> uvicorn.Config:
         server_header=False,
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=DRAIN_SECONDS + 5,
-        limit_concurrency=1000,
         h11_max_incomplete_event_size=32 * 1024,
     )
+
+
+def steady_memory() -> None:
+    """Have the C library give large blocks back to the system.
+
+    Left to itself glibc learns from the first large blocks that are freed to keep such blocks in its heaps, one for
+    every few threads, where small things that stay (visual tokens in the cache) pin them.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(M_MMAP_THRESHOLD, 1 << 20)
+        libc.mallopt(M_ARENA_MAX, 2)
 
 
 def serve(app: FastAPI, at: socket.socket, say: Callable[[str], None], ready: str) -> None:
@@ -134,6 +180,7 @@ def serve(app: FastAPI, at: socket.socket, say: Callable[[str], None], ready: st
 
     A line of every request goes to stderr, unless the environment's PVC_LOG_LEVEL is WARNING.
     """
+    steady_memory()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("pvc.server").setLevel(os.environ.get("PVC_LOG_LEVEL", "INFO").upper())
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -17,17 +17,18 @@ from typing import Any
 
 from pvc.engine.batch import Batch, Row, Token
 from pvc.engine.draw import Drawing
-from pvc.engine.encode import EncodedMedia
+from pvc.engine.encode import EncodedMedia, PreparedPicture
 from pvc.engine.engine import Engine, MediaOptions
-from pvc.media import Picture, Video
+from pvc.media import Video
 from pvc.server.metrics import Metrics
+from pvc.server.settings import Settings
 
 
 @dataclass(frozen=True)
 class Shown:
     """One medium of a request: opened, or encoded before; `keep` is told of what it was encoded to."""
 
-    opened: Picture | Video | None
+    opened: PreparedPicture | Video | None
     options: MediaOptions
     encoded: EncodedMedia | None = None
     keep: Callable[[EncodedMedia], None] | None = None
@@ -79,14 +80,16 @@ class _Left(Exception):
 class Scheduler:
     """The thread and its queue."""
 
-    def __init__(self, engine: Engine, batch: int, waiting: int, metrics: Metrics) -> None:
-        self.engine, self.most, self.most_waiting, self.metrics = engine, batch, waiting, metrics
+    def __init__(self, engine: Engine, settings: Settings, metrics: Metrics) -> None:
+        self.engine, self.most, self.metrics = engine, settings.batch, metrics
+        self.places = settings.batch + settings.queue
+        self.own = settings.share(self.places)
         self.batch = Batch(engine)
         self._inbox: queue.SimpleQueue[Job | tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
         self._waiting: deque[Job] = deque()
         self._rows: dict[int, tuple[Job, int]] = {}  # by id of the row: whose it is, and its number
         self._refusing: Exception | None = None
-        self._count = 0
+        self._count: Counter[str] = Counter()  # places that are taken, by tenant
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._work, name="pvc-scheduler", daemon=True)
 
@@ -112,22 +115,22 @@ class Scheduler:
     @property
     def load(self) -> int:
         """Requests that wait or are answered."""
-        return self._count
+        return self._count.total()
 
-    def reserve(self) -> bool:
+    def reserve(self, tenant: str) -> bool:
         """Take a place among those that wait or are answered; False when all are taken. `release` gives it back."""
         with self._lock:
-            if self._count >= self.most_waiting + self.most:
+            if self._count.total() >= self.places or self._count[tenant] >= self.own:
                 return False
-            self._count += 1
-        self.metrics.waiting.set(self._count)
+            self._count[tenant] += 1
+            self.metrics.waiting.set(self._count.total())
         return True
 
-    def release(self) -> None:
+    def release(self, tenant: str) -> None:
         """Give a place back."""
         with self._lock:
-            self._count -= 1
-        self.metrics.waiting.set(self._count)
+            self._count[tenant] -= 1
+            self.metrics.waiting.set(self._count.total())
 
     def submit(self, job: Job) -> None:
         """Have a request answered."""
@@ -141,12 +144,15 @@ class Scheduler:
 
     def _work(self) -> None:
         while self._take():
-            if self._refusing is not None:
-                self._fail(self._refusing)
-            self._drop_cancelled()
-            if self._waiting and len(self.batch.rows) < self.most:
-                self._begin(self._waiting.popleft())
-            self._move_on()
+            try:
+                if self._refusing is not None:
+                    self._fail(self._refusing)
+                self._drop_cancelled()
+                if self._waiting and len(self.batch.rows) < self.most:
+                    self._begin(self._waiting.popleft())
+                self._move_on()
+            except Exception as error:  # a bug: it costs the answers of this moment, not the server
+                self._fail(error)
 
     def _move_on(self) -> None:
         """Every answer by a token."""
@@ -158,7 +164,10 @@ class Scheduler:
             self._say(row, token)
 
     def _take(self) -> bool:
-        """Look into the inbox, waiting only when there is nothing to do; False when it is over."""
+        """Look into the inbox, waiting only when there is nothing to do; False when it is over.
+
+        All requests are taken, and of other work with the model one piece: answers move on between two of them.
+        """
         idle = not self._waiting and not self.batch.rows
         while idle or not self._inbox.empty():
             found = self._inbox.get()
@@ -174,6 +183,7 @@ class Scheduler:
                     future.set_result(call())
                 except Exception as error:
                     future.set_exception(error)
+            break
         return True
 
     def _drop_cancelled(self) -> None:
@@ -194,7 +204,10 @@ class Scheduler:
                 raise self._refusing or _Left()
 
         try:
-            media = [self._encoded(shown, between) for shown in job.media]
+            media: list[EncodedMedia] = []
+            for shown in job.media:
+                media.append(self._encoded(shown, between))
+                self.batch.check_length(sum(len(one.tokens) for one in media), job.drawing)
             job.timing["encode_s"] = time.perf_counter() - started
             begun = self.batch.start(job.messages, media, job.drawing, job.count)
         except Exception as error:

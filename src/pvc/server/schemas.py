@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_val
 from pvc.server import tolerated
 
 KINDS = ("text", "image_url", "video_url", "stream")
+MOST = 4096  # of anything in a list, whatever a server allows: checked before the list is looked into
 
 
 class _Strict(BaseModel):
@@ -75,7 +76,8 @@ Part = Annotated[
     ),
 ]
 Content = Annotated[
-    Annotated[str, Tag("<words>")] | Annotated[list[Part], Tag("<parts>"), Field(min_length=1)],
+    Annotated[str, Tag("<words>")]
+    | Annotated[list[Part], Tag("<parts>"), Field(min_length=1, max_length=MOST, fail_fast=True)],
     Discriminator(
         lambda value: "<words>" if isinstance(value, str) else "<parts>" if isinstance(value, list) else None,
         custom_error_type="content_type",
@@ -150,7 +152,7 @@ class ChatRequest(_Strict):
 
     passes: ClassVar[tuple[dict[str, tolerated.Means], str]] = (tolerated.REQUEST, "a request")
     model: str | None = Field(None, max_length=256)
-    messages: list[Message] = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1, max_length=MOST, fail_fast=True)
     stream: bool = False
     stream_options: StreamOptions | None = None
     temperature: float = Field(0.0, ge=0, le=2)
@@ -158,7 +160,7 @@ class ChatRequest(_Strict):
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
-    stop: str | list[str] | None = None
+    stop: str | Annotated[list[str], Field(max_length=4, fail_fast=True)] | None = None
     logprobs: bool = False
     top_logprobs: int | None = Field(None, ge=0, le=20)
     n: int = Field(1, ge=1)

@@ -65,6 +65,10 @@ class Settings:
     fetch_seconds: float = 10.0
     unsafe_decode: bool = False
 
+    def share(self, places: int) -> int:
+        """How many of so many places one tenant may take: with several keys never the last ones."""
+        return places if len(self.keys) < 2 else max(1, places * 3 // 4)
+
     def __post_init__(self) -> None:
         for one in dataclasses.fields(self):
             value = getattr(self, one.name)

@@ -24,6 +24,9 @@ from pvc.server.settings import Settings
 _DATA = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w.+-]+=[\w.+-]*)*)(;base64)?,", re.ASCII | re.IGNORECASE)
 _BREAKS = {ord(character): None for character in "\r\n"}  # lines of base64, as many encoders write it
 HOPS = 3
+UNICAST = ipaddress.ip_network("2000::/3")
+TUNNELS = (ipaddress.ip_network("2001::/23"), ipaddress.ip_network("2002::/16"))  # Teredo and its like, 6to4
+SMALL = 2**18  # characters
 PORTS = {"http": 80, "https": 443}
 
 
@@ -40,7 +43,9 @@ async def read_source(url: str, settings: Settings) -> bytes:
     """
     scheme = url[:8].partition(":")[0].lower()
     if scheme == "data":
-        return _data(url, settings.media.max_bytes)
+        if len(url) < SMALL:
+            return _data(url, settings.media.max_bytes)
+        return await asyncio.to_thread(_data, url, settings.media.max_bytes)  # megabytes are not for the event loop
     if scheme in ("http", "https") and settings.hosts:
         try:
             async with asyncio.timeout(settings.fetch_seconds):
@@ -61,6 +66,8 @@ def _data(url: str, most: int) -> bytes:
     if len(payload) > most * (4 if found[3] else 9) // 3 + 4:
         raise too_large()
     if not found[3]:
+        if len(payload) > SMALL:
+            raise ApiError(413, "too_many_bytes", "A data: address of such a size must be in base64.")
         data = unquote_to_bytes(payload)
     else:
         try:
@@ -82,12 +89,12 @@ async def _fetch(url: str, settings: Settings) -> bytes:
     import httpx
 
     for _ in range(HOPS):
-        parts = urlsplit(url)
-        host = (parts.hostname or "").rstrip(".").lower()
         try:
+            parts = urlsplit(url)
+            host = (parts.hostname or "").rstrip(".").lower()
             port = parts.port or PORTS.get(parts.scheme, 0)
         except ValueError:
-            raise forbidden("a port that is none") from None
+            raise forbidden("not an address") from None
         if (
             host not in settings.hosts
             or parts.scheme not in ("http", "https")
@@ -97,7 +104,10 @@ async def _fetch(url: str, settings: Settings) -> bytes:
             raise forbidden("not an allowed host, or another port than 80 and 443")
         address = await _resolved(host, port)
         # Dialled by the address that was checked; name and certificate stay the host's.
-        dialled = httpx.URL(url).copy_with(host=address)
+        try:
+            dialled = httpx.URL(url).copy_with(host=address)
+        except (httpx.InvalidURL, ValueError):
+            raise forbidden("not an address") from None
         headers = {"host": host, "accept": "image/*, video/*", "accept-encoding": "identity"}
         try:
             async with (
@@ -105,7 +115,7 @@ async def _fetch(url: str, settings: Settings) -> bytes:
                 client.stream("GET", dialled, headers=headers, extensions={"sni_hostname": host}) as response,
             ):
                 if response.is_redirect:
-                    url = urljoin(url, response.headers.get("location", ""))
+                    url = _next(url, response.headers.get("location", ""))
                     continue
                 if response.status_code != 200:
                     raise ApiError(502, "upstream_error", "The other host did not give the file.")
@@ -115,6 +125,14 @@ async def _fetch(url: str, settings: Settings) -> bytes:
         except (httpx.HTTPError, httpx.InvalidURL):
             raise ApiError(502, "upstream_error", "The other host did not give the file.") from None
     raise ApiError(502, "too_many_redirects", "The other host redirects too often.")
+
+
+def _next(url: str, location: str) -> str:
+    """Where a redirect leads."""
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        raise forbidden("a redirect to what is no address") from None
 
 
 async def _body(response: object, most: int) -> bytes:
@@ -133,11 +151,19 @@ async def _resolved(host: str, port: int) -> str:
     except OSError:
         raise ApiError(502, "upstream_error", "The other host did not give the file.") from None
     addresses = [ipaddress.ip_address(one[4][0]) for one in found]
-    for address in addresses:
-        mapped = getattr(address, "ipv4_mapped", None) or address
-        if not mapped.is_global or mapped.is_multicast:
-            raise forbidden("the host's address is not a global one")
+    if not addresses or not all(_global(address) for address in addresses):
+        raise forbidden("the host's address is not a global one")
     return str(addresses[0])
+
+
+def _global(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether it is out there. Of IPv6 only unicast, without the ranges that lead to an IPv4 address inside them."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return _global(address.ipv4_mapped)
+        if address not in UNICAST or any(address in tunnel for tunnel in TUNNELS):
+            return False
+    return address.is_global and not address.is_multicast
 
 
 def _file(url: str, root: Path, most: int) -> bytes:
@@ -145,7 +171,10 @@ def _file(url: str, root: Path, most: int) -> bytes:
 
     The path may be the whole one, or begin at `root`.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise forbidden("not an address") from None
     names = [name for name in unquote(parts.path).split("/") if name not in ("", ".")]
     above = [name for name in str(root).split("/") if name]
     if names[: len(above)] == above:

@@ -5,16 +5,18 @@ State is bounded by the window, the number of streams and idle time; a stream be
 
 from __future__ import annotations
 
+import asyncio
 import math
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pvc.engine.encode import EncodedMedia
 from pvc.engine.engine import Engine
 from pvc.engine.stream import Keep, Stream
 from pvc.server.errors import ApiError
+from pvc.server.settings import Settings
 
 
 @dataclass
@@ -26,7 +28,7 @@ class Live:
     used: float
     last: float = -math.inf
     busy: int = 0
-    before: float = -math.inf  # the last time before the one that was claimed last
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def window(self) -> int:
@@ -44,8 +46,9 @@ def keep_within(window: int) -> Keep:
 class Streams:
     """All live videos. Its methods are called in the event loop, `push` and `shown` in the model's thread."""
 
-    def __init__(self, engine: Engine, most: int, window: int, idle_s: float) -> None:
-        self.engine, self.most, self.window, self.idle_s = engine, most, window, idle_s
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        self.engine, self.most, self.own = engine, settings.max_streams, settings.share(settings.max_streams)
+        self.window, self.idle_s = settings.stream_window, settings.stream_idle_s
         self._live: dict[str, Live] = {}
 
     def __len__(self) -> int:
@@ -64,8 +67,8 @@ class Streams:
         if window > self.window:
             text = f"window: {window} frames were asked for; this server allows {self.window}"
             raise ApiError(400, "too_many", text, "window")
-        if len(self._live) >= self.most:
-            text = f"{self.most} live streams are open, as many as this server allows; DELETE one, or wait."
+        if len(self._live) >= self.most or len(self.owned(tenant)) >= self.own:
+            text = f"{min(self.most, self.own)} live streams may be open; DELETE one, or wait."
             raise ApiError(429, "too_many_streams", text, headers={"Retry-After": "30"})
         live = Live(tenant, Stream(self.engine, window=window, keep=keep_within(window)), time.monotonic())
         name = f"stream-{secrets.token_urlsafe(18)}"
@@ -92,19 +95,12 @@ class Streams:
         del self._live[name]
 
     @staticmethod
-    def take(live: Live, timestamp: float) -> None:
-        """Claim a frame's time, in the order of requests. Raises ApiError 409 for one not later than the last."""
+    def check(live: Live, timestamp: float) -> None:
+        """Raise ApiError 409 for a frame that is not later than the last one."""
         if timestamp <= live.last:
             raise ApiError(
                 409, "out_of_order", f"A frame's timestamp must be later than the last one's, {live.last:g} seconds."
             )
-        live.before, live.last = live.last, timestamp
-
-    @staticmethod
-    def untake(live: Live, timestamp: float) -> None:
-        """Give a frame's time back that came to nothing, unless a later one has been claimed since."""
-        if live.last == timestamp:
-            live.last = live.before
 
     @staticmethod
     def shown(live: Live) -> EncodedMedia:
