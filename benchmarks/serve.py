@@ -367,7 +367,9 @@ def soak(options: argparse.Namespace) -> list[str]:
                         memory.append((own, sum(children)))
                         if len(memory) % 12 == 1:
                             told = (await client.get(f"{address}/metrics")).text.splitlines()
-                            kept = [float(line.split()[1]) / 2**20 for line in told if "pvc_cache_bytes " in line][-1]
+                            kept = [
+                                float(line.split()[1]) / 2**20 for line in told if line.startswith("pvc_cache_bytes ")
+                            ][0]
                             print(
                                 f"{len(memory) / 12:.0f} minutes, {own:.0f} and {sum(children):.0f} MiB, "
                                 f"{kept:.0f} of them kept visual tokens",

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -81,6 +82,10 @@ def test_what_its_environment_holds(app, client, monkeypatch):
         with open(f"/proc/{child.process.pid}/environ", "rb") as file:
             names = {entry.partition(b"=")[0] for entry in file.read().split(b"\0") if entry}
         assert names <= {b"LANG", b"OMP_NUM_THREADS", b"OPENBLAS_NUM_THREADS", b"LD_LIBRARY_PATH"}
+        until = time.monotonic() + 20
+        while not child.ready and time.monotonic() < until:
+            if child.connection.poll(0.1):  # it is ready, and nobody has asked it yet
+                break
         for task in os.listdir(f"/proc/{child.process.pid}/task"):
             with open(f"/proc/{child.process.pid}/task/{task}/status") as file:
                 status = dict(line.split(":\t") for line in file.read().splitlines() if ":\t" in line)

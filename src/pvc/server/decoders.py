@@ -288,8 +288,8 @@ class Decoders:
             else:
                 self._replace(child)
         if pixels is None:
-            code = told.get("error") if isinstance(told, dict) else None
-            raise MediaError(f"the {kind} is refused", code=str(code or "corrupt_media")[:40])
+            reason = told.get("error") if isinstance(told, dict) else None
+            raise MediaError(f"the {kind} is refused", code=str(reason or "corrupt_media")[:40])
         return _made(told, pixels, kind)
 
 
