@@ -266,6 +266,26 @@ def live(options: argparse.Namespace) -> list[str]:
     return lines
 
 
+def metric(lines: list[str], name: str) -> float:
+    """A value of Prometheus' text."""
+    return float(next(line for line in lines if line.startswith(f"{name} ")).split()[1])
+
+
+def fill(address: str) -> int:
+    """Show videos until the cache of visual tokens is full; bytes that it then holds."""
+    data, kept = (EXAMPLES / "digits.mp4").read_bytes(), 0.0
+    with httpx.Client(timeout=60) as client:
+        for number in range(5000):
+            url = data_url(data + number.to_bytes(8, "big"))  # another file to the cache, the same to a decoder
+            content = [{"type": "video_url", "video_url": {"url": url}}, {"type": "text", "text": "x"}]
+            body = {"messages": [{"role": "user", "content": content}], "max_tokens": 1, "pvc": {"frames": 128}}
+            client.post(f"{address}/v1/chat/completions", json=body).raise_for_status()
+            before, kept = kept, metric(client.get(f"{address}/metrics").text.splitlines(), "pvc_cache_bytes")
+            if number and kept <= before:
+                break
+    return int(kept)
+
+
 def tree(pid: int) -> list[int]:
     """A process and all that it started."""
     inner = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout.split()
@@ -367,9 +387,7 @@ def soak(options: argparse.Namespace) -> list[str]:
                         memory.append((own, sum(children)))
                         if len(memory) % 12 == 1:
                             told = (await client.get(f"{address}/metrics")).text.splitlines()
-                            kept = [
-                                float(line.split()[1]) / 2**20 for line in told if line.startswith("pvc_cache_bytes ")
-                            ][0]
+                            kept = metric(told, "pvc_cache_bytes") / 2**20
                             print(
                                 f"{len(memory) / 12:.0f} minutes, {own:.0f} and {sum(children):.0f} MiB, "
                                 f"{kept:.0f} of them kept visual tokens",
@@ -382,8 +400,8 @@ def soak(options: argparse.Namespace) -> list[str]:
                         if mixed.stream is not None:
                             await client.delete(f"{address}/v1/streams/{mixed.stream}")
 
-            httpx.get(f"{address}/health")
             before = held()
+            print(f"the cache is full with {fill(address) / 2**20:.0f} MiB", flush=True)
             asyncio.run(go())
             time.sleep(12)  # idle connections are let go
             after = held()

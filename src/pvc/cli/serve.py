@@ -31,7 +31,7 @@ def serve(
     root: Annotated[Path | None, typer.Option(help="Directory that file: addresses may name files in.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Answers that are generated together.")] = 16,
     queue: Annotated[int, typer.Option(min=1, help="Requests that may wait.")] = 128,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU cores for the model; by default all.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU cores for the model; by default all but one.")] = None,
     engine: Annotated[str, typer.Option(help="pvc, or vllm: vLLM's own server on the same checkpoint.")] = "pvc",
     unsafe_decode: Annotated[
         bool, typer.Option("--unsafe-decode", help="Decode even where decoders cannot be cut off from the network.")
@@ -62,8 +62,9 @@ def serve(
         from pvc.server.app import create_app
         from pvc.server.settings import Settings
 
-        if threads is not None:
-            torch.set_num_threads(threads)
+        # One core is left to the event loop and to decoders: the model's threads wait for each other again and again,
+        # and one that is put off holds up all (benchmarks/batching.py).
+        torch.set_num_threads(threads or max(1, torch.get_num_threads() - 1))
         settings = Settings(
             name=name,
             keys=own,
