@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: help setup demo test test-slow test-vllm lint bench clean
+.PHONY: help setup demo test test-slow test-vllm nightly lint bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make test       lint and the tests (what CI runs)"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make test-vllm  greedy tokens of vLLM against ours, in an environment of its own (about 2 GB)"
+	@echo "make nightly    both of these: what CI leaves out"
 	@echo "make bench      benchmarks, written to benchmarks/results"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -30,6 +31,9 @@ setup: $(STAMP)
 	.venv-vllm/bin/pip install --quiet --disable-pip-version-check -e .
 	.venv-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
+
+# What CI leaves out to stay below a quarter of an hour.
+nightly: test-slow test-vllm
 
 test-vllm: .venv-vllm/.installed
 	VLLM_CPU_KVCACHE_SPACE=1 .venv-vllm/bin/python -m tests.integrations.vllm_tokens
