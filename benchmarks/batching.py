@@ -2,9 +2,9 @@
 
     python benchmarks/batching.py                             the bundled model's shape
     python benchmarks/batching.py --shape 0.5b                a language model in the shape of Qwen2.5-0.5B
-    python benchmarks/batching.py --vllm .venv-vllm/bin/python
+    python benchmarks/batching.py --vllm .venv-vllm/bin/python --dtype bfloat16
 
-Random weights, float32: answers almost never end by themselves, so that all have --tokens tokens. Every request shows
+Random weights: answers almost never end by themselves, so that all have --tokens tokens. Every request shows
 a picture of its own. All servers run at once, and are asked one after the other; clients share their cores.
 """
 
@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import serve
-import torch
 from training import NANO, SHAPES
 
 from pvc.train.build import build_model, build_processor
@@ -67,6 +66,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=["nano", "0.5b"], default="nano")
     parser.add_argument("--vllm", metavar="PYTHON", help="interpreter of an environment with vLLM and pvc")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--leave-out", nargs="*", default=[], choices=["batched", "one at a time"])
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=15, help="in which requests are begun")
@@ -78,14 +79,16 @@ def main() -> None:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "pvc-nano"
         checkpoint(options.shape, directory)
         servers = {
-            "batched": stack.enter_context(serve.server("--model", str(directory), "--batch", "32"))[0],
-            "one at a time": stack.enter_context(serve.server("--model", str(directory), "--batch", "1"))[0],
+            name: stack.enter_context(
+                serve.server("--model", str(directory), "--batch", batch, "--dtype", options.dtype)
+            )[0]
+            for name, batch in (("batched", "32"), ("one at a time", "1"))
+            if name not in options.leave_out
         }
         if options.vllm:
             command = [options.vllm, "-m", "vllm.entrypoints.openai.api_server", "--model", str(directory)]
-            command += ["--dtype", "float32", "--max-model-len", "2048", "--max-num-seqs", "32"]
-            cores = f"0-{torch.get_num_threads() - 1}"
-            own = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_CPU_OMP_THREADS_BIND": cores}
+            command += ["--dtype", options.dtype, "--max-model-len", "2048", "--max-num-seqs", "32"]
+            own = {"VLLM_CPU_KVCACHE_SPACE": "2"}  # its own choice of cores: all but one, as ours
             servers["vLLM"] = stack.enter_context(serve.started(command, "/health", 600, **own))[0]
         start = 0
         for number in range(options.rounds + 1):
@@ -108,7 +111,7 @@ def main() -> None:
     print("\n".join(lines))
     if options.output is not None:
         with options.output.open("a", encoding="utf-8") as file:
-            file.write(f"{options.shape}, {options.tokens} tokens\n\n" + "\n".join(lines) + "\n\n")
+            file.write(f"{options.shape}, {options.dtype}, {options.tokens} tokens\n\n" + "\n".join(lines) + "\n\n")
 
 
 if __name__ == "__main__":

@@ -76,6 +76,7 @@ SURFACE = {
     "serve": [
         "--allow-host",
         "--batch",
+        "--dtype",
         "--engine",
         "--host",
         "--keys",
@@ -84,7 +85,6 @@ SURFACE = {
         "--port",
         "--queue",
         "--root",
-        "--threads",
         "--unsafe-decode",
     ],
     "stream": [

@@ -51,7 +51,7 @@ def started(*options, **more):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "pvc", "serve", "--port", str(port), "--threads", "1", "--queue", "16", *options]
+    command = [sys.executable, "-m", "pvc", "serve", "--port", str(port), "--queue", "16", *options]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}, **more)
     address = f"http://127.0.0.1:{port}"
     for _ in range(600):

@@ -16,6 +16,7 @@ from pvc.errors import UsageError
 from pvc.extras import require
 
 VLLM_MEDIA = {"image": 16, "video": 4}  # of one request
+SMALL = 100_000_000  # parameters
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -31,7 +32,9 @@ def serve(
     root: Annotated[Path | None, typer.Option(help="Directory that file: addresses may name files in.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Answers that are generated together.")] = 16,
     queue: Annotated[int, typer.Option(min=1, help="Requests that may wait.")] = 128,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU cores for the model; by default all but one.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32 or bfloat16; by default float32 on a CPU, bfloat16 on a GPU.")
+    ] = None,
     engine: Annotated[str, typer.Option(help="pvc, or vllm: vLLM's own server on the same checkpoint.")] = "pvc",
     unsafe_decode: Annotated[
         bool, typer.Option("--unsafe-decode", help="Decode even where decoders cannot be cut off from the network.")
@@ -44,7 +47,7 @@ def serve(
         for name, given in (("--root", root), ("--allow-host", allow_host)):
             if given:
                 raise UsageError(f"{name} is for --engine pvc: vLLM's server has rules of its own")
-        _become_vllm(model, name, host, port, read_keys(keys), batch)
+        _become_vllm(model, name, host, port, read_keys(keys), batch, dtype)
     for module in ("fastapi", "uvicorn", "sse_starlette", "prometheus_client", "httpx"):
         require(module, "serve")
     own = read_keys(keys)
@@ -62,9 +65,6 @@ def serve(
         from pvc.server.app import create_app
         from pvc.server.settings import Settings
 
-        # One core is left to the event loop and to decoders: the model's threads wait for each other again and again,
-        # and one that is put off holds up all (benchmarks/batching.py).
-        torch.set_num_threads(threads or max(1, torch.get_num_threads() - 1))
         settings = Settings(
             name=name,
             keys=own,
@@ -74,7 +74,12 @@ def serve(
             queue=queue,
             unsafe_decode=unsafe_decode,
         )
-        app = create_app(Engine.load(model), settings)
+        made = Engine.load(model, dtype=dtype)
+        # A small model's threads wait for each other again and again, and one that is put off by the event loop or a
+        # decoder holds up all: it leaves them a core. A large one computes for longer (benchmarks/batching.py).
+        if "OMP_NUM_THREADS" not in os.environ and made.model.num_parameters() < SMALL:
+            torch.set_num_threads(max(1, torch.get_num_threads() - 1))
+        app = create_app(made, settings)
     if host not in LOOPBACK and not own:
         say(f"warning: {host} is open to others, and no API key is needed (--keys)")
     say(_banner(app.state, settings))
@@ -108,7 +113,7 @@ def _host(given: str) -> str:
 
 
 def _become_vllm(
-    model: Path | None, name: str | None, host: str, port: int, keys: tuple[str, ...], batch: int
+    model: Path | None, name: str | None, host: str, port: int, keys: tuple[str, ...], batch: int, dtype: str | None
 ) -> NoReturn:
     """Replace this process by vLLM's server, with limits that long videos fit into."""
     require("vllm", "vllm")
@@ -135,7 +140,9 @@ def _become_vllm(
     command += ["--media-io-kwargs", json.dumps({"video": video})]
     if not torch_has_gpu():
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
-        command += ["--dtype", "bfloat16"]
+        dtype = dtype or "bfloat16"
+    if dtype:
+        command += ["--dtype", dtype]
     if len(keys) > 1:
         raise UsageError("--engine vllm takes one API key")
     if keys:
