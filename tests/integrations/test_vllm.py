@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -76,5 +77,34 @@ def test_keys_of_a_file(tmp_path, monkeypatch):
     path.write_text("# nothing\n")
     with pytest.raises(UsageError, match="holds no key"):
         read_keys(path)
-    monkeypatch.setenv("PVC_API_KEYS", "a, b")
-    assert read_keys(None) == ("a", "b")
+    assert read_keys(None) == ()
+    monkeypatch.setenv("PVC_API_KEYS", "first-key-of-twenty, second-key-of-twenty")
+    assert read_keys(None) == ("first-key-of-twenty", "second-key-of-twenty")
+    assert "PVC_API_KEYS" not in os.environ
+    for wrong in (" , ", "short", "nine-keys-of-twenty with space"):
+        monkeypatch.setenv("PVC_API_KEYS", wrong)
+        with pytest.raises(UsageError, match="PVC_API_KEYS"):
+            read_keys(None)
+
+
+def test_what_vllm_is_started_with(monkeypatch, capsys):
+    """Keys are not for everybody who can list processes to read; frames are the checkpoint's."""
+    from pvc.cli import serve
+
+    told = []
+    monkeypatch.setattr(serve, "require", lambda *names: None)
+    monkeypatch.setattr("os.execv", lambda program, command: told.append((command, os.environ.get("VLLM_API_KEY"))))
+    monkeypatch.setenv("PVC_API_KEYS", "--trust-remote-code")
+    monkeypatch.delenv("VLLM_API_KEY", raising=False)
+    with pytest.raises(SystemExit):
+        raise SystemExit(
+            main(["serve", "--engine", "vllm", "--name", "eyes", "--dtype", "float32", "--host", "0.0.0.0"])
+        )
+    command, key = told[0]
+    assert key == "--trust-remote-code" and key not in command
+    options = dict(zip(command[3::2], command[4::2], strict=True))
+    assert json.loads(options["--media-io-kwargs"]) == {"video": {"num_frames": 8, "size": 64}}
+    assert (options["--served-model-name"], options["--dtype"]) == ("eyes", "float32")
+    monkeypatch.setenv("PVC_API_KEYS", "first-key-of-twenty second-key-of-twenty")
+    assert main(["serve", "--engine", "vllm"]) == 2
+    assert "one API key" in capsys.readouterr().err

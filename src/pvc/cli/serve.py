@@ -7,13 +7,16 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from pvc.cli.progress import status
 from pvc.errors import UsageError
 from pvc.extras import require
+
+if TYPE_CHECKING:
+    from pvc.engine.engine import Engine
 
 VLLM_MEDIA = {"image": 16, "video": 4}  # of one request
 SMALL = 100_000_000  # parameters
@@ -59,9 +62,6 @@ def serve(
 
     at = listener(host, port)  # before anything is loaded
     with status("Loading"):
-        import torch
-
-        from pvc.engine.engine import Engine
         from pvc.server.app import create_app
         from pvc.server.settings import Settings
 
@@ -74,17 +74,26 @@ def serve(
             queue=queue,
             unsafe_decode=unsafe_decode,
         )
-        made = Engine.load(model, dtype=dtype)
-        # A small model's threads wait for each other again and again, and one that is put off by the event loop or a
-        # decoder holds up all: it leaves them a core. A large one computes for longer (benchmarks/batching.py).
-        if "OMP_NUM_THREADS" not in os.environ and made.model.num_parameters() < SMALL:
-            torch.set_num_threads(max(1, torch.get_num_threads() - 1))
-        app = create_app(made, settings)
+        app = create_app(_load(model, dtype), settings)
     if host not in LOOPBACK and not own:
         say(f"warning: {host} is open to others, and no API key is needed (--keys)")
     say(_banner(app.state, settings))
     place = f"http://{'[' + host + ']' if ':' in host else host}:{at.getsockname()[1]}/v1"
     run(app, at, say, f"ready at {place} (Ctrl-C ends it)")
+
+
+def _load(model: Path | None, dtype: str | None) -> Engine:
+    """The model, with the threads that it is to have."""
+    import torch
+
+    from pvc.engine.engine import Engine
+
+    made = Engine.load(model, dtype=dtype)
+    # A small model's threads wait for each other again and again, and one that is put off by the event loop or a
+    # decoder holds up all: it leaves them a core. A large one computes for longer (benchmarks/batching.py).
+    if "OMP_NUM_THREADS" not in os.environ and made.model.num_parameters() < SMALL:
+        torch.set_num_threads(max(1, torch.get_num_threads() - 1))
+    return made
 
 
 def say(text: str) -> None:

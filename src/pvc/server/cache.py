@@ -5,12 +5,28 @@ Keyed by the bytes, the settings and who asks: one tenant learns nothing of what
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import mmap
 import threading
 from collections import OrderedDict
 
+import torch
+
 from pvc.engine.encode import EncodedMedia
 from pvc.engine.engine import MediaOptions
+
+PAGES = 2**15  # bytes; smaller things would be too many mappings
+
+
+def _apart(tokens: torch.Tensor) -> torch.Tensor:
+    """A copy in pages of its own, which go back to the system with it.
+
+    In the heap, things that stay for as long as these keep what lies between them from being given back.
+    """
+    if tokens.device.type != "cpu" or tokens.nbytes < PAGES:
+        return tokens
+    return torch.frombuffer(mmap.mmap(-1, tokens.nbytes), dtype=tokens.dtype).view(tokens.shape).copy_(tokens)
 
 
 class VisualCache:
@@ -42,10 +58,13 @@ class VisualCache:
     def put(self, key: str, encoded: EncodedMedia) -> None:
         """Keep it, and forget what has not been used for longest until the bytes fit."""
         size = encoded.tokens.nbytes
+        if size > self.most:
+            return
+        kept = dataclasses.replace(encoded, tokens=_apart(encoded.tokens))
         with self._lock:
-            if size > self.most or key in self._kept:
+            if key in self._kept:
                 return
-            self._kept[key] = encoded
+            self._kept[key] = kept
             self.nbytes += size
             while self.nbytes > self.most:
                 self.nbytes -= self._kept.popitem(last=False)[1].tokens.nbytes
