@@ -125,6 +125,11 @@ def test_the_cache_is_bounded():
         assert cache.nbytes <= 1000
         assert cache.get("0") is not None
     assert cache.get("1") is None and cache.get("4") is not None
+    tokens = torch.randn(300, 64)
+    own = VisualCache(10**6)
+    own.put("x", EncodedMedia("image", "x", tokens))
+    kept = own.get("x").tokens
+    assert torch.equal(kept, tokens) and kept.data_ptr() != tokens.data_ptr()
     cache.put("large", EncodedMedia("image", "x", torch.zeros(1000)))
     assert cache.get("large") is None
 

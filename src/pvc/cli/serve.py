@@ -47,9 +47,9 @@ def serve(
     if engine not in ("pvc", "vllm"):
         raise UsageError(f"--engine must be pvc or vllm, not {engine!r}")
     if engine == "vllm":
-        for name, given in (("--root", root), ("--allow-host", allow_host)):
+        for option, given in (("--root", root), ("--allow-host", allow_host)):
             if given:
-                raise UsageError(f"{name} is for --engine pvc: vLLM's server has rules of its own")
+                raise UsageError(f"{option} is for --engine pvc: vLLM's server has rules of its own")
         _become_vllm(model, name, host, port, read_keys(keys), batch, dtype)
     for module in ("fastapi", "uvicorn", "sse_starlette", "prometheus_client", "httpx"):
         require(module, "serve")
