@@ -277,8 +277,8 @@ def fill(address: str) -> int:
     with httpx.Client(timeout=60) as client:
         for number in range(5000):
             url = data_url(data + number.to_bytes(8, "big"))  # another file to the cache, the same to a decoder
-            content = [{"type": "video_url", "video_url": {"url": url}}, {"type": "text", "text": "x"}]
-            body = {"messages": [{"role": "user", "content": content}], "max_tokens": 1, "pvc": {"frames": 128}}
+            part = {"type": "video_url", "video_url": {"url": url}}
+            body = {"messages": [{"role": "user", "content": [part]}], "max_tokens": 1, "pvc": {"frames": 72}}
             client.post(f"{address}/v1/chat/completions", json=body).raise_for_status()
             before, kept = kept, metric(client.get(f"{address}/metrics").text.splitlines(), "pvc_cache_bytes")
             if number and kept <= before:

@@ -12,6 +12,8 @@ import os
 import secrets
 import socket
 import sys
+import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -28,6 +30,7 @@ from pvc.server.errors import ApiError, stopping
 HEADER_SECONDS = 10.0
 IDLE_SECONDS = 10
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # glibc's numbers
+TRIM_SECONDS = 20.0
 WRITE_SECONDS = 30.0
 MOST_CONNECTIONS = 1000
 DRAIN_SECONDS = 20
@@ -164,15 +167,23 @@ def configuration(app: FastAPI) -> uvicorn.Config:
 
 
 def steady_memory() -> None:
-    """Have the C library give large blocks back to the system.
+    """Have the C library give memory back to the system, from time to time also what lies between things that stay.
 
     Left to itself glibc learns from the first large blocks that are freed to keep such blocks in its heaps, one for
-    every few threads, where small things that stay (visual tokens in the cache) pin them.
+    every few threads; under a load of many kinds they grow for hours.
     """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(M_MMAP_THRESHOLD, 1 << 20)
         libc.mallopt(M_ARENA_MAX, 2)
+        trim = libc.malloc_trim
+
+        def again() -> None:
+            while True:
+                time.sleep(TRIM_SECONDS)
+                trim(0)
+
+        threading.Thread(target=again, name="pvc-trim", daemon=True).start()
 
 
 def serve(app: FastAPI, at: socket.socket, say: Callable[[str], None], ready: str) -> None:
