@@ -172,6 +172,13 @@ class Terminal:
     def __init__(self, master):
         self.master, self.seen = master, b""
 
+    def more(self, count, seconds=60):
+        end = time.monotonic() + seconds
+        while len(self.seen) < count:
+            assert time.monotonic() < end, f"only {self.seen!r}"
+            if select.select([self.master], [], [], 0.2)[0]:
+                self.seen += os.read(self.master, 4096)
+
     def until(self, wanted, seconds=60):
         end = time.monotonic() + seconds
         while wanted not in self.seen:
@@ -198,7 +205,8 @@ def test_ctrl_c_stops_an_answer_and_not_the_program(checkpoint, media):
         terminal.until(b"visual tokens)")
         terminal.until(b"> ")
         os.write(master, b"tell me everything\n")
-        time.sleep(1.5)
+        terminal.until(b"tell me everything\r\n")
+        terminal.more(20)  # the answer has begun
         process.send_signal(signal.SIGINT)
         terminal.until(b"(stopped)")
         terminal.until(b"> ")
