@@ -476,7 +476,7 @@ def test_errors_of_ours_have_ids_and_a_trace(engine, caplog, monkeypatch):
         assert told.headers["x-request-id"] in record.message and record.exc_info[0] is ZeroDivisionError
         for name in ("start", "step"):
             monkeypatch.setattr("pvc.engine.batch._ends", lambda engine: set())
-            monkeypatch.setattr(app.state.parts.scheduler.batch, name, broken)
+            monkeypatch.setattr(f"pvc.engine.batch.Batch.{name}", broken)
             told = post(client, asked("hello", max_tokens=4))
             assert told.status_code == 500, name
             monkeypatch.undo()
