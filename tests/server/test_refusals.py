@@ -392,7 +392,7 @@ def test_a_body_of_a_million_things(engine):
                 began = time.monotonic()
                 told = client.post("/v1/chat/completions", content=data, headers={"content-type": "application/json"})
                 assert told.status_code == 400 and told.json()["error"]["code"] == "too_many"
-                assert time.monotonic() - began < 5  # a twentieth of a second on an idle machine
+                assert time.monotonic() - began < 5  # a hundredth of a second on an idle machine
         for messages in ([{}] * 50_000, [{"role": "user", "content": "x"}] * 50_000):
             told = post(client, {"messages": messages})
             assert told.status_code == 400 and len(told.text) < 1000

@@ -34,7 +34,6 @@ class VisualCache:
 
     def __init__(self, most: int) -> None:
         self.most, self.nbytes = most, 0
-        self.hits = self.misses = 0
         self._kept: OrderedDict[str, EncodedMedia] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -48,10 +47,7 @@ class VisualCache:
         """What is kept under a key, if it is."""
         with self._lock:
             found = self._kept.get(key)
-            if found is None:
-                self.misses += 1
-            else:
-                self.hits += 1
+            if found is not None:
                 self._kept.move_to_end(key)
             return found
 
