@@ -194,3 +194,25 @@ def test_a_bad_generation_config(broken):
         pvc.load(broken)
     (broken / "generation_config.json").write_text(json.dumps({"num_beams": 3, "num_return_sequences": 2}))
     assert pvc.load(broken).chat().ask("x").completion_tokens > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("int8", "quantization_config must be an object"),
+        ({"quant_method": "nonsense"}, "quant_method 'nonsense'; transformers here knows .*torchao"),
+        ({"quant_method": [1]}, r"quant_method '\[1\]'"),
+    ],
+)
+def test_quantisation_of_an_unknown_method_is_refused(broken, settings, message):
+    edit(broken / "config.json", lambda config: config.update(quantization_config=settings))
+    with pytest.raises(CheckpointError, match=message):
+        pvc.load(broken, device="cpu")
+
+
+@pytest.mark.parametrize("method", ["aqlm", "vptq"])
+def test_a_missing_package_for_quantised_weights_is_named(broken, method):
+    """These packages are made for GPUs, so the tests' environment has neither."""
+    edit(broken / "config.json", lambda config: config.update(quantization_config={"quant_method": method}))
+    with pytest.raises(CheckpointError, match=rf"quantised \({method}\), and the package for it is missing"):
+        pvc.load(broken, device="cpu")

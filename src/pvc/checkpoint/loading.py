@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 from transformers.utils import logging as transformers_logging
 
 import pvc.auto  # noqa: F401  # registers the classes
@@ -47,11 +48,12 @@ def load_checkpoint(
         dtype = getattr(torch, dtype, None)
         if not isinstance(dtype, torch.dtype):
             raise CheckpointError("dtype must be one of float32, bfloat16, float16")
+    check_quantization(files)
     config = load_config(files)
     processor = load_processor(files)
     check_fit(config, processor)
     check_template(processor)
-    model = _load_model(files, config, dtype).to(device).eval()
+    model = _load_model(files, config, dtype, device).eval()
     if products_pay(device, dtype):
         model.model.vision_tower.set_attn_implementation(PRODUCTS)
     return model, processor
@@ -82,7 +84,27 @@ def load_processor(files: CheckpointFiles) -> PVCProcessor:
         raise CheckpointError(f"cannot load the processor of {files.directory}: {_one_line(error)}") from error
 
 
-def _load_model(files: CheckpointFiles, config: PVCConfig, dtype: torch.dtype) -> PVCForConditionalGeneration:
+def check_quantization(files: CheckpointFiles) -> None:
+    """Raise CheckpointError for quantised weights of a method that transformers does not know.
+
+    transformers would only log it, and load the weights as if they were not quantised.
+    """
+    settings = files.config.get("quantization_config")
+    if settings is None:
+        return
+    where = f"{files.directory}/config.json: quantization_config"
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"{where} must be an object with a quant_method, not {str(settings)[:80]!r}")
+    method = settings.get("quant_method")
+    is_bitsandbytes = bool({"load_in_4bit", "load_in_8bit"}.intersection(settings))
+    if str(method) not in AUTO_QUANTIZATION_CONFIG_MAPPING and not is_bitsandbytes:
+        known = ", ".join(sorted(map(str, AUTO_QUANTIZATION_CONFIG_MAPPING)))
+        raise CheckpointError(f"{where} has the quant_method {str(method)[:80]!r}; transformers here knows {known}")
+
+
+def _load_model(
+    files: CheckpointFiles, config: PVCConfig, dtype: torch.dtype, device: torch.device
+) -> PVCForConditionalGeneration:
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity(logging.CRITICAL)  # its report of missing tensors becomes our error below
     bar = transformers_logging.is_progress_bar_enabled()
@@ -97,6 +119,15 @@ def _load_model(files: CheckpointFiles, config: PVCConfig, dtype: torch.dtype) -
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported in `info`, and refused below
         )
+        model.to(device)
+    except ImportError as error:
+        quantised = files.config.get("quantization_config")
+        if quantised is None:
+            raise
+        raise CheckpointError(
+            f"the weights of {files.directory} are quantised ({quantised.get('quant_method')}), and the package for it "
+            f"is missing: {_one_line(error)}; install it, or load the checkpoint that was quantised"
+        ) from error
     except Exception as error:  # as above
         raise CheckpointError(f"cannot load the weights of {files.directory}: {_one_line(error)}") from error
     finally:

@@ -16,7 +16,8 @@ from transformers import AutoConfig, GenerationConfig
 from pvc.checkpoint.files import Tensor, find_shards, read_header, read_json
 from pvc.convert.keymap import CHAT, CHAT_INTERNLM2, TRANSFORMERS, Rule
 from pvc.errors import CheckpointError, ConfigError, PVCError
-from pvc.model.config import DOWNSAMPLE_RATIOS, unknown_text_keys
+from pvc.model.config import DOWNSAMPLE_RATIOS, PVCVisionConfig
+from pvc.model.keys import unknown_keys
 
 # Templates of the original format in which a turn ends without a new line.
 _NO_NEWLINE = ("Hermes-2", "internlm2-chat")
@@ -110,6 +111,8 @@ def _transformers(config: dict[str, Any]) -> dict[str, Any]:
             raise ConfigError(f"{name} is {config[name]!r}; only {wanted!r} can be converted")
     idle = _NOT_SHAPE | _VISION_IDLE
     vision = {key: value for key, value in config["vision_config"].items() if key not in idle}
+    if surprising := unknown_keys(PVCVisionConfig, vision):  # it may change what the tower computes
+        raise ConfigError(f"unknown key in vision_config: {', '.join(surprising)}; the tower may depend on it")
     text, unknown = _text(config["text_config"])
     tied = config.get("tie_word_embeddings", config["text_config"].get("tie_word_embeddings"))
     return {
@@ -194,7 +197,7 @@ def _text(config: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     except Exception as error:  # whatever a hostile or clumsy file provokes in the library is the file's fault
         told = " ".join(str(error).split())[:300]
         raise ConfigError(f"the language model's configuration ({kind}): {told}") from error
-    unknown = unknown_text_keys(made, kept)
+    unknown = unknown_keys(type(made), kept)
     return {"model_type": kind, **{key: kept[key] for key in kept if key not in unknown}}, tuple(unknown)
 
 

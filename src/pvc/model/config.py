@@ -1,51 +1,24 @@
 """Configuration of the network: PVCVisionConfig (the tower) and PVCConfig (tower, compressor, language model).
 
-Values are checked when a config is made, so that nothing half-right is ever built or loaded; unknown keys are
-errors. Leaves out how media are prepared: that is the processors' configuration.
+Values are checked when a config is made, so that nothing half-right is ever built or loaded. Keys of transformers and
+of other tools are kept; a misspelling of a field is an error (`keys.py`). Leaves out how media are prepared: that is
+the processors' configuration.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, GenerationConfig
+from transformers import CONFIG_MAPPING, AutoConfig
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.internvl.configuration_internvl import InternVLVisionConfig
 
 from pvc.errors import ConfigError
-
-# Keys that transformers itself hands to a config besides its fields; everything else that is unknown is a typo.
-_FRAMEWORK_KEYS = frozenset({"attn_implementation", "experts_implementation", "output_attentions", "name_or_path"})
-_FRAMEWORK_KEYS |= frozenset({"auto_map", "torch_dtype", "dtype", "transformers_version", "model_type", "use_cache"})
+from pvc.model.keys import check_keys
 
 TIMESTEP_SCALES = {"index": 100.0, "relative": 1000.0}
 DOWNSAMPLE_RATIOS = (0.5, 0.25, 0.125)
-
-
-# Keys of language models' configurations that are no fields (any more), but that checkpoints of the field still carry.
-_LEGACY_TEXT_KEYS = frozenset(
-    {"rope_theta", "rope_scaling", "rope_parameters", "use_bfloat16", "rotary_emb_base", "attn_implementation"}
-)
-
-
-def _reject_unknown_text(text: PreTrainedConfig, given: dict[str, Any]) -> None:
-    """A misspelt key of the language model would otherwise be kept as an attribute that nobody reads."""
-    _reject_unknown("text_config", dict.fromkeys(unknown_text_keys(text, given)))
-
-
-def unknown_text_keys(text: PreTrainedConfig, given: dict[str, Any]) -> list[str]:
-    """Keys of a language model's configuration that its class knows nothing of."""
-    known = {field.name for field in dataclasses.fields(text)} | set(text.attribute_map) | _LEGACY_TEXT_KEYS
-    known |= set(GenerationConfig().to_dict()) | _FRAMEWORK_KEYS
-    return [key for key in given if key not in known and not key.startswith("_")]
-
-
-def _reject_unknown(kind: str, kwargs: dict[str, Any]) -> None:
-    unknown = sorted(key for key in kwargs if key not in _FRAMEWORK_KEYS and not key.startswith("_"))
-    if unknown:
-        raise ConfigError(f"unknown key{'s' if len(unknown) > 1 else ''} in {kind}: {', '.join(unknown)}")
 
 
 @strict
@@ -60,7 +33,7 @@ class PVCVisionConfig(InternVLVisionConfig):
         timestep_limit: with "index", larger step numbers are treated as this one; None: no limit.
 
     Raises:
-        ConfigError: a value out of range or an unknown key.
+        ConfigError: a value out of range, or a key that is a misspelt field.
     """
 
     model_type = "pvc_vision"
@@ -73,7 +46,7 @@ class PVCVisionConfig(InternVLVisionConfig):
     timestep_limit: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        _reject_unknown("vision_config", kwargs)
+        check_keys("vision_config", type(self), kwargs)
         super().__post_init__(**kwargs)
         if self.num_temporal_layers is None:
             self.num_temporal_layers = self.num_hidden_layers // 3
@@ -133,7 +106,7 @@ class PVCConfig(PreTrainedConfig):
         tie_word_embeddings: whether the output layer shares the input embedding's weights.
 
     Raises:
-        ConfigError: a value out of range, values that do not fit together, or an unknown key.
+        ConfigError: a value out of range, values that do not fit together, or a misspelt key.
     """
 
     model_type = "pvc"
@@ -149,7 +122,7 @@ class PVCConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
-        _reject_unknown("config", kwargs)
+        check_keys("config", type(self), kwargs)
         if self.vision_config is None:
             self.vision_config = PVCVisionConfig()
         elif isinstance(self.vision_config, dict):
@@ -158,8 +131,10 @@ class PVCConfig(PreTrainedConfig):
             self.text_config = {"model_type": "qwen2"}
         if isinstance(self.text_config, dict):
             text = dict(self.text_config)
-            self.text_config = AutoConfig.for_model(text.pop("model_type", "qwen2"), **text)
-            _reject_unknown_text(self.text_config, text)
+            kind = text.pop("model_type", "qwen2")
+            if kind in CONFIG_MAPPING:
+                check_keys("text_config", CONFIG_MAPPING[kind], text)
+            self.text_config = AutoConfig.for_model(kind, **text)
         super().__post_init__(**kwargs)
         self._check()
 
@@ -196,4 +171,4 @@ class PVCConfig(PreTrainedConfig):
         return (self.vision_config.grid // self.downsample_factor) ** 2
 
 
-__all__ = ["DOWNSAMPLE_RATIOS", "PVCConfig", "PVCVisionConfig", "unknown_text_keys"]
+__all__ = ["DOWNSAMPLE_RATIOS", "PVCConfig", "PVCVisionConfig"]

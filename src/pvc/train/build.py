@@ -16,6 +16,7 @@ from pvc.checkpoint.loading import load_checkpoint, load_config, load_processor
 from pvc.convert.transforms import widened
 from pvc.errors import ConfigError, PVCError, UsageError
 from pvc.model.config import PVCConfig
+from pvc.model.keys import unknown_keys
 from pvc.model.modeling import PVCForConditionalGeneration
 from pvc.processing.image import PVCImageProcessor
 from pvc.processing.processor import PVCProcessor
@@ -81,7 +82,11 @@ def resolved(recipe: Recipe) -> Recipe:
     config = load_config(files)
     not_shape = ("model_type", "transformers_version", "architectures", "dtype", "_name_or_path")
     vision, text = (
-        {key: value for key, value in part.to_diff_dict().items() if key not in not_shape}
+        {
+            key: value
+            for key, value in part.to_diff_dict().items()
+            if key not in {*not_shape, *unknown_keys(type(part), vars(part))}
+        }
         for part in (config.vision_config, config.text_config)
     )
     vision |= {"image_size": config.vision_config.image_size[0], "patch_size": config.vision_config.patch_size[0]}
@@ -137,9 +142,21 @@ def check_recipe(recipe: Recipe) -> None:
     for stage in recipe.stages:
         _check_samples(stage, size)
         try:
-            build_config(recipe, stage, recipe.shape.vocab_size, 0, 1)
+            config = build_config(recipe, stage, recipe.shape.vocab_size, 0, 1)
+            _refuse_unknown_keys(recipe, config)
         except (ValueError, TypeError, StrictDataclassError) as error:
             raise ConfigError(f"stage {stage.name}: {' '.join(str(error).split())}") from error
+
+
+def _refuse_unknown_keys(recipe: Recipe, config: PVCConfig) -> None:
+    """Refuse keys of a recipe's shape that no configuration has as a field; they would be kept without effect."""
+    shape = recipe.shape
+    for kind, part, given in (
+        ("vision_config", config.vision_config, shape.vision),
+        ("text_config", config.text_config, shape.text),
+    ):
+        if unknown := unknown_keys(type(part), given):
+            raise ConfigError(f"unknown key{'s' * (len(unknown) > 1)} in {kind}: {', '.join(sorted(unknown))}")
 
 
 def _check_samples(stage: Stage, size: int) -> None:
