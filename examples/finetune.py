@@ -71,8 +71,8 @@ def finetune(folder: Path) -> None:
         data[kind] = folder / kind / "data.jsonl"
     run("data", "check", *data.values(), "--model", folder / "pvc")
     path = recipe(folder, data)
-    run("train", path, "--start", folder / "pvc", "--dry-run")
-    run("train", path, "--start", folder / "pvc", "--out", folder / "run")
+    run("train", path, "--init-from", folder / "pvc", "--dry-run")
+    run("train", path, "--init-from", folder / "pvc", "--out", folder / "run")
     picture = next((folder / "pictures").glob("**/*.png"))
     run("ask", picture, "What does it show?", "--model", folder / "run" / "model", "--max-new-tokens", 8)
 

@@ -70,3 +70,10 @@ class MissingExtraError(PVCError, ImportError):
 
     exit_code = 2
     code = "missing_extra"
+
+
+class Interrupted(PVCError):
+    """A signal ended the work early, and what was done is saved (exit code 130)."""
+
+    exit_code = 130
+    code = "interrupted"

@@ -53,7 +53,7 @@ def test_convert_train_ask(tmp_path, capsys, monkeypatch, tied):
         stage.update(steps=8, batch_size=4, learning_rate=rate, warmup_steps=1)
     (tmp_path / "tune.yaml").write_text(yaml.safe_dump(data))
     monkeypatch.chdir(tmp_path)  # the recipe's files are named relative to where it is run
-    assert main(["train", "tune.yaml", "--start", "pvc", "--out", "run"]) == 0
+    assert main(["train", "tune.yaml", "--init-from", "pvc", "--out", "run"]) == 0
     before = pvc.load("pvc", device="cpu").model.state_dict()
     aligned, final = load_file("run/align/final.safetensors"), load_file("run/instruct/final.safetensors")
     assert ("lm_head.weight" in aligned) == (not tied)

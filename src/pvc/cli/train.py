@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pvc.cli.progress import Journal, status
-from pvc.errors import UsageError
+from pvc.errors import Interrupted, UsageError
 from pvc.extras import require
 
 if TYPE_CHECKING:
@@ -24,21 +26,21 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Directory of the run; by default runs/NAME.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU cores to use.")] = 1,
     workers: Annotated[int, typer.Option(min=0, help="Processes that draw samples beside the training.")] = 0,
-    start: Annotated[
+    init_from: Annotated[
         str | None, typer.Option(help="Model directory to start from, or nano; else the recipe's.")
     ] = None,
     stage: Annotated[list[str] | None, typer.Option(help="Only this stage; may be given several times.")] = None,
     minutes: Annotated[float | None, typer.Option(help="End the last stage after so long, whatever its steps.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe, estimate memory, and stop.")] = False,
 ) -> None:
-    """Train a model from a recipe. A run that was interrupted goes on; what it does is in OUT/log.txt."""
+    """Train a model from a recipe. Ctrl-C saves and ends it; the same command resumes it. OUT/log.txt has its log."""
     for module in ("pydantic", "yaml", "accelerate", "matplotlib"):  # all of them before hours of work, not after
         require(module, "train")
 
     from pvc.train.build import check_recipe, resolved
     from pvc.train.recipe import load_recipe
 
-    loaded = resolved(changed(load_recipe(recipe), start, stage or [], minutes))
+    loaded = resolved(changed(load_recipe(recipe), init_from, stage or [], minutes))
     check_recipe(loaded)
     if dry_run:
         print(f"{recipe}: ok, {len(loaded.stages)} stages: {', '.join(stage.name for stage in loaded.stages)}")
@@ -51,10 +53,18 @@ def train(
     journal = Journal(directory / "log.txt")
     try:
         finished = run_recipe(loaded, directory, report=journal, threads=threads, workers=workers, minutes=minutes)
+    except Interrupted as error:
+        raise Interrupted(f"{error}. {_how_to_resume()}") from error
     finally:
         journal.close()
     if os.environ.get("RANK", "0") == "0":  # under torchrun every process comes here
         print(finished)
+
+
+def _how_to_resume() -> str:
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return "To resume, launch it again with the same command"
+    return f"Resume with: {shlex.join(['pvc', *sys.argv[1:]])}"
 
 
 def _tell_memory(recipe: Recipe) -> None:
@@ -71,7 +81,7 @@ def _tell_memory(recipe: Recipe) -> None:
             print(f"{stage.name}: {memory.describe(8)}")
 
 
-def changed(recipe: Recipe, start: str | None, stages: list[str], minutes: float | None) -> Recipe:
+def changed(recipe: Recipe, init_from: str | None, stages: list[str], minutes: float | None) -> Recipe:
     """The recipe as the command line changes it; raises UsageError for stages that it has not."""
     names = [stage.name for stage in recipe.stages]
     if unknown := [name for name in stages if name not in names]:
@@ -82,7 +92,7 @@ def changed(recipe: Recipe, start: str | None, stages: list[str], minutes: float
     if minutes is not None:
         # Steps no longer say when to stop, only how many samples there are to draw from.
         kept[-1] = kept[-1].model_copy(update={"steps": ENDLESS})
-    return recipe.model_copy(update={"stages": kept, **({"start": start} if start else {})})
+    return recipe.model_copy(update={"stages": kept, **({"start": init_from} if init_from else {})})
 
 
 __all__ = ["changed", "train"]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from pvc.model.cache import TemporalCache
@@ -91,11 +92,9 @@ class VisualFeatures:
         tiles = clip_sizes(image_grid_thw, len(pixel_values), "tiles", default=[1] * len(pixel_values))
         steps = steps_of_tiles(image_steps, tiles, self.config)
         clips, outputs = self.encode_clips(pixel_values, frames=[1] * len(pixel_values), steps=steps, **kwargs)
-        images, start = [], 0
-        for count in tiles:
-            images.append(torch.stack(clips[start : start + count], dim=1).flatten(0, 2))
-            start += count
-        return BaseModelOutputWithPooling(last_hidden_state=outputs.last_hidden_state, pooler_output=images)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=outputs.last_hidden_state, pooler_output=image_tokens(clips, tiles)
+        )
 
     def get_video_features(
         self, pixel_values_videos: torch.Tensor, video_grid_thw: torch.Tensor | None = None, **kwargs: Any
@@ -111,5 +110,90 @@ class VisualFeatures:
             last_hidden_state=outputs.last_hidden_state, pooler_output=[clip.flatten(0, 1) for clip in clips]
         )
 
+    def encode_media(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        image_grid_thw: torch.Tensor | None = None,
+        image_steps: torch.Tensor | int | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        video_grid_thw: torch.Tensor | None = None,
+    ) -> dict[str, BaseModelOutputWithPooling]:
+        """Encode a batch's images and videos in one pass through tower and compressor.
 
-__all__ = ["VisualFeatures"]
+        Where weights are spread over processes, every process must call every layer equally often. One pass for all
+        kinds keeps this true whatever each process has in its batch.
+
+        Args:
+            pixel_values, image_grid_thw, image_steps: as `get_image_features` takes them; None without images.
+            pixel_values_videos, video_grid_thw: as `get_video_features` takes them; None without videos.
+
+        Returns:
+            `"image"` and `"video"`, where there are any; `.pooler_output` has one `(tokens, L)` tensor per item.
+
+        Raises:
+            MismatchError, UsageError: as the two methods above do.
+        """
+        if pixel_values is None or pixel_values_videos is None:
+            if pixel_values is not None:
+                return {"image": self.get_image_features(pixel_values, image_grid_thw, image_steps)}
+            if pixel_values_videos is not None:
+                return {"video": self.get_video_features(pixel_values_videos, video_grid_thw)}
+            return {}
+        tiles = clip_sizes(image_grid_thw, len(pixel_values), "tiles", default=[1] * len(pixel_values))
+        stored = len(pixel_values_videos)
+        frames = clip_sizes(video_grid_thw, stored, "frames", default=[stored])
+        steps = steps_of_tiles(image_steps, tiles, self.config)
+        clips, _ = self.encode_clips(
+            torch.cat((pixel_values, pixel_values_videos)),
+            frames=[1] * len(pixel_values) + frames,
+            steps=steps + frames,
+        )
+        images = image_tokens(clips[: len(pixel_values)], tiles)
+        videos = [clip.flatten(0, 1) for clip in clips[len(pixel_values) :]]
+        return {
+            "image": BaseModelOutputWithPooling(pooler_output=images),
+            "video": BaseModelOutputWithPooling(pooler_output=videos),
+        }
+
+    def join_empty_pass(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Add nothing to `(B, Q, L)` embeddings, by way of tower and compressor where training needs them to take part.
+
+        A batch of text alone would leave their parameters without gradients on this process only. DDP then stops or
+        hangs, and sharded weights are gathered by some processes and not by others. One frame of zeros goes through
+        every layer here, and an empty slice of its tokens joins the graph: the value is unchanged, gradients are zero.
+        """
+        if not self._must_take_part(embeddings.shape[1]):
+            return embeddings
+        side_y, side_x = self.config.vision_config.image_size
+        pixels = embeddings.new_zeros(1, 3, side_y, side_x)
+        clips, _ = self.encode_clips(pixels, frames=[1])
+        return embeddings + clips[0][:0].sum().to(embeddings.dtype)
+
+    def _must_take_part(self, length: int) -> bool:
+        parts = (self.vision_tower, self.multi_modal_projector)
+        if self.training and torch.is_grad_enabled():
+            return in_several_processes() or any(p.requires_grad for part in parts for p in part.parameters())
+        # One id at a time is generation: every process is past its prompt there.
+        return length > 1 and any(is_sharded(p) for part in parts for p in part.parameters())
+
+
+def image_tokens(clips: Sequence[torch.Tensor], tiles: Sequence[int]) -> list[torch.Tensor]:
+    """Order the tokens of images: one `(T, K, L)` clip per tile to one step-major `(T * tiles * K, L)` per image."""
+    images, start = [], 0
+    for count in tiles:
+        images.append(torch.stack(list(clips[start : start + count]), dim=1).flatten(0, 2))
+        start += count
+    return images
+
+
+def in_several_processes() -> bool:
+    """Whether this is one of several processes that train together."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def is_sharded(parameter: torch.Tensor) -> bool:
+    """Whether a parameter is spread over processes: a DTensor (FSDP2), or under DeepSpeed ZeRO-3."""
+    return hasattr(parameter, "ds_id") or hasattr(parameter, "full_tensor")
+
+
+__all__ = ["VisualFeatures", "image_tokens", "in_several_processes", "is_sharded"]

@@ -22,8 +22,9 @@ from transformers import PreTrainedModel, TrainingArguments
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_callback import PrinterCallback
 
-from pvc.errors import ConfigError, UsageError
+from pvc.errors import ConfigError, Interrupted, UsageError
 from pvc.train.clock import Clock
+from pvc.train.interrupt import Saving
 from pvc.train.log import Fit, StageLog
 from pvc.train.recipe import Stage
 from pvc.train.trainer import STAGING, Average, StageTrainer, complete
@@ -76,11 +77,12 @@ def fit_stage(
         UsageError: a batch that does not divide among the processes, or a frozen name that no parameter has.
         ConfigError: an average of weights that are sharded.
         PVCError: the loss stopped being a number.
+        Interrupted: SIGINT or SIGTERM; the last step is in a checkpoint.
     """
     trainable(stage, model)
     _attend_for(stage, model)
     clock = None if fit.minutes is None else Clock(fit.minutes, stage.learning_rate, fit.output / "clock.json")
-    log = StageLog(stage, fit, clock)
+    log, saving = StageLog(stage, fit, clock), Saving(stage.save_minutes, fit.stop)
     average = None
     if stage.ema is not None:
         if sharded():
@@ -95,12 +97,20 @@ def fit_stage(
             args=arguments,
             train_dataset=dataset,
             data_collator=collator,
-            callbacks=[callback for callback in (log, clock, average) if callback is not None],
+            callbacks=[callback for callback in (log, clock, average, saving) if callback is not None],
         )
         trainer.stage, trainer.seed, trainer.log_of, trainer.average = stage, fit.seed, log, average
         trainer.named = named
         trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=_last(fit, clock, average))
+        with fit.stop.watch():
+            trainer.train(resume_from_checkpoint=_last(fit, clock, average))
+        if saving.stopped:
+            step = trainer.state.global_step
+            where = fit.output / f"checkpoint-{step}"
+            of = "" if fit.minutes is not None else f" of {stage.steps}"
+            raise Interrupted(
+                f"{fit.stop.name or 'stopped'}: stage {stage.name} ended after step {step}{of}; saved in {where}"
+            )
         if average is not None:
             average.put()
         return Fitted(int(trainer.state.global_step), _whole_weights(trainer) if sharded() else None)
@@ -176,6 +186,8 @@ def _arguments(stage: Stage, fit: Fit) -> TrainingArguments:
         max_grad_norm=stage.max_grad_norm,
         logging_steps=max(1, min(20, stage.steps // 20)),
         logging_nan_inf_filter=False,
+        # Every parameter takes part in every step (`VisualFeatures.join_empty_pass`), so DDP need not look for others.
+        ddp_find_unused_parameters=False,
         ddp_backend="gloo" if PartialState().num_processes > 1 and not on_gpu else None,
         save_steps=stage.save_steps,
         save_total_limit=None,

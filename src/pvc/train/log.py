@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from transformers import TrainerCallback
 from pvc.errors import PVCError
 from pvc.train.clock import Clock
 from pvc.train.collate import lengths_of
+from pvc.train.interrupt import StopRequest
 from pvc.train.recipe import Stage
 
 Report = Callable[[str], None]
@@ -41,6 +42,7 @@ class Fit:
         progress: told (stage, part done from 0 to 1, line) in place of `report` where it can show a bar.
         visual_ids: ids of the placeholders of visual tokens, which are counted apart.
         every_process: measure on every process, since each holds only a part of the weights.
+        stop: signals that ask the training to stop.
     """
 
     seed: int
@@ -53,6 +55,7 @@ class Fit:
     progress: Progress | None = None
     visual_ids: Sequence[int] = ()
     every_process: bool = False
+    stop: StopRequest = field(default_factory=StopRequest)
 
 
 class Counts:
@@ -104,6 +107,8 @@ class StageLog(TrainerCallback):
         if state.is_world_process_zero:
             self._forget(state.global_step)
             self.board = _board(self.fit.output.parent / "tensorboard" / self.stage.name, state.global_step)
+            if state.global_step and not self.fit.every_process and not self._has_measured(state.global_step):
+                self._measure(state)  # a stop came before it
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.board is not None:
@@ -146,13 +151,15 @@ class StageLog(TrainerCallback):
             raise PVCError(f"stage {self.stage.name}: the gradient is no number at step {step}; stopped before it")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.fit.every_process or (state.is_world_process_zero and self.fit.stop.name is None):
+            self._measure(state)
+
+    def _measure(self, state: Any) -> None:
         every = self.stage.evaluate_every
         if every is None or self.fit.measure is None or state.global_step % every:
             return
-        if not (state.is_world_process_zero or self.fit.every_process):
-            return
         rows = self.fit.measure()
-        if not state.is_world_process_zero:
+        if not state.is_world_process_zero or not rows:  # none where a stop was requested meanwhile
             return
         for row in rows:
             self._write({"step": state.global_step, **row})
@@ -168,6 +175,12 @@ class StageLog(TrainerCallback):
             if isinstance(value, (int, float)) and key != "step":
                 name = f"accuracy/{row['task']}" if key == "accuracy" else f"train/{key}"
                 self.board.add_scalar(name, value, row["step"])
+
+    def _has_measured(self, step: int) -> bool:
+        if not self.fit.curve.exists():
+            return False
+        rows = map(json.loads, self.fit.curve.read_text(encoding="utf-8").splitlines())
+        return any(row.get("step") == step and row["stage"] == self.stage.name and "accuracy" in row for row in rows)
 
     def _forget(self, step: int) -> None:
         """Take out of the curve what will be written again: a killed run got further than its last checkpoint."""

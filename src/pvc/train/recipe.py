@@ -110,7 +110,8 @@ class Stage(_Strict):
     `zoom`: pictures are drawn with so many times the tower's pixels a side, and so cut into tiles; several numbers with
     weights are drawn for every batch. Real pictures are larger than a tile: without it a model never learns of them.
     `cache`: this many samples are drawn once, into a memory-mapped file, and repeated in another order every round;
-    by default every sample is new. `evaluate_every`: steps between measurements on `evaluate_count` held-out
+    by default every sample is new. A checkpoint is written every `save_steps` steps, and after `save_minutes` minutes
+    without one (null: by steps alone). `evaluate_every`: steps between measurements on `evaluate_count` held-out
     samples of every task. `frozen`: parameters whose names contain one of these stay as they are; `trained`: all others
     do, whose names contain none of these (an alignment of what PVC adds trains `temporal`, `timestep_embedding` and
     `multi_modal_projector`). `lora`: the language model's own weights stay, adapters learn and are merged at the end.
@@ -146,6 +147,7 @@ class Stage(_Strict):
     video_frames: dict[int, float] = Field(default_factory=lambda: {8: 1.0})
     zoom: dict[int, float] = Field(default_factory=lambda: {1: 1.0})
     save_steps: int = Field(500, ge=1)
+    save_minutes: float | None = Field(10, gt=0)
     questions: int | None = Field(None, ge=1)
     characters: int | None = Field(None, ge=1)
     cache: int | None = Field(None, ge=1)

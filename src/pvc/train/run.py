@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -42,6 +43,7 @@ from pvc.train.curve import draw_curve
 from pvc.train.data import ChatCollator, PatchCollator, StageSamples
 from pvc.train.files import Ledger
 from pvc.train.fit import fit_stage, sharded
+from pvc.train.interrupt import StopRequest
 from pvc.train.log import Fit, Report
 from pvc.train.lora import Adapters
 from pvc.train.patches import PatchReader
@@ -72,6 +74,7 @@ def run_recipe(
     Raises:
         UsageError: unknown tasks, or a directory that belongs to another recipe.
         PVCError: the loss stopped being a number.
+        Interrupted: SIGINT or SIGTERM while a stage was trained; its last step is in a checkpoint.
     """
     recipe, directory = resolved(recipe), Path(directory)
     disable_progress_bar()  # of every checkpoint's files: what is seen is `report`'s
@@ -171,8 +174,10 @@ def _run_stage(
             write_cache(samples, processor, cache, options.report)
         dataset, collator = CachedSamples(cache, stage, seed), PackedCollator(processor)
 
+    stop = StopRequest(options.report)
+
     def held_out() -> list[dict[str, Any]]:
-        return _held_out(stage, Engine(model, processor, None))
+        return _held_out(stage, Engine(model, processor, None), lambda: stop.name is not None and not sharded())
 
     fit = Fit(
         seed=seed,
@@ -185,6 +190,7 @@ def _run_stage(
         progress=getattr(options.report, "progress", None),
         visual_ids=(processor.image_token_id, processor.video_token_id),
         every_process=sharded(),
+        stop=stop,
     )
     adapters = Adapters(stage, model, seed)
     started = time.monotonic()
@@ -203,11 +209,13 @@ def _run_stage(
     return model
 
 
-def _held_out(stage: Stage, engine: Engine) -> list[dict[str, Any]]:
-    """Free-running answers to held-out samples of a stage's tasks: rows for the curve."""
-    rows = []
+def _held_out(stage: Stage, engine: Engine, stopped: Callable[[], bool]) -> list[dict[str, Any]]:
+    """Free-running answers to held-out samples of a stage's tasks: rows for the curve, none once `stopped`."""
+    rows: list[dict[str, Any]] = []
     usual = max(stage.video_frames, key=lambda frames: stage.video_frames[frames])
     for task, mix in stage.tasks.items():
+        if stopped():
+            return []
         # As the stage asks: its levels, the number of tiles and of frames that it draws most often.
         tiles = max(mix.tiles, key=mix.tiles.count)
         held = Held(levels=mix.levels, tiles=tiles, frames=usual)

@@ -11,6 +11,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ import torch
 from accelerate import PartialState
 from torch import nn
 from torch.nn import functional
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 
 from pvc.errors import PVCError
 from pvc.train.augment import augmented
 from pvc.train.collate import IGNORED
+from pvc.train.interrupt import ignore_signals
 from pvc.train.log import Report, StageLog
 from pvc.train.recipe import Stage
 
@@ -55,10 +58,6 @@ class StageTrainer(Trainer):
                 f"stage {self.stage.name}: the loss is {loss.item()} at step {step + 1}; stopped before it. "
                 f"Its batch: {self.named(step)}"
             )
-        if not loss.requires_grad and model.training:
-            # Text alone, where nothing that text goes through is trained: nothing to learn, and no reason to stop.
-            loss = loss + 0.0 * sum(p.sum() for p in model.parameters() if p.requires_grad)
-            return (loss, *result[1:]) if isinstance(result, tuple) else loss
         return result
 
     def _of_answers(self, model: nn.Module, inputs: dict[str, Any], total: torch.Tensor | None) -> torch.Tensor:
@@ -91,6 +90,11 @@ class StageTrainer(Trainer):
             if key in inputs:
                 inputs[key] = augmented(inputs[key], self.stage.augment, seed * 2 + number)
         return inputs
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        loader = super().get_train_dataloader()
+        loader.worker_init_fn = partial(ignore_signals, before=loader.worker_init_fn)
+        return loader
 
     # Rates
 
