@@ -207,9 +207,30 @@ def test_what_makes_no_sense(engine):
     for wrong in ({"temperature": -1}, {"top_p": 0}, {"logprobs": 99}, {"stop": ("",)}, {"max_new_tokens": 0}):
         with pytest.raises(UsageError):
             Drawing(**wrong)
+
+
+def test_an_answer_ends_where_the_context_does(engine, monkeypatch):
     messages, media = questions(engine, 1)[0]
-    with pytest.raises(UsageError, match="8192 together"):
-        Batch(engine).start(messages, media, Drawing(max_new_tokens=9000))
+    drawing = Drawing(max_new_tokens=9000, ignore_eos=True)
+    prompt = Batch(engine).start(messages, media, drawing)[0][0].prompt
+    for room in (5, 1):
+        monkeypatch.setattr(engine.model.config.text_config, "max_position_embeddings", prompt + room)
+        row = alone(engine, messages, media, drawing)
+        assert (len(row.tokens), row.finish) == (room, "length")
+    monkeypatch.setattr(engine.model.config.text_config, "max_position_embeddings", prompt)
+    with pytest.raises(UsageError, match=f"{prompt} tokens or more; the model takes {prompt} together"):
+        Batch(engine).start(messages, media, drawing)
+
+
+def test_an_end_that_is_ignored(engine, monkeypatch):
+    """Every token is an end here: one answer has one token, the other all that it may have."""
+    monkeypatch.setattr("pvc.engine.batch._ends", lambda engine: set(range(engine.model.config.text_config.vocab_size)))
+    messages, media = questions(engine, 1)[0]
+    ends = alone(engine, messages, media, Drawing(max_new_tokens=7))
+    goes_on = alone(engine, messages, media, Drawing(max_new_tokens=7, ignore_eos=True))
+    assert (len(ends.tokens), ends.finish) == (1, "stop")
+    assert (len(goes_on.tokens), goes_on.finish) == (7, "length")
+    assert goes_on.tokens[:1] == ends.tokens
 
 
 def test_answers_of_neighbouring_seeds_differ(engine, monkeypatch):

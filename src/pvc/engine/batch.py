@@ -10,7 +10,7 @@ B rows, L positions of the cache, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -59,7 +59,7 @@ class Row:
         self.text = ""
         self.finish: str | None = None
         tokenizer = engine.processor.tokenizer
-        self._backend, self._eos = tokenizer.backend_tokenizer, _ends(engine)
+        self._backend, self._eos = tokenizer.backend_tokenizer, set() if drawing.ignore_eos else _ends(engine)
         self._decoder = DecodeStream(skip_special_tokens=True)
         self._held = ""
         self.generator = drawing.generator(number)
@@ -138,14 +138,14 @@ class Batch:
         ]
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
-    def check_length(self, tokens: int, drawing: Drawing) -> None:
-        """Raise TooLongError for a prompt of so many tokens that the answer has no room."""
+    def room(self, tokens: int) -> int | None:
+        """Return how many tokens an answer to a prompt of `tokens` may have; None: no limit. Raises TooLongError."""
         limit = getattr(self.model.config.text_config, "max_position_embeddings", None)
-        if limit is not None and tokens + drawing.max_new_tokens > limit:
+        if limit is not None and tokens >= limit:
             raise TooLongError(
-                f"the conversation has {tokens} tokens or more and its answer may have {drawing.max_new_tokens}; the "
-                f"model takes {limit} together"
+                f"the conversation has {tokens} tokens or more; the model takes {limit} together with its answer"
             )
+        return None if limit is None else limit - tokens
 
     @torch.inference_mode()
     def start(
@@ -153,11 +153,13 @@ class Batch:
     ) -> list[tuple[Row, Token]]:
         """Prefill a conversation and draw the first token of `count` answers; those that go on join the batch.
 
-        `messages` as a chat template takes them, `media` in their order. Raises TooLongError for a conversation
-        that is longer than the language model can take.
+        `messages` as a chat template takes them, `media` in their order. An answer ends where the language model has
+        no more positions. Raises TooLongError for a conversation that leaves no room for one.
         """
         ids = self.engine.processor.encode_chat(list(messages), placeholders(media)).ids
-        self.check_length(len(ids), drawing)
+        room = self.room(len(ids))
+        if room is not None and room < drawing.max_new_tokens:
+            drawing = replace(drawing, max_new_tokens=room)
         cache = DynamicCache(config=self.model.config.text_config)
         features = {
             kind: BaseModelOutputWithPooling(pooler_output=[item.tokens for item in media if item.kind == kind])

@@ -23,6 +23,7 @@ class Drawing:
     """How tokens are drawn, and when to stop; raises UsageError for values out of range.
 
     `stop`: texts that end the answer and are not part of it. `logprobs`: how many alternatives to name, None for none.
+    `ignore_eos`: go on after the model's end of an answer.
     """
 
     max_new_tokens: int = 512
@@ -31,6 +32,7 @@ class Drawing:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
+    ignore_eos: bool = False
 
     def __post_init__(self) -> None:
         sampling_options(self.max_new_tokens, self.temperature, self.top_p, None)  # any number is a seed here

@@ -207,7 +207,7 @@ class Scheduler:
             media: list[EncodedMedia] = []
             for shown in job.media:
                 media.append(self._encoded(shown, between))
-                self.batch.check_length(sum(len(one.tokens) for one in media), job.drawing)
+                self.batch.room(sum(len(one.tokens) for one in media))
             job.timing["encode_s"] = time.perf_counter() - started
             begun = self.batch.start(job.messages, media, job.drawing, job.count)
         except Exception as error:
