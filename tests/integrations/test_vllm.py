@@ -108,6 +108,7 @@ def test_what_vllm_is_started_with(monkeypatch, capsys):
     assert key == "--trust-remote-code" and key not in command
     options = dict(zip(command[3::2], command[4::2], strict=True))
     assert json.loads(options["--media-io-kwargs"]) == {"video": {"num_frames": 8, "size": 64}}
+    assert json.loads(options["--override-generation-config"]) == {"max_new_tokens": 1024}
     assert (options["--served-model-name"], options["--dtype"]) == ("eyes", "float32")
     monkeypatch.setenv("PVC_API_KEYS", "first-key-of-twenty second-key-of-twenty")
     assert main(["serve", "--engine", "vllm"]) == 2

@@ -61,7 +61,8 @@ def test_bodies_that_are_none(client, body, status, code):
         {"top_k": 5},
         {"frequency_penalty": 0.5},
         {"logit_bias": {"1": 5}},
-        {"max_tokens": 10**5},
+        {"max_tokens": 0},
+        {"max_tokens": -2},
         {"stream_options": {"include_usage": True}},
         {"n": 10**9},
         {"n": 0},
@@ -73,7 +74,6 @@ def test_bodies_that_are_none(client, body, status, code):
         {"pvc": {"frames": 4, "fps": 1}},
         {"pvc": {"budget": 4}},
         {"temperature": -1},
-        {"temperature": 0.001},
         {"seed": 2**64},
         {"stop": [""]},
         {"stop": ["a"] * 9},
@@ -102,7 +102,7 @@ def test_requests_that_make_no_sense(client, change):
         ({"type": "text"}, "messages.0.content", "a text or a list"),
         ([{"type": "text"}], "messages.0.content.0.text", "required"),
         ([{"type": "input_text", "text": "x"}], "messages.0.content.0", "text, image_url, video_url or stream"),
-        ([{"type": "image_url", "image_url": "data:,x"}], "messages.0.content.0.image_url", "dictionary"),
+        ([{"type": "image_url", "image_url": 5}], "messages.0.content.0.image_url", "dictionary"),
         (
             [{"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": "data:,x", "detail": "foo"}}],
             "messages.0.content.1.image_url.detail",
@@ -120,7 +120,7 @@ def test_errors_name_the_field(client, content, place, words):
 
 def test_errors_name_every_field_at_once(client):
     message = post(client, {**HELLO, "foo": 1, "bar": 2, "top_k": 7, "n": 2}).json()["error"]["message"]
-    assert "foo, bar: not a field" in message and "top_k: not supported" in message
+    assert "foo, bar: not a field" in message and "top_k: 7 is not supported" in message
     assert (
         "content-type: application/json"
         in client.post("/v1/chat/completions", content=b"{}").json()["error"]["message"]

@@ -35,6 +35,7 @@ def serve(
     root: Annotated[Path | None, typer.Option(help="Directory that file: addresses may name files in.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Answers that are generated together.")] = 16,
     queue: Annotated[int, typer.Option(min=1, help="Requests that may wait.")] = 128,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer, whatever is asked for.")] = 1024,
     dtype: Annotated[
         str | None, typer.Option(help="float32 or bfloat16; by default float32 on a CPU, bfloat16 on a GPU.")
     ] = None,
@@ -50,7 +51,7 @@ def serve(
         for option, given in (("--root", root), ("--allow-host", allow_host)):
             if given:
                 raise UsageError(f"{option} is for --engine pvc: vLLM's server has rules of its own")
-        _become_vllm(model, name, host, port, read_keys(keys), batch, dtype)
+        _become_vllm(model, name, host, port, read_keys(keys), batch, dtype, max_new_tokens)
     for module in ("fastapi", "uvicorn", "sse_starlette", "prometheus_client", "httpx"):
         require(module, "serve")
     own = read_keys(keys)
@@ -73,6 +74,7 @@ def serve(
             batch=batch,
             queue=queue,
             unsafe_decode=unsafe_decode,
+            max_new_tokens=max_new_tokens,
         )
         app = create_app(_load(model, dtype), settings)
     if host not in LOOPBACK and not own:
@@ -122,7 +124,14 @@ def _host(given: str) -> str:
 
 
 def _become_vllm(
-    model: Path | None, name: str | None, host: str, port: int, keys: tuple[str, ...], batch: int, dtype: str | None
+    model: Path | None,
+    name: str | None,
+    host: str,
+    port: int,
+    keys: tuple[str, ...],
+    batch: int,
+    dtype: str | None,
+    max_new_tokens: int,
 ) -> NoReturn:
     """Replace this process by vLLM's server, with limits that long videos fit into."""
     require("vllm", "vllm")
@@ -147,6 +156,8 @@ def _become_vllm(
     # A video's visual tokens are placed in one piece: a step must have room for the longest prompt.
     command += ["--max-num-batched-tokens", str(longest), "--limit-mm-per-prompt", json.dumps(VLLM_MEDIA)]
     command += ["--media-io-kwargs", json.dumps({"video": video})]
+    # vLLM cuts every request to what the generation config says: 48 for the bundled checkpoint.
+    command += ["--override-generation-config", json.dumps({"max_new_tokens": max_new_tokens})]
     if not torch_has_gpu():
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
         dtype = dtype or "bfloat16"

@@ -23,9 +23,10 @@ from pvc.media import Picture, Video
 from pvc.server.cache import VisualCache
 from pvc.server.decoders import Decoders
 from pvc.server.errors import ApiError, api_error
+from pvc.server.media_fields import Preparation
 from pvc.server.metrics import Metrics
 from pvc.server.scheduler import Failed, Job, Said, Scheduler, Shown, Started
-from pvc.server.schemas import ChatRequest, Wishes
+from pvc.server.schemas import ChatRequest
 from pvc.server.settings import Settings
 from pvc.server.sources import read_source
 from pvc.server.streams import Streams
@@ -92,9 +93,15 @@ class Reply:
     @property
     def usage(self) -> dict[str, Any]:
         """Tokens of the prompt, with its media, and of all answers."""
+        return self._usage(sum(len(tokens) for tokens in self.tokens))
+
+    def usage_of(self, index: int) -> dict[str, Any]:
+        """Tokens of the prompt and of one answer, so far."""
+        return self._usage(len(self.tokens[index]))
+
+    def _usage(self, completion: int) -> dict[str, Any]:
         prompt = self.started.prompt_tokens if self.started else 0
-        said = sum(len(tokens) for tokens in self.tokens)
-        return {"prompt_tokens": prompt, "completion_tokens": said, "total_tokens": prompt + said}
+        return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
     @property
     def used(self) -> dict[str, Any]:
@@ -113,17 +120,16 @@ def check_ceilings(request: ChatRequest, settings: Settings, model: str) -> None
     """Raise ApiError for a request that asks for more than this server gives, before anything is read."""
     parts = [part for message in request.messages for part in message.parts]
     texts = sum(len(part.text) for part in parts if part.type == "text")
-    wishes = request.pvc or Wishes.model_validate({})
-    steps = wishes.image_steps if isinstance(wishes.image_steps, int) else 0
+    asked, fields = request.preparation, request.media_fields
+    steps = asked.image_steps if isinstance(asked.image_steps, int) else None
     bounds = [
         ("messages", len(parts), settings.max_parts, "parts"),
         ("messages", sum(part.type != "text" for part in parts), settings.max_media, "pictures and videos"),
         ("messages", texts, settings.max_text, "characters"),
         ("n", request.n, settings.max_answers, "answers"),
-        ("max_tokens", request.wanted or 0, settings.max_new_tokens, "tokens"),
-        ("pvc.frames", wishes.frames or 0, settings.max_frames, "frames"),
-        ("pvc.max_tiles", wishes.max_tiles or 0, settings.max_tiles, "tiles"),
-        ("pvc.image_steps", steps, settings.max_steps, "steps"),
+        (_place(fields.frames, asked.frames), asked.frames or 0, settings.max_frames, "frames"),
+        (_place(fields.max_tiles, asked.max_tiles), asked.max_tiles or 0, settings.max_tiles, "tiles"),
+        (_place(fields.image_steps, steps), steps or 0, settings.max_steps, "steps"),
     ]
     for param, count, most, what in bounds:
         if count > most:
@@ -133,22 +139,27 @@ def check_ceilings(request: ChatRequest, settings: Settings, model: str) -> None
         raise ApiError(404, "model_not_found", f"This server has the model {model!r} and no other.", "model")
 
 
+def _place(values: dict[str, Any], value: Any) -> str:
+    """Return the name of the field that a value came from."""
+    return next((place for place, sent in values.items() if sent == value), next(iter(values)))
+
+
 async def begin(request: ChatRequest, tenant: str, parts: Parts, model: str) -> Reply:
     """Read and decode what a request shows, and put it into the queue. Raises ApiError."""
     settings, began = parts.settings, time.monotonic()
-    wishes = request.pvc or Wishes.model_validate({})
-    own = parts.engine.model.generation_config.max_new_tokens or 512
+    default = parts.engine.model.generation_config.max_new_tokens or 512
     drawing = Drawing(
-        max_new_tokens=request.wanted or min(own, settings.max_new_tokens),
-        temperature=request.temperature,
-        top_p=request.top_p,
+        max_new_tokens=request.answer_tokens(default, settings.max_new_tokens),
+        temperature=0.0 if request.greedy else request.temperature,
+        top_p=request.top_p or 1.0,
         seed=request.seed,
         stop=request.stops,
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+        ignore_eos=request.ignore_eos,
     )
     hold = _Hold(parts, request)
     try:
-        messages, shown, hits = await _messages(request, wishes, tenant, parts, hold)
+        messages, shown, hits = await _messages(request, tenant, parts, hold)
     except BaseException:
         hold.free()
         raise
@@ -201,7 +212,7 @@ class _Hold:
 
 
 async def _messages(
-    request: ChatRequest, wishes: Wishes, tenant: str, parts: Parts, hold: _Hold
+    request: ChatRequest, tenant: str, parts: Parts, hold: _Hold
 ) -> tuple[list[dict[str, Any]], list[Shown], list[bool]]:
     messages: list[dict[str, Any]] = []
     reading = []
@@ -218,7 +229,7 @@ async def _messages(
         messages.append({"role": role, "content": content})
     await hold.wait()
     tasks = [
-        asyncio.ensure_future(_shown(part, kind, wishes, tenant, parts, hold, place)) for part, kind, place in reading
+        asyncio.ensure_future(_shown(part, kind, request, tenant, parts, hold, place)) for part, kind, place in reading
     ]
     try:
         found = await asyncio.gather(*tasks)
@@ -230,7 +241,7 @@ async def _messages(
 
 
 async def _shown(
-    part: Any, kind: str, wishes: Wishes, tenant: str, parts: Parts, hold: _Hold, place: str
+    part: Any, kind: str, request: ChatRequest, tenant: str, parts: Parts, hold: _Hold, place: str
 ) -> tuple[Shown, bool]:
     """One medium: of a live stream, from the cache, or read and decoded. Raises ApiError that names its `place`."""
     settings = parts.settings
@@ -239,20 +250,13 @@ async def _shown(
         encoded = await asyncio.wrap_future(parts.scheduler.run(lambda: parts.streams.shown(live)))
         return Shown(None, MediaOptions(), encoded), True  # encoded when its frames came
     address = part.image_url if kind == "image" else part.video_url
-    # What OpenAI's `detail` says: few tokens, or all that the server gives.
-    most_tiles = wishes.max_tiles or (1 if address.detail == "low" else None)
-    options = MediaOptions(
-        frames=wishes.frames if kind == "video" else None,
-        fps=wishes.fps if kind == "video" else None,
-        image_steps=wishes.image_steps if kind == "image" else None,
-        max_tiles=most_tiles if kind == "image" else None,
-        max_frames=settings.max_frames,
-    )
+    options = _options(request.preparation, kind, address.detail, settings)
     try:
         started = time.perf_counter()
         data = await read_source(address.url, settings)
         parts.metrics.phase("read", time.perf_counter() - started)
-        key = await asyncio.to_thread(VisualCache.key, tenant, data, kind, options)
+        salted = f"{tenant}\0{request.cache_salt or ''}\0{request.extra_key or ''}"
+        key = await asyncio.to_thread(VisualCache.key, salted, data, kind, options)
         encoded_before = parts.cache.get(key)
         parts.metrics.cache.labels("miss" if encoded_before is None else "hit").inc()
         if encoded_before is not None:
@@ -265,7 +269,9 @@ async def _shown(
         if isinstance(opened, Picture):
             ready = await asyncio.to_thread(parts.engine.prepare, opened, options)
         else:
-            ready = opened
+            within = parts.engine.open(opened, options)
+            assert isinstance(within, Video)
+            ready = within
     except (ApiError, MediaError) as error:
         told = api_error(error)
         told.param = told.param or place
@@ -276,6 +282,16 @@ async def _shown(
         parts.cache.put(key, encoded)
 
     return Shown(ready, options, None, keep), False
+
+
+def _options(asked: Preparation, kind: str, detail: str | None, settings: Settings) -> MediaOptions:
+    """Return the engine's options of one medium; OpenAI's `detail: low` is one tile."""
+    if kind == "image":
+        return MediaOptions(
+            image_steps=asked.image_steps, max_tiles=asked.max_tiles or (1 if detail == "low" else None)
+        )
+    most = min(asked.most_frames or settings.max_frames, settings.max_frames)
+    return MediaOptions(frames=asked.frames, fps=asked.fps, max_frames=most)
 
 
 def _decoding(kind: str, options: MediaOptions, engine: Engine) -> dict[str, Any]:

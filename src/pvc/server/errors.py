@@ -31,7 +31,7 @@ TEXTS = {
 
 
 class ApiError(Exception):
-    """What a client is told. `headers` go with the response; `why` is for the server's own log, never for a client."""
+    """A response with an error. `headers` go with it; `why` is for the server's log, where it replaces the message."""
 
     def __init__(
         self,

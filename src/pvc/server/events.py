@@ -42,11 +42,13 @@ async def events(
     """All events of an answer whose `first` token has come; `release` is called when it ends, however it does."""
     wanted = reply.job.drawing.logprobs
     wants_usage = body.stream_options is not None and body.stream_options.include_usage
+    continuous = body.stream_options is not None and body.stream_options.continuous_usage_stats
 
     def delta(index: int, what: dict[str, Any], finish: str | None = None, likely: Any = None) -> bytes:
         choice = {"index": index, "delta": what, "logprobs": likely, "finish_reason": finish}
         last = None not in reply.finishes and finish is not None and not wants_usage
-        return _event(chunk(reply, [choice], **({"pvc": reply.used} if last else {})))
+        usage = {"usage": reply.usage_of(index)} if continuous else {}
+        return _event(chunk(reply, [choice], **usage, **({"pvc": reply.used} if last else {})))
 
     def said(one: Said) -> bytes:
         likely = None if one.token.end else logprobs([one.token], tokenizer, wanted)

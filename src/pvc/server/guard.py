@@ -22,6 +22,8 @@ from pvc.server.settings import Settings
 OPEN = ("/health", "/ready", "/metrics")
 METHODS = ("GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH")
 BODY_SECONDS = 30.0
+LONGEST_REASON = 200  # characters, in the log
+CONTROLS = dict.fromkeys((*range(32), 127), "?")
 
 logger = logging.getLogger("pvc.server")
 
@@ -113,13 +115,18 @@ class Guard:
 
 
 def _log(method: str, route: str, status: int, seconds: float, state: dict[str, Any]) -> None:
-    """One line of a request. Nothing in it is a client's own words: routes are ours, and so are codes."""
+    """Log one line of a request: for an error its code and the reason, which has no text or value of the client."""
     error: ApiError | None = state.get("error")
     words = [method if method in METHODS else "OTHER", route, str(status or "gone"), f"{seconds:.3f} s"]
     words += [state["request_id"], state.get("tenant", "nobody")]
     if error is not None:
-        words += [error.code, f"({error.why})" if error.why else ""]
+        words += [error.code, f"({_printable(error.why or error.message)})"]
     logger.info("%s", " ".join(word for word in words if word))
+
+
+def _printable(text: str) -> str:
+    """Return `text` in one line: a field's name may hold anything."""
+    return text[:LONGEST_REASON].encode("ascii", "backslashreplace").decode().translate(CONTROLS)
 
 
 class _Reply:

@@ -13,6 +13,7 @@ from pvc.errors import PVCError
 from pvc.server.errors import ApiError, api_error
 
 ROUTES = "POST /v1/chat/completions, GET /v1/models, POST /v1/streams, GET /health, /ready and /metrics"
+LONGEST = 600  # characters of a message
 NO_OBJECT = "The body must be a JSON object, sent with content-type: application/json."
 
 
@@ -48,8 +49,10 @@ def _invalid(error: RequestValidationError) -> ApiError:
     if whole and first["type"] in ("missing", "model_attributes_type", "model_type", "dict_type"):
         return ApiError(400, "invalid_request", NO_OBJECT)
     place = _place(first["loc"])
-    message = str(first["msg"]).removeprefix("Value error, ")[:300]
-    return ApiError(400, "invalid_request", f"{place}: {message}" if place else message, place or None)
+    refused: dict[str, str] = first.get("ctx", {}) if first["type"] == "refused" else {}
+    message = str(first["msg"]).removeprefix("Value error, ")
+    text, log = ((f"{place}: {part}" if place else part)[:LONGEST] for part in (message, refused.get("log", message)))
+    return ApiError(400, "invalid_request", text, place or refused.get("field") or None, why=log)
 
 
 def _place(location: tuple[Any, ...]) -> str:

@@ -5,54 +5,63 @@ A client's templates, processor options and embeddings have no field, so they ca
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from pvc.server import tolerated
+from pvc.server.media_fields import (
+    MediaFields,
+    MediaReading,
+    Preparation,
+    ProcessorOptions,
+    PVCOptions,
+    VideoReading,
+)
+from pvc.server.tolerated import (
+    AddressFields,
+    MessageFields,
+    PartFields,
+    RequestFields,
+    StreamOptionsFields,
+    Strict,
+    TemplateOptions,
+)
 
 KINDS = ("text", "image_url", "video_url", "stream")
 MOST = 4096  # of anything in a list, whatever a server allows: checked before the list is looked into
+COLDEST = 0.01  # lower temperatures are greedy, as they would be but for rounding
+AS_MANY_AS_ALLOWED = -1  # llama.cpp's way to ask for no limit
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=False)
-    passes: ClassVar[tuple[dict[str, tolerated.Means], str]] = ({}, "")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_what_asks_for_nothing(cls, data: Any) -> Any:
-        means, where = cls.passes
-        return tolerated.without(data, means, set(cls.model_fields), where) if where else data
-
-
-class _Part(_Strict):
-    passes: ClassVar[tuple[dict[str, tolerated.Means], str]] = (tolerated.PART, "such a part")
-
-
-class Address(_Strict):
-    """Where a picture or video is: `data:`, and what the server allows besides."""
+class Address(AddressFields):
+    """Where a picture or video is: `data:`, and what the server allows besides. A string is its `url`."""
 
     url: str = Field(min_length=1)
     detail: Literal["auto", "low", "high"] | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _string(cls, data: Any) -> Any:
+        return {"url": data} if isinstance(data, str) else data
 
-class TextPart(_Part):
+
+class TextPart(PartFields):
     type: Literal["text"]
     text: str
 
 
-class ImagePart(_Part):
+class ImagePart(PartFields):
     type: Literal["image_url"]
     image_url: Address
 
 
-class VideoPart(_Part):
+class VideoPart(PartFields):
     type: Literal["video_url"]
     video_url: Address
 
 
-class StreamPart(_Part):
+class StreamPart(PartFields):
     """A live video that was opened with POST /v1/streams."""
 
     type: Literal["stream"]
@@ -86,8 +95,7 @@ Content = Annotated[
 ]
 
 
-class Message(_Strict):
-    passes: ClassVar[tuple[dict[str, tolerated.Means], str]] = (tolerated.MESSAGE, "a message")
+class Message(MessageFields):
     role: Literal["system", "developer", "user", "assistant"]
     content: Content
     name: str | None = Field(None, max_length=64)
@@ -114,70 +122,73 @@ class Message(_Strict):
         return self.content
 
 
-class StreamOptions(_Strict):
-    passes: ClassVar[tuple[dict[str, tolerated.Means], str]] = (tolerated.STREAM_OPTIONS, "stream_options")
+class StreamOptions(StreamOptionsFields):
     include_usage: bool = False
+    continuous_usage_stats: bool = False
 
 
-class Wishes(_Strict):
-    """How media are prepared, within the server's ceilings, and by default the checkpoint's own."""
-
-    frames: int | None = Field(None, ge=1)
-    fps: float | None = Field(None, gt=0, le=1000)
-    image_steps: int | Literal["auto"] | None = None
-    max_tiles: int | None = Field(None, ge=1)
-
-    @field_validator("image_steps")
-    @classmethod
-    def _some(cls, value: int | str | None) -> int | str | None:
-        if isinstance(value, int) and value < 1:
-            raise ValueError("image_steps must be at least 1")
-        return value
-
-    @model_validator(mode="after")
-    def _one_sampling(self) -> Wishes:
-        if self.frames is not None and self.fps is not None:
-            raise ValueError("frames and fps exclude each other")
-        return self
-
-
-class StreamRequest(_Strict):
+class StreamRequest(Strict):
     """POST /v1/streams."""
 
+    called: ClassVar[str] = "such a request"
     window: int | None = Field(None, ge=8)
 
 
-class ChatRequest(_Strict):
+Tokens = Annotated[int, Field(ge=AS_MANY_AS_ALLOWED)]
+Stop = Annotated[
+    Annotated[str, Tag("<text>")] | Annotated[list[str], Tag("<texts>"), Field(max_length=4, fail_fast=True)],
+    Discriminator(lambda value: "<text>" if isinstance(value, str) else "<texts>"),
+]
+
+
+class ChatRequest(RequestFields):
     """POST /v1/chat/completions. `pvc` says how media are prepared."""
 
-    passes: ClassVar[tuple[dict[str, tolerated.Means], str]] = (tolerated.REQUEST, "a request")
     model: str | None = Field(None, max_length=256)
     messages: list[Message] = Field(min_length=1, max_length=MOST, fail_fast=True)
     stream: bool = False
     stream_options: StreamOptions | None = None
     temperature: float = Field(0.0, ge=0, le=2)
-    top_p: float = Field(1.0, gt=0, le=1)
+    top_p: float = Field(1.0, ge=0, le=1)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
-    stop: str | Annotated[list[str], Field(max_length=4, fail_fast=True)] | None = None
+    max_tokens: Tokens | None = None
+    max_completion_tokens: Tokens | None = None
+    n_predict: Tokens | None = None
+    ignore_eos: bool = False
+    stop: Stop | None = None
     logprobs: bool = False
     top_logprobs: int | None = Field(None, ge=0, le=20)
     n: int = Field(1, ge=1)
-    pvc: Wishes | None = None
+    cache_salt: str | None = Field(None, min_length=1, max_length=1024)
+    extra_key: str | None = Field(None, min_length=1, max_length=1024)
+    pvc: PVCOptions | None = None
+    media_io_kwargs: MediaReading | None = None
+    mm_processor_kwargs: ProcessorOptions | None = None
+    chat_template_kwargs: TemplateOptions | None = None
 
-    @model_validator(mode="before")
     @classmethod
-    def _null_is_the_default(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            return {name: value for name, value in data.items() if value is not None}
-        return data
+    def simplified(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Leave out tools that may not be called. With `top_k` 1 the likeliest token is taken."""
+        without = {
+            name
+            for name, choice in (("tools", "tool_choice"), ("functions", "function_call"))
+            if data.get(choice) == "none"
+        }
+        greedy = {"temperature": 0.0} if data.get("top_k") == 1 else {}
+        return {name: value for name, value in data.items() if name not in without} | greedy
+
+    @field_validator("max_tokens", "max_completion_tokens", "n_predict")
+    @classmethod
+    def _some(cls, value: int | None) -> int | None:
+        if value == 0:
+            raise ValueError("must be at least 1, or -1 for as many tokens as the server allows")
+        return value
 
     @field_validator("stop")
     @classmethod
     def _stops(cls, stop: str | list[str] | None) -> str | list[str] | None:
         texts = [stop] if isinstance(stop, str) else stop or []
-        if len(texts) > 4 or any(not 1 <= len(text) <= 100 for text in texts):
+        if any(not 1 <= len(text) <= 100 for text in texts):
             raise ValueError("stop may be up to four texts of 1 to 100 characters")
         return stop
 
@@ -188,16 +199,28 @@ class ChatRequest(_Strict):
             raise ValueError("the last message must be a user's")
         if all(part.type == "text" and not part.text.strip() for part in last.parts):
             raise ValueError("the last message is empty")
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs")
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options needs stream")
-        if self.temperature and self.temperature < 0.01:
-            raise ValueError("temperature must be 0 or at least 0.01")
-        sampled = self.pvc is not None and (self.pvc.frames or self.pvc.fps)
+        preparation = self.preparation  # raises what the fields contradict each other in
+        sampled = preparation.frames or preparation.fps or preparation.most_frames
         if sampled and "stream" in self.kinds and "video_url" not in self.kinds:
-            raise ValueError("pvc.frames and pvc.fps say how a video_url is sampled; a stream has its frames")
+            raise ValueError("frames and fps say how a video_url is sampled; a stream has its frames")
         return self
+
+    @property
+    def media_fields(self) -> MediaFields:
+        """The fields that say how media are prepared."""
+        reading = self.media_io_kwargs.video if self.media_io_kwargs is not None else None
+        return MediaFields(
+            self.pvc or PVCOptions(), reading or VideoReading(), self.mm_processor_kwargs or ProcessorOptions()
+        )
+
+    @cached_property
+    def preparation(self) -> Preparation:
+        """How media are prepared."""
+        return self.media_fields.merged()
 
     @property
     def kinds(self) -> set[str]:
@@ -205,9 +228,15 @@ class ChatRequest(_Strict):
         return {part.type for message in self.messages for part in message.parts}
 
     @property
-    def wanted(self) -> int | None:
-        """Most tokens of an answer, under either of the names that it has."""
-        return self.max_completion_tokens or self.max_tokens
+    def greedy(self) -> bool:
+        """Whether every token is the likeliest one."""
+        return self.temperature < COLDEST or self.top_p == 0
+
+    def answer_tokens(self, default: int, most: int) -> int:
+        """Return the most tokens of an answer: what was asked for, else `default`, and never more than `most`."""
+        asked = (self.max_completion_tokens, self.max_tokens, self.n_predict)
+        wanted = next((count for count in asked if count is not None), default)
+        return most if wanted == AS_MANY_AS_ALLOWED else min(wanted, most)
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -224,5 +253,4 @@ __all__ = [
     "StreamRequest",
     "TextPart",
     "VideoPart",
-    "Wishes",
 ]

@@ -26,7 +26,8 @@ class Settings:
             them, characters of their text.
         max_flying: bytes of bodies of all requests that are being read or answered.
         max_pixels, holding: pixels of one request's decoded media, and requests that may hold decoded media at a time.
-        max_frames, max_steps, max_tiles, max_new_tokens, max_answers: ceilings of what a request may ask for.
+        max_frames, max_steps, max_tiles, max_answers: ceilings of what a request may ask for.
+        max_new_tokens: the most tokens of an answer; a request that asks for more gets as many.
         media: bounds on one picture or video.
         queue, batch: requests that wait, and answers that are generated together.
         cache_bytes: visual tokens that are kept for the next question about the same media, of all tenants together.
