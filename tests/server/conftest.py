@@ -5,7 +5,9 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -46,6 +48,30 @@ def asked(content, **more):
     return {"messages": [{"role": "user", "content": content}], **more}
 
 
+def until(true, seconds=60):
+    """Wait for what another thread or process does."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it does not come about"
+        time.sleep(0.01)
+
+
+def children(process):
+    """Ids of the processes that a process has started: a server's decoders."""
+    stats = (path.read_text() for path in Path("/proc").glob("[0-9]*/stat"))
+    fields = [(int(text.split()[0]), text.rpartition(")")[2].split()) for text in stats]
+    return [number for number, rest in fields if int(rest[1]) == process.pid]
+
+
+class Lines(list):
+    """What a process writes to its stderr, line by line as it comes."""
+
+    def __init__(self, process):
+        super().__init__()
+        self.thread = threading.Thread(target=lambda: self.extend(line.decode() for line in process.stderr))
+        self.thread.start()
+
+
 def started(*options, **more):
     """`pvc serve` in a process of its own, once it is ready: its address and its process."""
     with socket.socket() as probe:
@@ -66,7 +92,7 @@ def started(*options, **more):
 
 @pytest.fixture(scope="module")
 def server():
-    address, process = started()
+    address, process = started("--max-new-tokens", "4096")
     try:
         yield address, process
     finally:

@@ -17,22 +17,23 @@ from pvc.server.app import create_app
 from pvc.server.run import Server, configuration, listener
 from pvc.server.settings import Settings
 
-from .conftest import asked, data_url, shown
+from .conftest import asked, data_url, shown, until
 from .test_chat import EXAMPLES
 
-LONG = {"temperature": 2.0, "max_tokens": 1024}
+LONG = {"temperature": 2.0, "ignore_eos": True, "max_tokens": -1}
+END = 10**9  # tokens
 
 
 @pytest.fixture
-def endless(monkeypatch):
-    """Answers that go on as long as they may."""
-    monkeypatch.setattr("pvc.engine.batch._ends", lambda engine: set())
+def endless(monkeypatch, engine):
+    """Answers that go on for as long as the test does: the context has no end."""
+    monkeypatch.setattr(engine.model.config.text_config, "max_position_embeddings", END)
 
 
 @pytest.fixture
 def serving(engine):
     """A server in a thread of this process, that can be looked into: its parts, and what sends it a request."""
-    app = create_app(engine, Settings(batch=1, decoders=1, hosts=("pictures.example",)))
+    app = create_app(engine, Settings(batch=1, decoders=1, hosts=("pictures.example",), max_new_tokens=END))
     at, said = listener("127.0.0.1", 0), []
     port = at.getsockname()[1]
     made = Server(configuration(app), app.state.parts, said.append, "ready")
@@ -52,13 +53,6 @@ def serving(engine):
     made.should_exit = True
     thread.join(30)
     assert not thread.is_alive()
-
-
-def until(true, seconds=20):
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it does not come about"
-        time.sleep(0.01)
 
 
 def leaves(client, free, what):
@@ -121,33 +115,33 @@ def test_while_it_is_decoded(serving, stream):
     assert parts.holding._value == parts.settings.holding
 
 
-def test_while_a_long_video_is_encoded(serving, endless):
+def test_while_a_long_video_is_encoded(serving, endless, monkeypatch):
     """Others' answers go on between its chunks, and it is given up where its client has gone."""
     parts, send = serving
     parts.scheduler.most = 2
-    steps = []
+    steps, go_on = [], threading.Semaphore(0)
     encode = parts.engine.model.model.encode_frames
 
-    def slow(*args, **options):
+    def held(*args, **options):
         steps.append(len(parts.scheduler.batch.rows[0].tokens))
-        time.sleep(0.3)
+        assert go_on.acquire(timeout=60)
         return encode(*args, **options)
 
-    parts.engine.model.model.encode_frames = slow
-    try:
-        other = send(asked("tell me everything", **LONG))
-        until(lambda: parts.scheduler.batch.rows)
-        content = [{"type": "video_url", "video_url": {"url": data_url(EXAMPLES / "digits.mp4")}}]
-        client = send(asked([*content, {"type": "text", "text": "x"}], pvc={"frames": 128}))
-        until(lambda: len(steps) >= 2)
-        assert steps[1] > steps[0], "the other answer went on"
-        client.close()
-        until(lambda: parts.scheduler.load == 1)
-        time.sleep(1)
-        assert len(steps) < 4, "the rest was not encoded"
-        other.close()
-    finally:
-        del parts.engine.model.model.encode_frames
+    other = send(asked("tell me everything", **LONG))
+    until(lambda: parts.scheduler.batch.rows)
+    monkeypatch.setattr(parts.engine.model.model, "encode_frames", held)
+    content = [{"type": "video_url", "video_url": {"url": data_url(EXAMPLES / "digits.mp4")}}]
+    client = send(asked([*content, {"type": "text", "text": "x"}], pvc={"frames": 128}))
+    until(lambda: len(steps) == 1)
+    go_on.release()
+    until(lambda: len(steps) == 2)
+    assert steps[1] > steps[0], "the other answer went on"
+    client.close()
+    until(lambda: parts.scheduler.load == 1)
+    go_on.release(10)
+    parts.scheduler.run(lambda: None).result(60)  # done once the encoding has ended
+    assert len(steps) == 2, "the rest was not encoded"
+    other.close()
 
 
 @pytest.mark.parametrize("stream", [False, True])
