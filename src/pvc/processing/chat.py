@@ -1,7 +1,8 @@
 """Typed chat messages to ids, so that no user text can ever become a control or placeholder id (property P8).
 
 The template is rendered with a marker where every text stands; what the template wrote is tokenized with its
-control tokens, every text on its own without. Leaves out media (`processor.py`). Called by PVCProcessor.
+control tokens, every text on its own without. Leaves out media (`processor.py`), and the values that a template reads
+besides messages (`variables.py`). Called by PVCProcessor.
 """
 
 from __future__ import annotations
@@ -13,10 +14,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pvc.errors import MismatchError, UsageError
+from pvc.processing.plain import PlainEncoder
+from pvc.processing.urls import decode_base64
+from pvc.processing.variables import as_plain_data, mark_controls
 
 # A role is written into the prompt by the template, so it must not be free text.
 ROLES = ("system", "developer", "user", "assistant", "tool")
-MEDIA_KEYS = {"image": ("image", "path", "url"), "video": ("video", "path", "url")}
+MEDIA_KEYS = {"image": ("image", "path", "url", "base64"), "video": ("video", "path", "url")}
+# Parts in the form of OpenAI's API: the type of the part, and the kind of medium.
+OPENAI_PARTS = {"image_url": "image", "video_url": "video"}
+
+Span = tuple[int, int]
+# Encodes what the template wrote; the spans are characters of it, and the second list is 1 where an id has one of them.
+Tokenize = Callable[[str, Sequence[Span]], tuple[list[int], list[int]]]
 
 
 @dataclass
@@ -52,35 +62,69 @@ class MarkedChat:
         self.roles.append(role)
         return f"[{self.nonce}:{len(self.texts) - 1}]"
 
+    def mark_character(self, character: str) -> str:
+        """Marker of one character of a value that the template may repeat, reorder or leave out."""
+        return f"[{self.nonce}:u{ord(character)}]"
+
     @property
     def pattern(self) -> re.Pattern[str]:
-        return re.compile(rf"\[{self.nonce}:(\d+)\]")
+        return re.compile(rf"\[{self.nonce}:(u?\d+)\]")
 
 
-def mark_messages(messages: Sequence[dict[str, Any]]) -> MarkedChat:
+def list_conversations(conversation: Any) -> tuple[list[Any], bool]:
+    """List the conversations in what a caller passed, and say whether it was a batch of them."""
+    conversation = getattr(conversation, "messages", conversation)
+    if not isinstance(conversation, (list, tuple)):
+        raise UsageError(f"a conversation must be a list of messages, not a {type(conversation).__name__}")
+    if conversation and (isinstance(conversation[0], (list, tuple)) or hasattr(conversation[0], "messages")):
+        return [getattr(chat, "messages", chat) for chat in conversation], True
+    return [conversation], False
+
+
+def mark_messages(messages: Sequence[Any], plain: PlainEncoder, template: str) -> MarkedChat:
     """Check messages and take their texts and media out.
 
     A message is `{"role": ..., "content": ...}`; content is a string or a list of parts: `{"type": "text",
-    "text": ...}`, `{"type": "image", "image": source}`, `{"type": "video", "video": source}`, or
-    `{"type": "tokens", "tokens": ids}` for what a model generated itself.
+    "text": ...}`, `{"type": "image", "image": source}`, `{"type": "video", "video": source}`, the same in OpenAI's
+    form (`image_url`, `video_url`), or `{"type": "tokens", "tokens": ids}` for what a model generated itself. Keys
+    whose value is None are ignored. Other keys reach the template, with control tokens in them marked.
+
+    Args:
+        messages: dictionaries, dataclasses or pydantic models.
+        plain: knows the control tokens.
+        template: source of the chat template.
 
     Raises:
         UsageError: anything else.
     """
     marked = MarkedChat()
     for number, message in enumerate(messages):
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str) or "content" not in message:
+        message = as_plain_data(message)
+        if isinstance(message, dict):
+            message = {key: value for key, value in message.items() if value is not None}
+        calls = isinstance(message, dict) and bool(message.get("tool_calls"))
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise UsageError(f"message {number} must be a dictionary with 'role' and 'content'")
-        role, content = message["role"], message["content"]
+        role = message["role"]
+        if "content" not in message and not calls:
+            raise UsageError(f"message {number} must have 'content' (or 'tool_calls')")
         if role not in ROLES:
             raise UsageError(f"the role of message {number} must be one of {', '.join(ROLES)}, not {role[:40]!r}")
-        if isinstance(content, str):
-            marked.messages.append({"role": role, "content": marked.mark(content, role) if content else ""})
-            continue
-        if not isinstance(content, (list, tuple)):
-            raise UsageError(f"the content of message {number} must be a string or a list of parts")
-        marked.messages.append({"role": role, "content": [_mark_part(part, role, marked, number) for part in content]})
+        if calls and "tool_calls" not in template:
+            raise UsageError(f"message {number} has tool_calls, but the chat template has no place for them")
+        more = {key: value for key, value in message.items() if key not in ("role", "content")}
+        marked.messages.append({"role": role, **mark_controls(more, marked.mark_character, plain, template)})
+        if "content" in message:
+            marked.messages[-1]["content"] = _mark_content(message["content"], role, marked, number)
     return marked
+
+
+def _mark_content(content: Any, role: str, marked: MarkedChat, number: int) -> str | list[dict[str, str]]:
+    if isinstance(content, str):
+        return marked.mark(content, role) if content else ""
+    if not isinstance(content, (list, tuple)):
+        raise UsageError(f"the content of message {number} must be a string or a list of parts")
+    return [_mark_part(part, role, marked, number) for part in content]
 
 
 def _mark_part(part: Any, role: str, marked: MarkedChat, number: int) -> dict[str, str]:
@@ -91,86 +135,77 @@ def _mark_part(part: Any, role: str, marked: MarkedChat, number: int) -> dict[st
         if role != "assistant":
             raise UsageError(f"message {number}: only an assistant's turn may hold a part of type 'tokens'")
         return {"type": "text", "text": marked.mark([int(token) for token in part["tokens"]], role)}
+    if kind in OPENAI_PARTS:
+        address = part.get(kind)
+        address = address.get("url") if isinstance(address, dict) else address
+        if not isinstance(address, str) or not address:
+            raise UsageError(f"a part of message {number} must have a 'url' in its {kind!r}")
+        kind = OPENAI_PARTS[kind]
+        part = {kind: address}
     if kind in MEDIA_KEYS:
-        sources = [part[key] for key in MEDIA_KEYS[kind] if key in part]
-        if len(sources) != 1:
+        # Tables give every part every key, null where it has none.
+        named = [(key, part[key]) for key in MEDIA_KEYS[kind] if part.get(key) is not None]
+        if len(named) != 1:
             raise UsageError(f"a part of message {number} must have exactly one of {', '.join(MEDIA_KEYS[kind])}")
-        (marked.images if kind == "image" else marked.videos).append(sources[0])
+        key, source = named[0]
+        source = decode_base64(source, f"the base64 of message {number}") if key == "base64" else source
+        (marked.images if kind == "image" else marked.videos).append(source)
         return {"type": kind}
     raise UsageError(f"message {number} has a part that is not text, image or video: {str(part)[:80]!r}")
 
 
 def encode_rendered(
-    rendered: str, marked: MarkedChat, tokenize: Callable[[str], list[int]], plain: PlainEncoder, eos: int | None
+    rendered: str,
+    marked: MarkedChat,
+    tokenize: Tokenize,
+    plain: PlainEncoder,
+    eos: int | None,
+    generated: Sequence[Span] | None = None,
 ) -> ChatTokens:
-    """Ids of a rendered template: `tokenize` for what the template wrote, `plain` for the texts behind markers.
+    """Encode a rendered template: `tokenize` for what the template wrote, `plain` for the texts behind markers.
+
+    Args:
+        rendered: the template's output.
+        marked: the messages that were rendered.
+        tokenize: encodes what the template wrote, control tokens included.
+        plain: encodes texts without control tokens.
+        eos: the id that ends a turn.
+        generated: characters of `rendered` that the template declares as generated by an assistant. If it declares
+            none, an assistant's texts and the ends of its turns count.
 
     Raises:
         MismatchError: the template dropped, repeated or reordered a text.
     """
     tokens = ChatTokens()
     pieces = marked.pattern.split(rendered)
-    order = [int(index) for index in pieces[1::2]]
+    order = [int(index) for index in pieces[1::2] if not index.startswith("u")]
     if order != list(range(len(marked.texts))):
         raise MismatchError(
             f"the chat template placed {len(order)} texts ({len(set(order))} different), "
             f"but the messages have {len(marked.texts)}"
         )
+    starts = [0, *(edge for match in marked.pattern.finditer(rendered) for edge in match.span())]
     last_role = ""
-    for place, piece in enumerate(pieces):
-        if place % 2 == 0:
-            ids = tokenize(piece) if piece else []
-            ends_turn = bool(ids) and last_role == "assistant" and ids[0] == eos
-            tokens.extend(ids[:1], int(ends_turn))
-            tokens.extend(ids[1:])
-        else:
-            text, last_role = marked.texts[int(piece)], marked.roles[int(piece)]
-            ids = text if isinstance(text, list) else plain(text)
-            tokens.extend(ids, int(last_role == "assistant"))
+    for place, (start, piece) in enumerate(zip(starts, pieces, strict=True)):
+        if place % 2:
+            role, ids = "", plain(chr(int(piece[1:]))) if piece.startswith("u") else []
+            if not piece.startswith("u"):
+                text, role = marked.texts[int(piece)], marked.roles[int(piece)]
+                ids, last_role = text if isinstance(text, list) else plain(text), role
+            is_assistant = role == "assistant" if generated is None else overlaps(start, start + 1, generated)
+            tokens.extend(ids, int(is_assistant))
+        elif piece:
+            ids, flags = tokenize(piece, [(first - start, last - start) for first, last in generated or ()])
+            if generated is None and last_role == "assistant" and ids[:1] == [eos]:
+                flags[0] = 1
+            tokens.ids += ids
+            tokens.assistant += flags
     return tokens
 
 
-class PlainEncoder:
-    """Tokenizes text as text: added tokens in it (`<image>`, `<|im_end|>`, ...) come out as ordinary pieces."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        added = [str(token) for token in tokenizer.added_tokens_decoder.values()]
-        self.control = set(tokenizer.added_tokens_decoder) | set(tokenizer.all_special_ids)
-        self.tokenizer = tokenizer
-        ordered = sorted((token for token in added if token), key=len, reverse=True)
-        self.pattern = re.compile("|".join(map(re.escape, ordered))) if ordered else None
-
-    def __call__(self, text: str) -> list[int]:
-        """Ids of `text`, none of them a control id.
-
-        Raises:
-            UsageError: the text holds half of a surrogate pair, or the tokenizer would make control ids of it
-                whatever is done.
-        """
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise UsageError("the text is not valid Unicode (a lone surrogate)") from error
-        ids = [token for piece in self._split(text) for token in self._encode(piece)]
-        if self.control.intersection(ids):
-            ids = [token for character in text for token in self._encode(character)]
-        if found := self.control.intersection(ids):
-            raise UsageError(f"the tokenizer turns plain text into control ids {sorted(found)}")
-        return ids
-
-    def _split(self, text: str) -> list[str]:
-        """Cut after the first character of every added token, so that none of them is matched."""
-        if self.pattern is None:
-            return [text]
-        pieces, start, search = [], 0, 0
-        while match := self.pattern.search(text, search):
-            cut = match.start() + 1
-            pieces.append(text[start:cut])
-            start = search = cut
-        return [*pieces, text[start:]]
-
-    def _encode(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+def overlaps(first: int, last: int, spans: Sequence[Span]) -> bool:
+    """Whether characters `first` to `last` (exclusive) have one in common with any of the spans."""
+    return any(max(first, start) < min(last, end) for start, end in spans)
 
 
-__all__ = ["ChatTokens", "MarkedChat", "PlainEncoder", "encode_rendered", "mark_messages"]
+__all__ = ["ChatTokens", "MarkedChat", "encode_rendered", "list_conversations", "mark_messages", "overlaps"]

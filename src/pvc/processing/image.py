@@ -17,6 +17,8 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import (
 
 from pvc import media
 from pvc.errors import UsageError
+from pvc.processing.fixed import check_fixed, square
+from pvc.processing.urls import read_data_url
 
 
 class PVCImageProcessorKwargs(GotOcr2ImageProcessorKwargs, total=False):  # type: ignore[call-arg]  # a TypedDict
@@ -43,12 +45,27 @@ class PVCImageProcessor(GotOcr2ImageProcessorPil):
     image_steps: int | list[int] = 4
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:
-        """Open a picture, or a nested list of them, with `pvc.media`; addresses on the network are refused."""
+        """Open a picture, or a nested list of them, with `pvc.media`; `data:` addresses are decoded, others refused."""
         if isinstance(image_url_or_urls, (list, tuple)):
             return [self.fetch_images(item) for item in image_url_or_urls]
-        return media.load_image(image_url_or_urls).image
+        return media.load_image(read_data_url(image_url_or_urls)).image
 
     def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> Any:
+        """Cut pictures into tiles; keyword arguments are those of `valid_kwargs`.
+
+        Raises:
+            UsageError: an option that cannot have this value.
+        """
+        check_fixed(kwargs, "image")
+        if kwargs.get("size") is not None:
+            kwargs["size"] = dict(zip(("height", "width"), square(kwargs["size"]), strict=True))
+        crop, most = (
+            getattr(self, name) if kwargs.get(name) is None else kwargs[name]
+            for name in ("crop_to_patches", "max_patches")
+        )
+        if kwargs.get("do_resize") is False and crop and most > 1:
+            raise UsageError("do_resize is False, but tiles are always resized; pass crop_to_patches=False, too")
+        kwargs.pop("input_data_format", None)  # arrays have become PIL pictures
         return super().preprocess(self.fetch_images(images), *args, **kwargs)
 
     def _preprocess(self, images: list[np.ndarray], *args: Any, **kwargs: Any) -> Any:

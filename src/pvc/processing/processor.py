@@ -18,12 +18,16 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
 
 from pvc.errors import MismatchError, UsageError
-from pvc.processing.chat import ChatTokens, PlainEncoder, encode_rendered, mark_messages
+from pvc.processing.chat import ChatTokens, encode_rendered, list_conversations, mark_messages
 from pvc.processing.image import PVCImageProcessor
+from pvc.processing.options import check_chat_text, sort_options
+from pvc.processing.padding import TextOptions, pad, truncate
+from pvc.processing.plain import PlainEncoder
+from pvc.processing.template import Rendering, TemplateEncoder, template_variables
 from pvc.processing.video import PVCVideoProcessor
 
 IMAGE_OPTIONS = ("image_steps", "min_patches", "max_patches", "crop_to_patches")
-VIDEO_OPTIONS = ("num_frames", "fps", "times", "do_sample_frames", "timestamps", "video_metadata")
+_FLAT = ("return_mm_token_type_ids", "return_text_replacement_offsets")
 
 
 class PVCProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]  # a TypedDict
@@ -106,6 +110,48 @@ class PVCProcessor(ProcessorMixin):
 
     # The raw call: text with placeholders
 
+    def __call__(
+        self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any
+    ) -> Any:
+        """Encode text with placeholders, and the images and videos that stand in their place.
+
+        The text is trusted: control tokens in it are control tokens (`apply_chat_template` keeps them apart).
+
+        Args:
+            images: one image, a list, or one list per text.
+            text: a string or a list of strings.
+            videos: one video, a list, or one list per text.
+            audio: must be None; there is no audio.
+            kwargs: transformers' ProcessingKwargs, flat or by part (`text_kwargs`, `images_kwargs`, `videos_kwargs`).
+
+        Returns:
+            A BatchFeature with one row per text.
+
+        Raises:
+            UsageError: unknown options, or values that cannot be honoured.
+            MismatchError: placeholders and media differ in number, or truncation would cut through media.
+        """
+        options = sort_options({"audio": audio, **kwargs})
+        if options["text_kwargs"].pop("sanitize_control_tokens", None):
+            raise UsageError("sanitize_control_tokens is True; apply_chat_template does this, this call cannot")
+        # transformers wants this one outside of text_kwargs.
+        known = {key: options["text_kwargs"].pop(key) for key in _FLAT if key in options["text_kwargs"]}
+        known |= {part: values for part, values in options.items() if values}
+        return super().__call__(images, text, videos, **known)
+
+    def _check_special_mm_tokens(self, text: list[str], text_inputs: Any, modalities: list[str]) -> None:
+        """Refuse a truncation that removed ids of pictures or videos, or marks around them."""
+        rows = [row.tolist() if hasattr(row, "tolist") else row for row in text_inputs["input_ids"]]
+        names = (self.image_token, self.video_token, self.start_image_token, self.end_image_token)
+        for name in names:
+            token = self.tokenizer.convert_tokens_to_ids(name)
+            wanted, found = [sample.count(name) for sample in text], [row.count(token) for row in rows]
+            if wanted != found:
+                raise MismatchError(
+                    f"truncation would cut off ids of pictures or videos: {sum(wanted)} of {name} in the text, "
+                    f"{sum(found)} in the ids; raise max_length, or use fewer steps, tiles or frames"
+                )
+
     def validate_inputs(self, images: Any = None, text: Any = None, videos: Any = None, **kwargs: Any) -> None:
         """Raise MismatchError when placeholders in the text and media passed differ in number."""
         if text is None:
@@ -170,77 +216,144 @@ class PVCProcessor(ProcessorMixin):
             if kept is not None:
                 self.__dict__["_plain"] = kept
 
-    def apply_chat_template(self, conversation: Any, *args: Any, tokenize: bool = False, **kwargs: Any) -> Any:
-        """Conversation to text (`tokenize=False`, transformers' own way) or, safely, to model inputs.
+    def apply_chat_template(
+        self,
+        conversation: Any,
+        chat_template: str | None = None,
+        tools: list[Any] | None = None,
+        documents: list[Any] | None = None,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool | str = False,
+        return_assistant_tokens_mask: bool = False,
+        tokenize: bool = False,
+        return_tensors: Any = "auto",
+        return_dict: bool = True,
+        load_audio_from_video: bool = False,
+        processor_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Turn a conversation into text (`tokenize=False`, transformers' way) or, safely, into model inputs.
 
-        With `tokenize=True`: `return_dict`, `return_tensors`, `add_generation_prompt`, `return_assistant_tokens_mask`,
-        `processor_kwargs` and the options of the image and video processors are understood. A list of conversations
-        is padded on the left. Raises UsageError for malformed messages, MismatchError for a template that drops some.
+        Args:
+            conversation: messages, or a list of conversations; dictionaries, dataclasses or pydantic models.
+            chat_template: source or name of a template; by default the processor's.
+            tools, documents: for templates that have a place for them.
+            add_generation_prompt: end with the head of an assistant's turn.
+            continue_final_message: leave the last message open, so that generation continues it; a string names the
+                key of the message that is continued.
+            return_assistant_tokens_mask: add `assistant_masks`, 1 where an assistant's answer or its end is.
+            tokenize: return model inputs, not text.
+            return_tensors: "pt" (default), "np", or None for lists.
+            return_dict: False returns the `input_ids` alone.
+            load_audio_from_video: must be false; there is no audio.
+            processor_kwargs: options of the tokenizer (padding on the left to the longest by default), the image
+                processor and the video processor, flat or by part (`text_kwargs`, `images_kwargs`, `videos_kwargs`).
+            kwargs: the same, and variables of the template.
+
+        Returns:
+            A string or list of strings; or a BatchFeature with one row per conversation.
+
+        Raises:
+            UsageError: malformed messages, unknown options, or values that cannot be honoured.
+            MismatchError: a template that drops texts or media, or truncation that would cut through media.
         """
+        source = self._template_source(chat_template)
+        given = {"tools": tools, "documents": documents, "load_audio_from_video": load_audio_from_video, **kwargs}
+        options = sort_options(given, processor_kwargs, template_variables(source))
+        if add_generation_prompt and continue_final_message:
+            raise UsageError("add_generation_prompt and continue_final_message exclude each other")
+        variables = Rendering(source, options["template"], bool(add_generation_prompt), continue_final_message or False)
         if not tokenize:
-            return super().apply_chat_template(conversation, *args, tokenize=False, **kwargs)
-        options = {**kwargs.pop("processor_kwargs", {}), **kwargs}
-        batched = bool(conversation) and isinstance(conversation[0], (list, tuple))
-        conversations = conversation if batched else [conversation]
-        tensors = options.pop("return_tensors", "pt")
-        as_dict, mask = options.pop("return_dict", True), options.pop("return_assistant_tokens_mask", False)
-        prompt = options.pop("add_generation_prompt", False)
-        template = options.pop("chat_template", args[0] if args else None)
-        known = {key: options.pop(key) for key in (*IMAGE_OPTIONS, *VIDEO_OPTIONS) if key in options}
-        options.pop("padding", None)
-        if options:
-            raise UsageError(f"unknown options for apply_chat_template: {', '.join(sorted(options))}")
-        marked = [mark_messages(messages) for messages in conversations]
-        media = self.process_media(
+            base = {"tokenize": False, **variables.for_transformers()}
+            return super().apply_chat_template(conversation, **base)
+        if "return_tensors" in options["text_kwargs"]:
+            return_tensors = options["text_kwargs"]["return_tensors"]
+        check_chat_text(options["text_kwargs"], bool(self.tokenizer("")["input_ids"]))
+        conversations, _ = list_conversations(conversation)
+        marked = [mark_messages(messages, self.plain, source) for messages in conversations]
+        media = self._process_media(
             [image for chat in marked for image in chat.images],
             [video for chat in marked for video in chat.videos],
-            **known,
+            options,
         )
-        tokens = self._encode(marked, media, template, prompt)
-        data = self.pad(tokens, mask=mask)
+        tokens = self._encode(marked, media, variables, return_assistant_tokens_mask)
+        data = self._batch(tokens, options["text_kwargs"], return_tensors)
+        if not return_assistant_tokens_mask:
+            data.pop("assistant_masks")
         data.update({key: value for key, value in media.items() if key not in self.unused_input_names})
-        batch = BatchFeature(data, tensor_type=tensors)
-        return batch if as_dict else batch["input_ids"]
+        batch = BatchFeature(data, tensor_type="pt" if return_tensors == "auto" else return_tensors)
+        return batch if return_dict else batch["input_ids"]
+
+    def _template_source(self, chat_template: str | None) -> str:
+        """Source of a template by its name, of one that is passed as it is, or of the processor's."""
+        templates = self.chat_template
+        if isinstance(templates, dict):
+            if chat_template is None and "default" not in templates:
+                raise UsageError(f"name the chat_template to use; there are {', '.join(sorted(templates))}")
+            return str(templates.get(chat_template or "default", chat_template))
+        if chat_template is None and templates is None:
+            raise UsageError("the processor has no chat template; pass chat_template")
+        return templates if chat_template is None else chat_template
+
+    def _batch(self, tokens: list[ChatTokens], kwargs: dict[str, Any], return_tensors: Any) -> dict[str, Any]:
+        """Truncate and pad, and add or leave out what the options of texts name."""
+        options = TextOptions.from_kwargs(kwargs, self.tokenizer)
+        tokens = [truncate(chat, options, self._visual_ids) for chat in tokens]
+        data: dict[str, Any] = pad(tokens, options, self.tokenizer.pad_token_id or 0)
+        lengths = {len(row) for row in data["input_ids"]}
+        if return_tensors is not None and len(lengths) > 1:
+            raise UsageError(
+                f"conversations have {min(lengths)} to {max(lengths)} ids and padding is {options.padding!r}; "
+                "pass padding=True, or return_tensors=None for lists"
+            )
+        if kwargs.get("return_attention_mask") is False:
+            data.pop("attention_mask")
+        if kwargs.get("return_token_type_ids"):
+            data["token_type_ids"] = [[0] * len(row) for row in data["input_ids"]]
+        if kwargs.get("return_length"):
+            data["length"] = [len(row) for row in data["input_ids"]]
+        if kwargs.get("return_mm_token_type_ids"):
+            data["mm_token_type_ids"] = self.create_mm_token_type_ids(data["input_ids"])
+        return data
+
+    @property
+    def _visual_ids(self) -> set[int]:
+        """Ids that stand for pictures and videos, the marks around them included."""
+        marks = self.tokenizer.convert_tokens_to_ids([self.start_image_token, self.end_image_token])
+        return {self.image_token_id, self.video_token_id, *marks}
 
     def process_media(self, images: list[Any], videos: list[Any], **options: Any) -> dict[str, Any]:
         """Tensors of all images and videos, with the grids, steps and timestamps that placeholders are made from."""
+        return self._process_media(images, videos, sort_options(options))
+
+    def _process_media(self, images: list[Any], videos: list[Any], options: dict[str, Any]) -> dict[str, Any]:
         media: dict[str, Any] = {}
         if images:
-            chosen = {key: options[key] for key in IMAGE_OPTIONS if options.get(key) is not None}
-            media.update(self.image_processor(images, return_tensors="pt", **chosen))
+            media.update(self.image_processor(images, **{**options["images_kwargs"], "return_tensors": "pt"}))
         if videos:
-            chosen = {key: options[key] for key in VIDEO_OPTIONS if options.get(key) is not None}
-            media.update(self.video_processor(videos, return_tensors="pt", **chosen))
+            media.update(self.video_processor(videos, **{**options["videos_kwargs"], "return_tensors": "pt"}))
         return media
 
     def encode_chat(
         self, messages: Any, media: dict[str, Any], add_generation_prompt: bool = True, chat_template: str | None = None
     ) -> ChatTokens:
         """Ids of one conversation whose media were processed before (`media`: grids, steps and timestamps)."""
-        return self._encode([mark_messages(messages)], media, chat_template, add_generation_prompt)[0]
+        source = self._template_source(chat_template)
+        marked = mark_messages(messages, self.plain, source)
+        return self._encode([marked], media, Rendering(source, {}, add_generation_prompt, False), False)[0]
 
-    def _encode(self, marked: list[Any], media: dict[str, Any], template: str | None, prompt: bool) -> list[ChatTokens]:
-        images = iter(range(len(media.get("image_grid_thw", ()))))
-        videos = iter(range(len(media.get("timestamps", ()))))
-
-        def tokenize(text: str) -> list[int]:
-            # A placeholder in what the template wrote stands for the next image or video of its kind.
-            text = _replace(text, self.image_token, lambda: self.replace_image_token(media, next(images)))
-            text = _replace(text, self.video_token, lambda: self.replace_video_token(media, next(videos)))
-            return self.tokenizer(text, add_special_tokens=False)["input_ids"]
-
-        tokens = []
+    def _encode(self, marked: list[Any], media: dict[str, Any], rendering: Rendering, mask: bool) -> list[ChatTokens]:
         for kind, given, wanted in (
             ("image", len(media.get("image_grid_thw", ())), sum(len(chat.images) for chat in marked)),
             ("video", len(media.get("timestamps", ())), sum(len(chat.videos) for chat in marked)),
         ):
             if given != wanted:
                 raise MismatchError(f"the messages have {wanted} {kind}s, but {given} were processed")
+        pieces = TemplateEncoder(self, media)
+        tokens = []
         for chat in marked:
             self._refuse_placeholders(chat.texts)
-            rendered = super().apply_chat_template(
-                chat.messages, chat_template=template, tokenize=False, add_generation_prompt=prompt
-            )
+            rendered, generated = rendering.render(chat, self.plain, self.tokenizer.special_tokens_map, mask)
             for kind, token, items in (
                 ("image", self.image_token, chat.images),
                 ("video", self.video_token, chat.videos),
@@ -249,31 +362,13 @@ class PVCProcessor(ProcessorMixin):
                     raise MismatchError(
                         f"the chat template placed {rendered.count(token)} {kind}s, but the messages have {len(items)}"
                     )
-            tokens.append(encode_rendered(rendered, chat, tokenize, self.plain, self.tokenizer.eos_token_id))
+            tokens.append(encode_rendered(rendered, chat, pieces, self.plain, self.tokenizer.eos_token_id, generated))
         return tokens
 
     def _refuse_placeholders(self, texts: list[str | list[int]]) -> None:
         for ids in texts:
             if isinstance(ids, list) and {self.image_token_id, self.video_token_id}.intersection(ids):
                 raise UsageError("a part of type 'tokens' must not hold placeholder ids")
-
-    def pad(self, tokens: list[ChatTokens], mask: bool = False) -> dict[str, list[list[int]]]:
-        """Ids and attention masks of several conversations, padded on the left to the longest."""
-        longest = max(len(chat.ids) for chat in tokens)
-        gaps = [longest - len(chat.ids) for chat in tokens]
-        pad_id = self.tokenizer.pad_token_id or 0
-        data = {
-            "input_ids": [[pad_id] * gap + chat.ids for gap, chat in zip(gaps, tokens, strict=True)],
-            "attention_mask": [[0] * gap + [1] * len(chat.ids) for gap, chat in zip(gaps, tokens, strict=True)],
-        }
-        if mask:
-            data["assistant_masks"] = [[0] * gap + chat.assistant for gap, chat in zip(gaps, tokens, strict=True)]
-        return data
-
-
-def _replace(text: str, token: str, replacement: Any) -> str:
-    pieces = text.split(token)
-    return pieces[0] + "".join(replacement() + piece for piece in pieces[1:])
 
 
 def _is_nested(images: Any) -> bool:

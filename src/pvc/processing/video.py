@@ -19,6 +19,9 @@ from transformers.video_processing_utils import VideoProcessorMixin
 
 from pvc import media
 from pvc.errors import MismatchError, UsageError
+from pvc.processing.fixed import check_fixed, square
+from pvc.processing.metadata import frame_times, list_metadata
+from pvc.processing.urls import read_data_url
 
 
 class PVCVideosKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]  # a TypedDict
@@ -35,7 +38,8 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
     `[frames, 1, 1]`, and `timestamps`, one list of seconds per video.
 
     Frames are sampled when a file is decoded, and from arrays that have more than `num_frames` (or when `fps` is
-    given); `do_sample_frames=False` takes an array as it is.
+    given); `do_sample_frames=False` takes all frames. Times of an array's frames come from `timestamps` or
+    `video_metadata`; without either they are one second apart.
     """
 
     valid_kwargs = PVCVideosKwargs
@@ -78,8 +82,8 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
             raise UsageError(
                 f"{', '.join(fixed)} cannot be changed from call to call; set it when making the processor"
             )
-        size = kwargs.get("size") or self.size
-        height, width = (size["height"], size["width"]) if isinstance(size, dict) else (size.height, size.width)
+        check_fixed(kwargs, "video")
+        height, width = square(kwargs.pop("size", None) or self.size)
         loaded = self.load_videos(videos, size=(height, width), **kwargs)
         pixels = [self._pixels(video.frames, height, width) for video in loaded]
         data: dict[str, Any] = {
@@ -91,28 +95,73 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
         return batch
 
     def load_videos(self, videos: Any, size: tuple[int, int] | None = None, **kwargs: Any) -> list[media.Video]:
-        """Every video decoded and sampled; `kwargs` as for `preprocess`."""
-        items = self.listed(videos)
+        """Decode and sample every video.
+
+        Args:
+            videos: one video or several, as `preprocess` takes them.
+            size: height and width of the frames of files.
+            kwargs: options of `preprocess`. `num_frames`, `fps`, `times` and `do_sample_frames=True` of a call hold for
+                every video; without them a `pvc.media.Video` is taken as it is.
+
+        Raises:
+            UsageError: options that exclude each other, or times for a video that has its own.
+            MismatchError: metadata or times of another number of videos or frames.
+        """
+        items = [read_data_url(item) for item in self.listed(videos)]
         if not items:
             raise UsageError("no videos to process")
-        sample = kwargs.get("do_sample_frames")
-        sample = self.do_sample_frames if sample is None else sample
-        timestamps = kwargs.get("timestamps") or self._times_from_metadata(kwargs.get("video_metadata"), len(items))
+        timestamps = kwargs.get("timestamps")
         if timestamps is not None and len(timestamps) != len(items):
             raise MismatchError(f"timestamps are given for {len(timestamps)} videos, but there are {len(items)} videos")
-        sampling = self._sampling(kwargs)
-        loaded: list[media.Video] = []
-        for number, item in enumerate(items):
-            if isinstance(item, (str, bytes)) or hasattr(item, "__fspath__"):
-                video = media.load(item, kind="video", sampling=sampling, size=size)
-                assert isinstance(video, media.Video)
-            else:
-                times = timestamps[number] if timestamps is not None else None
-                video = item if isinstance(item, media.Video) else media.Video.from_frames(item, timestamps=times)
-                if sample and not isinstance(item, media.Video):
-                    video = self.sampled(video, sampling)
-            loaded.append(video)
-        return loaded
+        entries = list_metadata(kwargs.get("video_metadata"), len(items))
+        if timestamps is not None:
+            entries = [
+                entry if times is None else {"timestamps": times}
+                for entry, times in zip(entries, timestamps, strict=True)
+            ]
+        asked = [name for name in ("num_frames", "fps", "times") if kwargs.get(name) is not None]
+        sample = kwargs.get("do_sample_frames")
+        if sample is False and asked:
+            raise UsageError(f"do_sample_frames is False, but {' and '.join(asked)} ask for some of the frames")
+        is_asked = bool(asked) or sample is True
+        sample = self.do_sample_frames if sample is None else sample
+        sampling = self._sampling(kwargs) if sample else None
+        return [
+            self._load(item, entry, number, sampling, size, is_asked)
+            for number, (item, entry) in enumerate(zip(items, entries, strict=True))
+        ]
+
+    def _load(
+        self,
+        item: Any,
+        entry: dict[str, Any],
+        number: int,
+        sampling: media.Sampling | None,
+        size: tuple[int, int] | None,
+        is_asked: bool,
+    ) -> media.Video:
+        """One video; `entry` has times of frames in memory, `is_asked` samples a `pvc.media.Video`, too."""
+        is_file = isinstance(item, (str, bytes, bytearray, memoryview)) or hasattr(item, "__fspath__")
+        if entry and (is_file or isinstance(item, media.Video)):
+            what = "a file" if is_file else "a pvc.media.Video"
+            raise UsageError(f"video {number} is {what}, which has its times; video_metadata is for frames in memory")
+        if is_file:
+            limit = media.DEFAULT_LIMITS.max_frames
+            video = media.load(item, kind="video", sampling=sampling or media.Sampling(frames=limit), size=size)
+            assert isinstance(video, media.Video)
+            if sampling is None and (video.source_frames or 0) > len(video.timestamps):
+                raise UsageError(
+                    f"{video.name}: do_sample_frames is False, but it has {video.source_frames} frames; the limit is "
+                    f"{limit}, pass num_frames, fps or times"
+                )
+            return video
+        if isinstance(item, media.Video):
+            return self.sampled(item, sampling) if sampling is not None and is_asked else item
+        video = media.Video.from_frames(item)
+        times = frame_times(entry, len(video.frames), number)
+        if times is not None:
+            video = media.Video.from_frames(video.frames, timestamps=times)
+        return video if sampling is None else self.sampled(video, sampling)
 
     @staticmethod
     def listed(videos: Any) -> list[Any]:
@@ -160,24 +209,6 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
             warnings=(*video.warnings, *warnings),
             source_frames=len(video.timestamps),
         )
-
-    @staticmethod
-    def _times_from_metadata(metadata: Any, videos: int) -> list[list[float] | None] | None:
-        """Seconds of every frame, from transformers' (and vLLM's) metadata: said, or from frames' indices and rate."""
-        if metadata is None:
-            return None
-        entries = metadata if isinstance(metadata, (list, tuple)) else [metadata]
-        if len(entries) != videos:
-            raise MismatchError(f"video_metadata describes {len(entries)} videos, but there are {videos} videos")
-        times: list[list[float] | None] = []
-        for entry in entries:
-            if isinstance(entry, dict) and entry.get("timestamps") is not None:
-                times.append([float(time) for time in entry["timestamps"]])
-                continue
-            read = entry.get if isinstance(entry, dict) else lambda name, entry=entry: getattr(entry, name, None)
-            fps, indices = read("fps"), read("frames_indices")
-            times.append([float(index) / fps for index in indices] if fps and indices is not None else None)
-        return times
 
     def _pixels(self, frames: np.ndarray, height: int, width: int) -> np.ndarray:
         """`(F, H, W, 3)` uint8 to `(F, 3, S, S)` float32, resized by PIL's bicubic filter and normalised."""
