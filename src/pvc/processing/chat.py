@@ -71,14 +71,14 @@ class MarkedChat:
         return re.compile(rf"\[{self.nonce}:(u?\d+)\]")
 
 
-def list_conversations(conversation: Any) -> tuple[list[Any], bool]:
-    """List the conversations in what a caller passed, and say whether it was a batch of them."""
+def list_conversations(conversation: Any) -> list[Any]:
+    """List the conversations in what a caller passed: messages, or a list of conversations."""
     conversation = getattr(conversation, "messages", conversation)
     if not isinstance(conversation, (list, tuple)):
         raise UsageError(f"a conversation must be a list of messages, not a {type(conversation).__name__}")
     if conversation and (isinstance(conversation[0], (list, tuple)) or hasattr(conversation[0], "messages")):
-        return [getattr(chat, "messages", chat) for chat in conversation], True
-    return [conversation], False
+        return [getattr(chat, "messages", chat) for chat in conversation]
+    return [conversation]
 
 
 def mark_messages(messages: Sequence[Any], plain: PlainEncoder, template: str) -> MarkedChat:

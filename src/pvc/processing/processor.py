@@ -262,27 +262,30 @@ class PVCProcessor(ProcessorMixin):
         options = sort_options(given, processor_kwargs, template_variables(source))
         if add_generation_prompt and continue_final_message:
             raise UsageError("add_generation_prompt and continue_final_message exclude each other")
-        variables = Rendering(source, options["template"], bool(add_generation_prompt), continue_final_message or False)
+        ending = bool(add_generation_prompt), continue_final_message or False
+        rendering = Rendering(source, options["template"], *ending)
         if not tokenize:
-            base = {"tokenize": False, **variables.for_transformers()}
-            return super().apply_chat_template(conversation, **base)
-        if "return_tensors" in options["text_kwargs"]:
-            return_tensors = options["text_kwargs"]["return_tensors"]
+            return super().apply_chat_template(conversation, tokenize=False, **rendering.for_transformers())
+        tensors = options["text_kwargs"].get("return_tensors", return_tensors)
+        batch = self._encode_batch(conversation, rendering, options, tensors, bool(return_assistant_tokens_mask))
+        return batch if return_dict else batch["input_ids"]
+
+    def _encode_batch(
+        self, conversation: Any, rendering: Rendering, options: dict[str, Any], return_tensors: Any, mask: bool
+    ) -> BatchFeature:
+        """Model inputs of one or several conversations; see `apply_chat_template`."""
         check_chat_text(options["text_kwargs"], bool(self.tokenizer("")["input_ids"]))
-        conversations, _ = list_conversations(conversation)
-        marked = [mark_messages(messages, self.plain, source) for messages in conversations]
-        media = self._process_media(
-            [image for chat in marked for image in chat.images],
-            [video for chat in marked for video in chat.videos],
-            options,
-        )
-        tokens = self._encode(marked, media, variables, return_assistant_tokens_mask)
-        data = self._batch(tokens, options["text_kwargs"], return_tensors)
-        if not return_assistant_tokens_mask:
+        conversations = list_conversations(conversation)
+        marked = [mark_messages(messages, self.plain, rendering.template) for messages in conversations]
+        images = [image for chat in marked for image in chat.images]
+        videos = [video for chat in marked for video in chat.videos]
+        media = self._process_media(images, videos, options)
+        tokens = self._encode(marked, media, rendering, mask)
+        data = self._pad_batch(tokens, options["text_kwargs"], return_tensors)
+        if not mask:
             data.pop("assistant_masks")
         data.update({key: value for key, value in media.items() if key not in self.unused_input_names})
-        batch = BatchFeature(data, tensor_type="pt" if return_tensors == "auto" else return_tensors)
-        return batch if return_dict else batch["input_ids"]
+        return BatchFeature(data, tensor_type="pt" if return_tensors == "auto" else return_tensors)
 
     def _template_source(self, chat_template: str | None) -> str:
         """Source of a template by its name, of one that is passed as it is, or of the processor's."""
@@ -295,7 +298,7 @@ class PVCProcessor(ProcessorMixin):
             raise UsageError("the processor has no chat template; pass chat_template")
         return templates if chat_template is None else chat_template
 
-    def _batch(self, tokens: list[ChatTokens], kwargs: dict[str, Any], return_tensors: Any) -> dict[str, Any]:
+    def _pad_batch(self, tokens: list[ChatTokens], kwargs: dict[str, Any], return_tensors: Any) -> dict[str, Any]:
         """Truncate and pad, and add or leave out what the options of texts name."""
         options = TextOptions.from_kwargs(kwargs, self.tokenizer)
         tokens = [truncate(chat, options, self._visual_ids) for chat in tokens]
