@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pvc.errors import ForbiddenError, MediaError, UsageError
 from pvc.media import DEFAULT_LIMITS, Limits, load, load_image, load_video, probe, sniff
-from pvc.media.source import open_source, readable_name
+from pvc.media.live import video_frames
+from pvc.media.source import Source, open_source, readable_name
+
+from .test_media_hostile import measure
 
 
 @pytest.mark.parametrize(
@@ -77,6 +82,53 @@ def test_empty_and_oversized(tmp_path):
         with pytest.raises(MediaError, match="108 bytes; the limit is 100") as caught:
             load(big, limits=Limits(max_bytes=100))
         assert caught.value.code == "too_many_bytes"
+
+
+def with_free_space(path: Path, size: int) -> None:
+    """Append a box of `size` bytes that is free: a hole in the file."""
+    with open(path, "ab") as file:
+        file.write(struct.pack(">I4s", size, b"free"))
+        file.truncate(file.tell() + size - 8)
+
+
+def test_a_video_in_a_file_has_no_byte_limit(make_video, numbers):
+    path = make_video("a.mp4")
+    expected = load_video(path)
+    with_free_space(path, 300 * 2**20)
+    assert path.stat().st_size > DEFAULT_LIMITS.max_bytes
+    video = load(path)
+    assert np.array_equal(video.frames, expected.frames)
+    assert (probe(path).frames, probe(str(path)).duration) == (30, 3.0)
+    assert numbers(np.stack([frame for frame, _ in video_frames(path)])) == list(range(30))
+    code, _, growth, _ = measure(path, "video")
+    assert code == "ok"
+    assert growth < 64, f"{growth} MB"
+
+
+def test_a_video_in_memory_keeps_its_limit(make_video):
+    path = make_video("a.mp4")
+    data = path.read_bytes()
+    limits = Limits(max_bytes=len(data) - 1)
+    assert load(path, limits=limits).source_frames == 30
+    with pytest.raises(MediaError, match=f"{len(data)} bytes; the limit is {len(data) - 1}; give a video as a path"):
+        load(data, limits=limits)
+
+
+def test_a_large_file_of_no_known_format(tmp_path):
+    path = tmp_path / "a.mp4"
+    with open(path, "wb") as file:
+        file.truncate(300 * 2**20)
+    with pytest.raises(MediaError) as caught:
+        load(path)
+    assert caught.value.code == "unsupported_format"
+
+
+def test_an_open_file(make_video):
+    """As a sandboxed process gets it, which cannot open any."""
+    path = make_video("a.mp4")
+    file = open(path, "rb")  # noqa: SIM115 - closed by what reads it
+    video = load(Source(file, "a video", path.stat().st_size), limits=Limits(max_bytes=2000))
+    assert (video.name, video.source_frames, file.closed) == ("a video", 30, True)
 
 
 @pytest.mark.parametrize("source", [7, None, 1.5, {}, object()])

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from pvc.errors import ForbiddenError, MediaError, UsageError
-from pvc.media import Limits, Sampling, load_video, probe
+from pvc.media import Limits, Sampling, load_video
 from pvc.media.container import OPEN_OPTIONS
-from pvc.media.mp4 import MAX_SAMPLES
 
 ALL = Sampling(frames=100)
 
@@ -105,35 +104,6 @@ def test_a_wrong_size_is_a_usage_error(size):
         load_video(b"anything", size=size)
 
 
-def rotate(path: Path, matrix: tuple[int, int, int, int]) -> bytes:
-    """The MP4 with `matrix` (a, b, c, d) in its track header."""
-    data = bytearray(path.read_bytes())
-    at = data.index(b"tkhd") + 4 + 40  # version 0: the nine numbers stand 40 bytes behind the tag
-    for place, value in zip((0, 4, 12, 16), matrix, strict=True):
-        data[at + place : at + place + 4] = struct.pack(">i", value * 65536)
-    return bytes(data)
-
-
-@pytest.mark.parametrize(
-    ("matrix", "turn"),
-    [((1, 0, 0, 1), 0), ((0, 1, -1, 0), -1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1)],
-)
-def test_rotation_is_applied(tmp_path, matrix, turn):
-    """(0, 1, -1, 0) is what a phone held upright writes: turn by a quarter clockwise to show."""
-    picture = np.zeros((48, 64, 3), np.uint8)
-    picture[:16, :16] = 255
-    path = tmp_path / "a.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=10)
-        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-    frame = load_video(rotate(path, matrix)).frames[0]
-    expected = np.rot90(picture, turn)
-    assert frame.shape == expected.shape
-    assert np.abs(frame.astype(int) - expected).mean() < 5
-
-
 def test_the_default_stream_wins_over_a_larger_one(tmp_path):
     path = tmp_path / "a.mkv"
     with av.open(str(path), "w") as container:
@@ -206,55 +176,6 @@ def test_the_result_is_bounded(make_video, monkeypatch):
         load_video(make_video("b.mp4"), Sampling(frames=11))
     with pytest.raises(MediaError, match="100x400"):
         load_video(make_video("c.mp4"), Sampling(frames=1), size=(400, 100))
-
-
-def index_bomb(path: Path, count: int) -> bytes:
-    """The MP4 with an index that declares `count` samples of one byte: 20 bytes of file whatever the count."""
-    data = bytearray(path.read_bytes())
-    sizes, chunks = data.index(b"stsz") + 8, data.index(b"stsc") + 12
-    data[sizes : sizes + 8] = struct.pack(">II", 1, count)
-    data[chunks + 4 : chunks + 8] = struct.pack(">I", count)
-    return bytes(data)
-
-
-def test_an_index_out_of_proportion_is_refused_unread(make_video, monkeypatch):
-    path = make_video("a.mp4")
-    assert probe(index_bomb(path, 40)).frames is not None
-    monkeypatch.setattr(av, "open", lambda *_, **__: pytest.fail("handed to FFmpeg"))
-    for count in (MAX_SAMPLES + 1, 2**32 - 1):
-        with pytest.raises(MediaError, match="samples; the limit is") as caught:
-            probe(index_bomb(path, count))
-        assert caught.value.code == "corrupt_media"
-
-
-def test_an_index_in_a_fragment_is_counted_too(make_video):
-    path = make_video("a.mp4", container_options={"movflags": "frag_keyframe+empty_moov"})
-    data = bytearray(path.read_bytes())
-    at = data.index(b"trun") + 8
-    data[at : at + 4] = b"\xff\xff\xff\xff"
-    with pytest.raises(MediaError, match="samples; the limit is"):
-        probe(bytes(data))
-    with pytest.raises(MediaError, match="compressed"):
-        probe(path.read_bytes() + struct.pack(">I4s", 16, b"moov") + b"\0\0\0\x08cmov")
-
-
-def test_uncompressed_sound_is_not_taken_for_an_index_bomb(tmp_path):
-    """Every value of the wave is a sample of the index there, 48,000 a second."""
-    path, seconds = tmp_path / "a.mov", 90
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=1)
-        stream.height, stream.width, stream.pix_fmt = 32, 32, "yuv420p"
-        sound = container.add_stream("pcm_u8", rate=48_000, layout="mono")
-        for index in range(seconds):
-            grey = np.zeros((32, 32, 3), np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
-            wave = av.AudioFrame.from_ndarray(np.zeros((1, 48_000), np.uint8), format="u8", layout="mono")
-            wave.sample_rate, wave.pts, wave.time_base = 48_000, index * 48_000, Fraction(1, 48_000)
-            container.mux(sound.encode(wave))
-        container.mux(stream.encode())
-        container.mux(sound.encode())
-    assert path.stat().st_size > MAX_SAMPLES
-    assert probe(path).frames == seconds
 
 
 def noise_video(path: Path, count: int = 60) -> bytes:

@@ -21,9 +21,12 @@ from av.video.stream import VideoStream
 from pvc.errors import MediaError
 
 from .limits import Deadline, Limits
-from .mp4 import check_index
+from .matroska import is_sideways
+from .mp4 import read_index
+from .orientation import UPRIGHT
 from .seeking import PacketIndex
 from .source import Source
+from .view import DemuxerView
 
 AV_ERRORS = (
     av.FFmpegError,  # every error code of FFmpeg
@@ -80,15 +83,15 @@ class Timeline:
 
 @contextmanager
 def open_container(source: Source) -> Iterator[InputContainer]:
-    """FFmpeg's view of an open file. Raises MediaError `corrupt_media`."""
+    """FFmpeg's view of an open file. Raises MediaError `corrupt_media` and `too_many_bytes` (of headers)."""
     reader = source.format.reader
-    if reader == "mp4":
-        check_index(source)
-    source.file.seek(0)
+    file = DemuxerView(source, read_index(source).stray if reader == "mp4" else ())
+    file.seek(0)
     try:
-        container = av.open(source.file, mode="r", format=reader, options=dict(OPEN_OPTIONS), metadata_errors="replace")
+        container = av.open(file, mode="r", format=reader, options=dict(OPEN_OPTIONS), metadata_errors="replace")
     except AV_ERRORS as error:
         raise broken(source.name, error) from error
+    file.end_of_headers()
     try:
         yield container
     finally:
@@ -118,6 +121,20 @@ def pick_stream(container: InputContainer, name: str, limits: Limits) -> VideoSt
     return best
 
 
+def shown_size(source: Source, container: InputContainer, stream: VideoStream) -> tuple[int, int]:
+    """(width, height) of the frames as they are shown, as far as the container says how they are turned.
+
+    Moves the position of the file, so no packet of `container` can be read afterwards.
+    """
+    width, height = stream.width, stream.height
+    if source.format.reader == "mp4":
+        return read_index(source).orientations.get(stream.id, UPRIGHT).size(width, height)
+    if source.format.reader == "matroska":
+        number = [one.index for one in container.streams.video].index(stream.index)
+        return (height, width) if is_sideways(source.file, source.size, number) else (width, height)
+    return width, height
+
+
 def read_timeline(
     source: Source,
     container: InputContainer,
@@ -140,6 +157,11 @@ def read_timeline(
             packets += 1
             if packets > limits.max_source_frames:
                 raise MediaError(f"{source.name}: more than {limits.max_source_frames} packets", code="too_many_frames")
+            if packet.size > limits.max_bytes:
+                raise MediaError(
+                    f"{source.name}: a packet of {packet.size} bytes; the limit is {limits.max_bytes}",
+                    code="too_many_bytes",
+                )
             if packets % 1024 == 0:
                 deadline.check()
             if index is not None:

@@ -8,11 +8,13 @@ short or without sense gives None or ends the iteration.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 # JPEG markers that carry the size (C4, C8 and CC in this range mean other things) and markers without a length.
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
+_JPEG_SCAN = 0xDA
 _JPEG_BARE = frozenset((0x00, 0x01, *range(0xD0, 0xD9)))
 # Far more than any camera writes; files made of padding or of tiny blocks end here and not after minutes.
 _JPEG_STEPS = 100_000
@@ -23,7 +25,8 @@ def declared_size(name: str, file: BinaryIO) -> tuple[int, int] | None:
     """(width, height) in pixels that the header declares, before any rotation; None when there is none to be found."""
     file.seek(0)
     if name == "jpeg":
-        return _jpeg_size(file)
+        frame = jpeg_frame(file)
+        return (frame.width, frame.height) if frame else None
     head = file.read(64)
     if name == "png" and len(head) >= 24 and head[12:16] == b"IHDR":
         return _be(head[16:20]), _be(head[20:24])
@@ -63,28 +66,64 @@ def _webp_size(head: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _jpeg_size(file: BinaryIO) -> tuple[int, int] | None:
+@dataclass(frozen=True)
+class JpegFrame:
+    """What a JPEG declares before its first scan.
+
+    `marker`: how it is coded, 0xC0 to 0xCF. `width`, `height` in pixels. `sampling`: (horizontal, vertical) factors of
+    its components. `scan_components`: how many of them the first scan has, 0 when there is no scan.
+    """
+
+    marker: int
+    width: int
+    height: int
+    sampling: tuple[tuple[int, int], ...] = ()
+    scan_components: int = 0
+
+    @property
+    def coefficient_bytes(self) -> int:
+        """Bytes of coefficients that libjpeg holds at a time: all of them for several scans, next to none for one."""
+        if self.marker not in _JPEG_PROGRESSIVE and self.scan_components >= len(self.sampling):
+            return 0
+        across = 8 * max((horizontal for horizontal, _ in self.sampling), default=1) or 8
+        down = 8 * max((vertical for _, vertical in self.sampling), default=1) or 8
+        blocks = sum(horizontal * vertical for horizontal, vertical in self.sampling)
+        return 128 * blocks * -(-self.width // across) * -(-self.height // down)  # a block has 64 of 2 bytes
+
+
+def jpeg_frame(file: BinaryIO) -> JpegFrame | None:
+    """The JpegFrame of a JPEG; None when there is none to be found."""
     file.seek(2)
+    frame: JpegFrame | None = None
     for _ in range(_JPEG_STEPS):
         byte = file.read(1)
         if byte not in (b"\xff", b"\0"):  # zeros may stand between two segments: libjpeg and Pillow skip them
-            return None
+            return frame
         marker = file.read(1) if byte == b"\xff" else byte
         if marker == b"\xff":  # a fill byte: the marker is still to come
             file.seek(-1, 1)
             continue
         if not marker:
-            return None
+            return frame
         if marker[0] in _JPEG_BARE:
             continue
-        segment = file.read(7)
+        segment = file.read(8)
         length = _be(segment[:2])
-        if len(segment) < 7 or length < 2 or marker[0] in (0xD9, 0xDA):
-            return None
+        if marker[0] == _JPEG_SCAN and frame is not None and len(segment) > 2:
+            return replace(frame, scan_components=segment[2])
+        if len(segment) < 7 or length < 2 or marker[0] in (0xD9, _JPEG_SCAN):
+            return frame
         if marker[0] in _JPEG_FRAMES:
-            return _be(segment[5:7]), _be(segment[3:5])
-        file.seek(length - 7, 1)
-    return None
+            sampling = file.read(3 * segment[7]) if len(segment) == 8 else b""
+            frame = JpegFrame(
+                marker[0],
+                _be(segment[5:7]),
+                _be(segment[3:5]),
+                tuple((factors >> 4, factors & 15) for factors in sampling[1::3]),
+            )
+            file.seek(-len(sampling), 1)
+        file.seek(length - len(segment), 1)
+    return frame
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 from pvc.errors import MediaError, UsageError
 
 from .header import declared_size
+from .jpeg import open_jpeg
 from .limits import DEFAULT_LIMITS, Limits
 from .pixels import rgb_from_array, rgb_from_pil
 from .source import Source, is_file_source, open_source
@@ -50,6 +51,7 @@ PILLOW_ERRORS = (
 """Everything Pillow is known to raise for damaged data."""
 
 _ORIENTATION = 0x0112
+_ADVICE = "scale it down first, or save it as JPEG, which is decoded at a reduced size"
 
 
 def load_image(source: Any, limits: Limits = DEFAULT_LIMITS) -> Picture:
@@ -84,14 +86,26 @@ def read_image(source: Source, limits: Limits) -> Picture:
 
 
 def open_pillow(source: Source, limits: Limits) -> Image:
-    """Pillow's picture of an open file, header read and within `limits`, nothing decoded yet."""
+    """Pillow's picture of an open file, header read and within `limits`, nothing decoded yet.
+
+    A JPEG of more pixels has the size at which it will be decoded.
+    """
     form = source.format
     if form.kind != "image":
         raise MediaError(f"{source.name}: this is a video ({form.name}), not a picture", code="unsupported_format")
+    try:
+        return open_jpeg(source, limits) if form.name == "jpeg" else _open_unscaled(source, limits)
+    except PILLOW_ERRORS as error:
+        raise broken(source.name, error) from error
+
+
+def _open_unscaled(source: Source, limits: Limits) -> Image:
+    """`open_pillow` for formats that are decoded at their full size."""
+    form = source.format
     size = declared_size(form.name, source.file)
     if size is None:
         raise MediaError(f"{source.name}: damaged {form.name} header", code="corrupt_media")
-    limits.check_size(*size, source.name)
+    limits.check_size(*size, source.name, advice=_ADVICE)
     from PIL import Image as pil
 
     source.file.seek(0)
@@ -100,9 +114,7 @@ def open_pillow(source: Source, limits: Limits) -> Image:
     except (pil.DecompressionBombError, pil.DecompressionBombWarning) as error:
         # Pillow's own limit; it lies above ours unless a caller raised ours.
         raise MediaError(f"{source.name}: {error}", code="too_many_pixels") from error
-    except PILLOW_ERRORS as error:
-        raise broken(source.name, error) from error
-    limits.check_size(*image.size, source.name)
+    limits.check_size(*image.size, source.name, advice=_ADVICE)
     return image
 
 

@@ -28,9 +28,9 @@ from .types import UNTIMED_FPS, Picture, Video
 class Outline:
     """One medium before it is loaded.
 
-    `width` and `height`: pixels of a picture as it is shown, of a video as it is stored; 0 where only pixels would
-    tell. `times`: of every frame of a video, seconds since the first; empty for a picture. `duration`: seconds, or
-    None. `slack`: as in `choose`. `loaded`: whether it is a Picture or Video already, which is taken as it is.
+    `width` and `height`: pixels as they are shown, of a picture as it is decoded; 0 where only pixels would tell.
+    `times`: of every frame of a video, seconds since the first; empty for a picture. `duration`: seconds, or None.
+    `slack`: as in `choose`. `loaded`: whether it is a Picture or Video already, which is taken as it is.
     """
 
     kind: Literal["image", "video"]
@@ -79,13 +79,13 @@ def _video(video: Video) -> Outline:
 
 
 def _video_file(source: Source, limits: Limits) -> Outline:
-    from .container import open_container, pick_stream, read_timeline
+    from .container import open_container, pick_stream, read_timeline, shown_size
     from .decode import _LARGEST_ROUNDING
 
     with open_container(source) as container:
         stream = pick_stream(container, source.name, limits)
-        width, height = stream.width, stream.height
         timeline = read_timeline(source, container, stream, limits)
+        width, height = shown_size(source, container, stream)
     slack = SLACK + min(float(timeline.unit) / 2, _LARGEST_ROUNDING)  # as decode.py counts
     times = tuple(timeline.seconds(tick) for tick in timeline.ticks)
     return Outline("video", source.name, width, height, times, timeline.duration, slack)

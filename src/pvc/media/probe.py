@@ -40,11 +40,10 @@ def _image(source: Source, limits: Limits) -> MediaInfo:
 
 
 def _video(source: Source, limits: Limits) -> MediaInfo:
-    from .container import open_container, pick_stream, read_timeline
+    from .container import open_container, pick_stream, read_timeline, shown_size
 
     with open_container(source) as container:
         stream = pick_stream(container, source.name, limits)
         timeline = read_timeline(source, container, stream, limits)
-        return MediaInfo(
-            "video", source.format.name, stream.width, stream.height, len(timeline.ticks), timeline.duration
-        )
+        width, height = shown_size(source, container, stream)
+        return MediaInfo("video", source.format.name, width, height, len(timeline.ticks), timeline.duration)

@@ -11,10 +11,10 @@ import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import numpy as np
 from av.video.frame import VideoFrame
 from PIL import Image as pil
 
+from .orientation import frame_orientation
 from .pixels import FrameStack
 
 WORKERS = min(4, os.cpu_count() or 1)
@@ -74,16 +74,11 @@ class Resizer:
 
 
 def upright_rgb(frame: VideoFrame) -> pil.Image:
-    """The frame as RGB, 8 bits, turned as it is to be shown."""
-    rgb = frame.to_ndarray(format="rgb24")
-    return pil.fromarray(np.ascontiguousarray(np.rot90(rgb, _quarters(frame))))
+    """The frame as RGB, 8 bits, turned and mirrored as it is to be shown."""
+    return pil.fromarray(frame_orientation(frame).apply(frame.to_ndarray(format="rgb24")))
 
 
 def upright_size(frame: VideoFrame) -> tuple[int, int]:
     """(height, width) of `upright_rgb`, without converting."""
-    return (frame.width, frame.height) if _quarters(frame) % 2 else (frame.height, frame.width)
-
-
-def _quarters(frame: VideoFrame) -> int:
-    """FFmpeg reports the turn, counterclockwise in degrees, and leaves it to us."""
-    return round(frame.rotation / 90) % 4
+    width, height = frame_orientation(frame).size(frame.width, frame.height)
+    return height, width

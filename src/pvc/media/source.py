@@ -1,8 +1,8 @@
 """Opens what a caller names as a picture or a video: a path or bytes.
 
-Never an address, a directory, a device or a pipe, and never more than the byte limit. Leaves the
-contents to the others. Called by the loaders and `probe`; the texts of all their errors start with
-the name made here, which is one line whatever the caller passed.
+Never an address, a directory, a device or a pipe. Bytes in memory and pictures, which Pillow reads whole, have a byte
+limit; videos in files have none. Leaves the contents to the others. Called by the loaders and `probe`; the texts of
+all their errors start with the name made here, which is one line whatever the caller passed.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import BinaryIO, TypeAlias, cast
+from typing import Any, BinaryIO, TypeAlias, cast
 
 from pvc.errors import ForbiddenError, MediaError, UsageError
 
 from .limits import Limits
 from .sniff import HEAD_BYTES, READABLE, Format, sniff
 
-FileSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview"
+FileSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Source"
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(?:data|file):", re.IGNORECASE)
 _LONGEST_NAME = 300
@@ -39,11 +39,15 @@ _KINDS = (
 
 @dataclass(frozen=True)
 class Source:
-    """An open file or bytes in memory: `file` is seekable, `size` is in bytes, `name` is for people."""
+    """An open file or bytes in memory: `file` is seekable, `size` is in bytes, `name` is for people.
+
+    `headers`: what readers found in it once, by format; all views of a source share it.
+    """
 
     file: BinaryIO
     name: str
     size: int
+    headers: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def format(self) -> Format:
@@ -79,9 +83,8 @@ class _View:
 def shared(source: Source, count: int) -> list[Source]:
     """`count` views of one open source, each for a thread of its own; `source` itself must rest meanwhile."""
     lock = threading.Lock()
-    return [
-        Source(cast(BinaryIO, _View(source.file, source.size, lock)), source.name, source.size) for _ in range(count)
-    ]
+    views = (cast(BinaryIO, _View(source.file, source.size, lock)) for _ in range(count))
+    return [Source(view, source.name, source.size, source.headers) for view in views]
 
 
 def readable_name(text: str) -> str:
@@ -93,13 +96,13 @@ def readable_name(text: str) -> str:
 
 
 def is_file_source(source: object) -> bool:
-    """Whether `open_source` takes it: a path or bytes, as against pictures and arrays in memory."""
-    return isinstance(source, (str, bytes, bytearray, memoryview, os.PathLike))
+    """Whether `open_source` takes it: a path, bytes or an open Source, as against pictures and arrays in memory."""
+    return isinstance(source, (str, bytes, bytearray, memoryview, os.PathLike, Source))
 
 
 @contextmanager
 def open_source(source: FileSource, limits: Limits) -> Iterator[Source]:
-    """Open a path (str or PathLike) or bytes for reading.
+    """Open a path (str or PathLike) or bytes for reading; a Source of an open file is closed at the end like these.
 
     Raises ForbiddenError for addresses and for what is not a regular file, MediaError `not_found`,
     `empty_media`, `too_many_bytes`, and `corrupt_media` when the disk fails while the file is in use;
@@ -108,6 +111,8 @@ def open_source(source: FileSource, limits: Limits) -> Iterator[Source]:
     if isinstance(source, (bytes, bytearray, memoryview)):
         data = bytes(source)
         opened = Source(io.BytesIO(data), f"<{len(data)} bytes>", len(data))
+    elif isinstance(source, Source):
+        opened = source
     elif isinstance(source, (str, os.PathLike)):
         if isinstance(source, str) and _ADDRESS.match(source):
             raise ForbiddenError(f"{readable_name(source)}: URLs are not fetched; download the file first")
@@ -117,14 +122,23 @@ def open_source(source: FileSource, limits: Limits) -> Iterator[Source]:
     with opened.file:
         if opened.size == 0:
             raise MediaError(f"{opened.name}: the file is empty", code="empty_media")
-        if opened.size > limits.max_bytes:
-            raise MediaError(
-                f"{opened.name}: {opened.size} bytes; the limit is {limits.max_bytes}", code="too_many_bytes"
-            )
+        _check_bytes(opened, limits)
         try:
             yield opened
         except OSError as error:
             raise MediaError(f"{opened.name}: reading failed: {error.strerror or error}") from error
+
+
+def _check_bytes(source: Source, limits: Limits) -> None:
+    """Raise MediaError `too_many_bytes` for what is read whole."""
+    if source.size <= limits.max_bytes:
+        return
+    in_memory = isinstance(source.file, io.BytesIO)
+    if in_memory or source.format.kind == "image":
+        advice = "give a video as a path, which has no limit" if in_memory else "save it with fewer bytes"
+        raise MediaError(
+            f"{source.name}: {source.size} bytes; the limit is {limits.max_bytes}; {advice}", code="too_many_bytes"
+        )
 
 
 def _open_path(path: str) -> Source:

@@ -120,9 +120,10 @@ class Video:
 class MediaInfo:
     """What can be known without decoding a pixel.
 
-    `width` and `height` in pixels: of a picture as it is shown (EXIF orientation applied), of a video as it is
-    stored (its rotation shows only in decoded frames). `frames` and `duration` (seconds) are counted from the
-    packets or blocks, not taken from what the file declares; None when they cannot be known.
+    `width` and `height` in pixels as they are shown: the EXIF orientation of a picture and the rotation that a video's
+    container declares are applied. A JPEG that is decoded at a reduced size counts with that size. `frames` and
+    `duration` (seconds) are counted from the packets or blocks, not taken from what the file declares; None when they
+    cannot be known.
     """
 
     kind: Literal["image", "video"]
