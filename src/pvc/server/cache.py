@@ -15,6 +15,7 @@ import torch
 
 from pvc.engine.encode import EncodedMedia
 from pvc.engine.engine import MediaOptions
+from pvc.server.sources import LocalFile
 
 PAGES = 2**15  # bytes; smaller things would be too many mappings
 
@@ -38,9 +39,10 @@ class VisualCache:
         self._lock = threading.Lock()
 
     @staticmethod
-    def key(tenant: str, data: bytes, kind: str, options: MediaOptions) -> str:
-        """Of one medium, prepared in one way, shown by one tenant."""
-        text = f"{tenant}\0{kind}\0{options}\0{hashlib.sha256(data).hexdigest()}"
+    def key(tenant: str, data: bytes | LocalFile, kind: str, options: MediaOptions) -> str:
+        """Of one medium, prepared in one way, shown by one tenant. A file, which may be large, is not read for it."""
+        content = data.identity if isinstance(data, LocalFile) else hashlib.sha256(data).hexdigest()
+        text = f"{tenant}\0{kind}\0{options}\0{content}"
         return hashlib.sha256(text.encode()).hexdigest()
 
     def get(self, key: str) -> EncodedMedia | None:

@@ -1,14 +1,17 @@
-"""A decoder: a process that reads pictures and videos from bytes, and can do nothing else. Started by `decoders.py`.
+"""A decoder: a process that reads pictures and videos, and can do nothing else. Started by `decoders.py`.
 
-It is told what to read in JSON and answers with JSON and raw pixels: nothing it sends is ever unpickled, for it has
-touched hostile bytes.
+A medium comes as bytes, or as the descriptor of a file that the parent opened for reading only. The process is told
+what to read in JSON and answers with JSON and raw pixels: nothing it sends is ever unpickled, for it has touched
+hostile bytes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import recv_handle
 from typing import TYPE_CHECKING, Any
 
 from pvc.server.confine import isolate, seal
@@ -30,7 +33,7 @@ def main(handle: int, memory: int) -> None:
     while True:
         try:
             asked = json.loads(connection.recv_bytes())
-            data = connection.recv_bytes()
+            data = recv_handle(connection) if asked["is_file"] else connection.recv_bytes()
         except (EOFError, OSError):
             return
         told, pixels = _read(asked, data)
@@ -83,19 +86,21 @@ def _clip(np: Any) -> bytes:
     return out.getvalue()
 
 
-def _read(asked: dict[str, Any], data: bytes) -> tuple[dict[str, Any], np.ndarray[Any, Any] | None]:
+def _read(asked: dict[str, Any], data: bytes | int) -> tuple[dict[str, Any], np.ndarray[Any, Any] | None]:
     import numpy as np
     from PIL import Image
 
     from pvc import media
     from pvc.errors import PVCError
     from pvc.media.limits import Limits
+    from pvc.media.source import Source
 
     try:
+        source = Source(os.fdopen(data, "rb"), "file", os.fstat(data).st_size) if isinstance(data, int) else data
         limits = Limits(**asked["limits"])
         sampling = media.Sampling(**asked["sampling"]) if asked["sampling"] else media.Sampling()
         size = tuple(asked["size"]) if asked["size"] else None
-        found = media.load(data, kind=asked["kind"], sampling=sampling, size=size, limits=limits)
+        found = media.load(source, kind=asked["kind"], sampling=sampling, size=size, limits=limits)
     except PVCError as error:
         return {"error": error.code, "status": error.exit_code}, None
     except MemoryError:

@@ -18,6 +18,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.reduction import send_handle
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from PIL import Image
 from pvc import media
 from pvc.errors import ConfigError, MediaError
 from pvc.server.settings import Settings
+from pvc.server.sources import LocalFile
 
 START_SECONDS = 60.0
 PROGRAM = "import json, sys; sys.path[:] = json.loads(sys.argv[2]); " + (
@@ -103,11 +105,19 @@ class _Child:
         finally:
             timer.cancel()
 
-    def ask(self, asked: dict[str, Any], data: bytes, seconds: float, most: int) -> tuple[dict[str, Any], bytes | None]:
-        """Raises _Dead where no answer comes in time, or one that is longer than `most` bytes."""
+    def ask(
+        self, asked: dict[str, Any], data: bytes | int, seconds: float, most: int
+    ) -> tuple[dict[str, Any], bytes | None]:
+        """Send a medium as bytes or as the descriptor of a file, and wait for the answer.
+
+        Raises _Dead where no answer comes in time, or one that is longer than `most` bytes.
+        """
         with self._clock(seconds):
-            self.connection.send_bytes(json.dumps(asked).encode())
-            self.connection.send_bytes(data)
+            self.connection.send_bytes(json.dumps({**asked, "is_file": isinstance(data, int)}).encode())
+            if isinstance(data, int):
+                send_handle(self.connection, data, self.process.pid)
+            else:
+                self.connection.send_bytes(data)
             told = json.loads(self.connection.recv_bytes(2**20))
             if not isinstance(told, dict):
                 raise ValueError("not an answer")
@@ -228,14 +238,14 @@ class Decoders:
 
     async def decode(
         self,
-        data: bytes,
+        data: bytes | LocalFile,
         kind: str,
         *,
         sampling: dict[str, Any] | None = None,
         size: tuple[int, int] | None = None,
         resample: int = 3,
     ) -> media.Picture | media.Video:
-        """The picture or video in bytes.
+        """The picture or video in bytes or a file.
 
         `size`: width and height of a video's frames, or of a picture that is one, resized by PIL's filter `resample`.
         Cancelled, it kills the child unless that is done at once: nobody's picture keeps others waiting.
@@ -246,9 +256,11 @@ class Decoders:
         """
         asked = {"kind": kind, "sampling": sampling, "size": size, "resample": resample}
         async with self._gate:
+            # A cancelled task may close the file while the thread sends it, so the thread gets a second descriptor.
+            sent = os.dup(data.descriptor) if isinstance(data, LocalFile) else data
             self.busy += 1
             asking = _Asking()
-            work = asyncio.wrap_future(self._threads.submit(self._decode, asking, data, asked))
+            work = asyncio.wrap_future(self._threads.submit(self._decode, asking, sent, asked))
             try:
                 return await asyncio.shield(work)
             except asyncio.CancelledError:
@@ -261,9 +273,18 @@ class Decoders:
             finally:
                 self.busy -= 1
 
-    def _decode(self, asking: _Asking, data: bytes, asked: dict[str, Any]) -> media.Picture | media.Video:
+    def _decode(self, asking: _Asking, data: bytes | int, asked: dict[str, Any]) -> media.Picture | media.Video:
+        try:
+            return self._decode_open(asking, data, asked)
+        finally:
+            if isinstance(data, int):
+                os.close(data)
+
+    def _decode_open(self, asking: _Asking, data: bytes | int, asked: dict[str, Any]) -> media.Picture | media.Video:
         limits, kind = self.settings.media, asked["kind"]
         limits = dataclasses.replace(limits, max_frames=min(limits.max_frames, self.settings.max_frames))
+        if isinstance(data, int):  # it came neither over the network nor as bytes in memory
+            limits = dataclasses.replace(limits, max_bytes=max(limits.max_bytes, media.DEFAULT_LIMITS.max_bytes))
         side = (asked["size"] or (4096, 4096))[0]
         most = limits.max_pixels * 3 if kind == "image" else limits.max_frames * side**2 * 3
         child = self._living()

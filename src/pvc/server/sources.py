@@ -1,7 +1,8 @@
-"""Bytes of a picture or video that a request names: `data:`, an allowed host, or a file below an allowed directory.
+"""A picture or video that a request names: bytes of `data:` or an allowed host, or a file below an allowed directory.
 
 Addresses of hosts are resolved once for every hop, only global ones are dialled, at the address that was checked, and
-time and bytes are bounded. Files are opened without following links. Leaves out decoding (`decoders.py`).
+time and bytes are bounded. Files are opened without following links, and not read: their descriptor is passed on to
+the decoding process. Leaves out decoding (`decoders.py`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import os
 import re
 import socket
 import stat
+import weakref
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, unquote_to_bytes, urljoin, urlsplit
 
@@ -35,8 +38,25 @@ def forbidden(why: str) -> ApiError:
     return ApiError(403, "forbidden_source", "That source is not allowed here.", why=why)
 
 
-async def read_source(url: str, settings: Settings) -> bytes:
-    """The bytes behind an address.
+@dataclass(frozen=True, eq=False)
+class LocalFile:
+    """A regular file, open for reading only. It is closed when nothing refers to it any more.
+
+    `identity`: text that differs for another file, and for other contents: device, inode, bytes and times of change.
+    """
+
+    descriptor: int
+    identity: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        weakref.finalize(self, os.close, self.descriptor)
+        status = os.fstat(self.descriptor)
+        parts = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        object.__setattr__(self, "identity", "file " + " ".join(map(str, parts)))
+
+
+async def read_source(url: str, settings: Settings) -> bytes | LocalFile:
+    """The bytes behind an address, or the file.
 
     Raises:
         ApiError: 400 malformed, 403 not allowed, 413 too large, 502 and 504 of another host.
@@ -53,7 +73,7 @@ async def read_source(url: str, settings: Settings) -> bytes:
         except TimeoutError:
             raise ApiError(504, "upstream_timeout", "The other host took too long.") from None
     if scheme == "file" and settings.root is not None:
-        return await asyncio.to_thread(_file, url, settings.root, settings.media.max_bytes)
+        return await asyncio.to_thread(_file, url, settings.root)
     allowed = {"http": "--allow-host", "https": "--allow-host", "file": "--root"}.get(scheme)
     raise forbidden(f"{allowed} is not set" if allowed else "only data:, and what is allowed besides")
 
@@ -166,7 +186,7 @@ def _global(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     return address.is_global and not address.is_multicast
 
 
-def _file(url: str, root: Path, most: int) -> bytes:
+def _file(url: str, root: Path) -> LocalFile:
     """A regular file below `root`; every step of the way is opened without following a link.
 
     The path may be the whole one, or begin at `root`.
@@ -189,22 +209,15 @@ def _file(url: str, root: Path, most: int) -> bytes:
             inner = os.open(name, flags, dir_fd=handle)
             os.close(handle)
             handle = inner
-        told = os.fstat(handle)
-        if not stat.S_ISREG(told.st_mode):
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise forbidden("not a regular file")
-        if told.st_size > most:
-            raise too_large()
-        with os.fdopen(os.dup(handle), "rb") as file:
-            data = file.read(most + 1)
+        return LocalFile(os.dup(handle))
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.ENAMETOOLONG, errno.ENXIO):
             raise forbidden(f"a file below --root: {os.strerror(error.errno).lower()}") from None
         raise
     finally:
         os.close(handle)
-    if len(data) > most:
-        raise too_large()
-    return data
 
 
-__all__ = ["read_source"]
+__all__ = ["LocalFile", "read_source"]
