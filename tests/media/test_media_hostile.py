@@ -155,7 +155,7 @@ print(code, peak(), peak() - before, time.process_time() - start)
 
 
 def measure(path: Path, kind: str) -> tuple[str, float, float, float]:
-    """(error code or "ok", peak MB, growth in MB since the imports, processor seconds) of loading in a fresh interpreter."""
+    """(error code or "ok", peak MB, growth in MB since the imports, processor seconds) of a new process that loads."""
     if not Path("/proc/self/status").is_file():
         pytest.skip("memory is measured through /proc")
     environment = os.environ | {"PYTHONPATH": str(SOURCE)}
