@@ -18,8 +18,8 @@ from .source import Source
 if TYPE_CHECKING:
     from PIL.JpegImagePlugin import JpegImageFile
 
-COEFFICIENT_BYTES_PER_PIXEL = 16
-"""Bytes of coefficients for each pixel of `Limits.max_pixels`: what a picture at that limit costs in Pillow anyway."""
+COEFFICIENT_BYTES_PER_PIXEL = 20
+"""Bytes of coefficients for each pixel of `Limits.max_pixels`: enough for 200 megapixels with halved colours."""
 
 _SCALES = (1, 2, 4, 8)
 # Baseline, extended and progressive pictures with Huffman codes. Lossless ones have no smaller scale.
