@@ -14,6 +14,7 @@ import warnings
 import typer
 
 import pvc
+from pvc.cli import processes
 from pvc.cli.ablate import ablate
 from pvc.cli.ask import ask
 from pvc.cli.bench import bench
@@ -27,7 +28,7 @@ from pvc.cli.serve import serve
 from pvc.cli.stream import stream
 from pvc.cli.synth import synth
 from pvc.cli.train import train
-from pvc.errors import PVCError
+from pvc.errors import Interrupted, PVCError
 
 app = typer.Typer(
     name="pvc",
@@ -83,7 +84,11 @@ def main(arguments: list[str] | None = None) -> int:
         )
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
+    except Interrupted as error:
+        # Every process of a launcher gets the signal; one line is enough.
+        return error.exit_code if processes.rank() else _fail(str(error), error.exit_code)
     except PVCError as error:
+        processes.record(error)
         if debug:
             raise
         return _fail(str(error), error.exit_code)
@@ -104,13 +109,16 @@ def main(arguments: list[str] | None = None) -> int:
             if not error.format_message():  # no command at all: the help has been shown
                 return 2
             return _fail(f"{error.format_message()} (see: pvc --help, pvc COMMAND --help)", 2)
+        if processes.lost_peer(error):
+            return _fail("another process of this run ended; its error, or the launcher's report, has the cause", 1)
+        processes.record(error)
         if debug:
             raise
         return _fail(f"internal error: {type(error).__name__}: {error} (run again with --debug and report this)", 1)
 
 
 def _fail(text: str, code: int) -> int:
-    print(f"pvc: {_one_line(text)}", file=sys.stderr)
+    print(f"{processes.name()}: {_one_line(text)}", file=sys.stderr)
     return code
 
 

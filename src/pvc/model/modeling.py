@@ -91,9 +91,10 @@ class PVCModel(VisualFeatures, PVCPreTrainedModel):
         for kind, pixels in (("image", pixel_values), ("video", pixel_values_videos)):
             if pixels is not None and encoded.get(kind) is not None:
                 raise UsageError(f"pass pixels or mm_encoder_outputs for {kind}s, not both")
-        encoded |= self.encode_media(pixel_values, image_grid_thw, image_steps, pixel_values_videos, video_grid_thw)
+        # Embeddings first, whatever is in the batch: sharded weights are gathered in the order of these calls.
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
+        encoded |= self.encode_media(pixel_values, image_grid_thw, image_steps, pixel_values_videos, video_grid_thw)
         if not encoded:
             inputs_embeds = self.join_empty_pass(inputs_embeds)
         for kind, token_id in (("image", self.config.image_token_id), ("video", self.config.video_token_id)):
