@@ -58,6 +58,8 @@ def wrapped(model, kind):
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     for layer in [*model.model.vision_tower.encoder.layer, *model.model.language_model.layers]:
         fully_shard(layer, mesh=mesh)
+    # A unit of its own, as accelerate has it for tied weights: processes must then embed and encode in one order.
+    fully_shard([model.get_input_embeddings(), model.lm_head], mesh=mesh)
     fully_shard(model, mesh=mesh)
     return model
 
@@ -66,7 +68,7 @@ def main(kind, trainable, out):
     dist.init_process_group("gloo")
     torch.set_num_threads(1)
     rank, processes = dist.get_rank(), dist.get_world_size()
-    model = tiny_model(tie_word_embeddings=False).train()
+    model = tiny_model(tie_word_embeddings=True).train()
     if trainable == "align":
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(any(part in name for part in NEW_PARTS))
