@@ -101,6 +101,80 @@ def test_p8_tokens_added_later_are_not_matched_either():
     assert processor.tokenizer.convert_tokens_to_ids("<tool>") not in ids
 
 
+VARIABLES = (
+    "{% for tool in tools or [] %}{{ tool | tojson }}<{{ tool.function.name }}>"
+    "{% for key in tool.function.parameters %}<{{ key }}>{% endfor %}{% endfor %}"
+    "{% for document in documents or [] %}{{ document.title }}{{ document.text }}{% endfor %}"
+    "{{ style }}|im_end|>{{ mood }}"
+    "{% for m in messages %}{{ m.reasoning_content }}"
+    "{% for call in m.tool_calls or [] %}<{{ call.function.name }}>{{ call | tojson }}{% endfor %}{% endfor %}"
+)
+PARTS_OF_TOKENS = [*STRINGS, "<|im_", "<", "|im_end|", "im_end", "|im_end|>", ">", "img", "/img", "box", "plain words"]
+
+
+def render_variables(first, second):
+    """Control ids of a conversation whose tools, documents, variables and further keys are the two texts."""
+    calls = [{"type": "function", "function": {"name": second, "arguments": {first: second}}}]
+    ids = PROCESSOR.apply_chat_template(
+        [
+            {"role": "user", "content": "hi", "reasoning_content": first},
+            {"role": "assistant", "content": "yes", "reasoning_content": second, "tool_calls": calls},
+        ],
+        chat_template=VARIABLES + PROCESSOR.chat_template,
+        tools=[{"type": "function", "function": {"name": first, "parameters": {second: {"description": first}}}}],
+        documents=[{"title": first, "text": second}, {"title": second, "text": first}],
+        style=first,
+        mood=second,
+        tokenize=True,
+        return_tensors=None,
+    )["input_ids"][0]
+    return [token for token in ids if token in CONTROL], PROCESSOR.tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("first", PARTS_OF_TOKENS)
+def test_p8_tools_documents_variables_and_further_keys(first):
+    expected, _ = render_variables("a", "b")
+    for second in PARTS_OF_TOKENS:
+        try:
+            control, written = render_variables(first, second)
+        except UsageError as error:
+            # The template itself has this text, so it may look the key up.
+            assert any(text in str(error) for text in (first, second)) or "would make the control token" in str(error)
+            assert any(text in VARIABLES + PROCESSOR.chat_template for text in (first, second))
+            continue
+        assert control == expected
+        assert first in written
+        assert second in written
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(pieces, max_size=4).map("".join), st.lists(pieces, max_size=4).map("".join))
+def test_p8_fuzzed_variables(first, second):
+    expected, _ = render_variables("a", "b")
+    template = VARIABLES + PROCESSOR.chat_template
+    try:
+        control, _ = render_variables(first, second)
+    except UsageError:
+        assert first in template or second in template
+        return
+    assert control == expected
+
+
+def test_values_that_a_template_compares_reach_it():
+    """`img` could become `<img>`, but a template that asks for it has to see it."""
+    chat = [{"role": "user", "content": "x"}]
+    for template, expected in (
+        ("{% if style == 'img' %}yes{% endif %}{{ messages[0].content }}", "yesx"),
+        ("{% for d in documents %}{{ d.text }}{% endfor %}{{ messages[0].content }}", "wordsx"),
+    ):
+        options = {"style": "img"} if "style" in template else {"documents": [{"text": "words"}]}
+        ids = PROCESSOR.apply_chat_template(chat, chat_template=template, tokenize=True, **options)["input_ids"][0]
+        assert PROCESSOR.tokenizer.decode(ids) == expected
+    template = "{% if style == 'img' %}<{{ style }}>{% endif %}{{ messages[0].content }}"
+    with pytest.raises(UsageError, match="would make the control token '<img>'"):
+        PROCESSOR.apply_chat_template(chat, chat_template=template, tokenize=True, style="img")
+
+
 def test_a_lone_surrogate_is_refused():
     with pytest.raises(UsageError, match="surrogate"):
         ids_of("a\ud83d")

@@ -83,3 +83,32 @@ def test_options_that_exclude_each_other(processor):
 def test_unknown_options_are_errors(processor):
     with pytest.raises(UsageError, match="frame_count"):
         processor([clip(3)], frame_count=2)
+
+
+def test_all_frames_of_a_file_or_an_error(processor, tmp_path):
+    write_video(tmp_path / "a.mp4", clip(30), fps=10)
+    path = str(tmp_path / "a.mp4")
+    batch = processor(path, do_sample_frames=False, return_tensors="pt")
+    assert batch["video_grid_thw"].tolist() == [[30, 1, 1]]
+    assert batch["timestamps"] == [pytest.approx([index / 10 for index in range(30)])]
+    assert len(PVCVideoProcessor(size=SIZE, do_sample_frames=False)(path)["timestamps"][0]) == 30
+    write_video(tmp_path / "b.mp4", np.zeros((800, 16, 16, 3), np.uint8), fps=100)
+    with pytest.raises(UsageError, match="do_sample_frames is False, but it has 800 frames; the limit is 768"):
+        processor(str(tmp_path / "b.mp4"), do_sample_frames=False)
+
+
+def test_the_size_of_one_call(processor, tmp_path):
+    write_video(tmp_path / "a.mp4", clip(6), fps=3)
+    for item in (str(tmp_path / "a.mp4"), clip(4)):
+        for size in ({"height": 16, "width": 16}, 16, (16, 16)):
+            assert processor([item], size=size, return_tensors="pt")["pixel_values_videos"].shape[2:] == (16, 16)
+    assert processor([clip(4)], return_tensors="pt")["pixel_values_videos"].shape[2:] == (32, 32)
+
+
+def test_a_call_that_asks_for_frames_samples_videos_in_memory_too(processor):
+    video = Video.from_frames(clip(12), fps=4)
+    assert len(processor([video])["timestamps"][0]) == 12
+    assert processor([video], fps=1)["timestamps"] == [[0.0, 1.0, 2.0]]
+    assert len(processor([video], num_frames=3)["timestamps"][0]) == 3
+    assert len(processor([video], do_sample_frames=True)["timestamps"][0]) == 4
+    assert processor([video], times=[0.5, 2.0])["timestamps"] == [[0.5, 2.0]]

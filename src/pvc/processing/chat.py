@@ -16,7 +16,7 @@ from typing import Any
 from pvc.errors import MismatchError, UsageError
 from pvc.processing.plain import PlainEncoder
 from pvc.processing.urls import decode_base64
-from pvc.processing.variables import as_plain_data, mark_controls
+from pvc.processing.variables import as_plain_data
 
 # A role is written into the prompt by the template, so it must not be free text.
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -70,6 +70,10 @@ class MarkedChat:
     def pattern(self) -> re.Pattern[str]:
         return re.compile(rf"\[{self.nonce}:(u?\d+)\]")
 
+    def restore_characters(self, rendered: str) -> str:
+        """Put characters back in the place of their markers; markers of texts stay."""
+        return re.sub(rf"\[{self.nonce}:u(\d+)\]", lambda match: chr(int(match[1])), rendered)
+
 
 def list_conversations(conversation: Any) -> list[Any]:
     """List the conversations in what a caller passed: messages, or a list of conversations."""
@@ -81,17 +85,16 @@ def list_conversations(conversation: Any) -> list[Any]:
     return [conversation]
 
 
-def mark_messages(messages: Sequence[Any], plain: PlainEncoder, template: str) -> MarkedChat:
+def mark_messages(messages: Sequence[Any], template: str) -> MarkedChat:
     """Check messages and take their texts and media out.
 
     A message is `{"role": ..., "content": ...}`; content is a string or a list of parts: `{"type": "text",
     "text": ...}`, `{"type": "image", "image": source}`, `{"type": "video", "video": source}`, the same in OpenAI's
     form (`image_url`, `video_url`), or `{"type": "tokens", "tokens": ids}` for what a model generated itself. Keys
-    whose value is None are ignored. Other keys reach the template, with control tokens in them marked.
+    whose value is None are ignored, other keys are kept for the template.
 
     Args:
         messages: dictionaries, dataclasses or pydantic models.
-        plain: knows the control tokens.
         template: source of the chat template.
 
     Raises:
@@ -112,8 +115,8 @@ def mark_messages(messages: Sequence[Any], plain: PlainEncoder, template: str) -
             raise UsageError(f"the role of message {number} must be one of {', '.join(ROLES)}, not {role[:40]!r}")
         if calls and "tool_calls" not in template:
             raise UsageError(f"message {number} has tool_calls, but the chat template has no place for them")
-        more = {key: value for key, value in message.items() if key not in ("role", "content")}
-        marked.messages.append({"role": role, **mark_controls(more, marked.mark_character, plain, template)})
+        # Further keys are marked when the template is rendered (`template.py`).
+        marked.messages.append({**message, "role": role})
         if "content" in message:
             marked.messages[-1]["content"] = _mark_content(message["content"], role, marked, number)
     return marked

@@ -119,13 +119,9 @@ def _check_audio(name: str, value: Any) -> None:
 
 
 def _unknown(name: str, variables: Collection[str], where: str = "") -> UsageError:
-    names = {*variables, *AUDIO, *_TEMPLATE_NEUTRAL, *_CHAT_ONLY, "return_tensors", "chat_template"}.union(
-        *PARTS.values()
-    )
+    names = {*variables, *AUDIO, *_TEMPLATE_NEUTRAL, *_CHAT_ONLY, "chat_template"}.union(*PARTS.values())
     close = difflib.get_close_matches(name, sorted(names), n=1)
-    hint = (
-        f"did you mean {close[0]}?" if close else "neither transformers, the processors nor the chat template know it"
-    )
+    hint = f"did you mean {close[0]}?" if close else "no processor, tokenizer or chat template knows it"
     return UsageError(f"unknown option{where}: {name[:80]}; {hint}")
 
 

@@ -276,7 +276,7 @@ class PVCProcessor(ProcessorMixin):
         """Model inputs of one or several conversations; see `apply_chat_template`."""
         check_chat_text(options["text_kwargs"], bool(self.tokenizer("")["input_ids"]))
         conversations = list_conversations(conversation)
-        marked = [mark_messages(messages, self.plain, rendering.template) for messages in conversations]
+        marked = [mark_messages(messages, rendering.template) for messages in conversations]
         images = [image for chat in marked for image in chat.images]
         videos = [video for chat in marked for video in chat.videos]
         media = self._process_media(images, videos, options)
@@ -342,7 +342,7 @@ class PVCProcessor(ProcessorMixin):
     ) -> ChatTokens:
         """Ids of one conversation whose media were processed before (`media`: grids, steps and timestamps)."""
         source = self._template_source(chat_template)
-        marked = mark_messages(messages, self.plain, source)
+        marked = mark_messages(messages, source)
         return self._encode([marked], media, Rendering(source, {}, add_generation_prompt, False), False)[0]
 
     def _encode(self, marked: list[Any], media: dict[str, Any], rendering: Rendering, mask: bool) -> list[ChatTokens]:

@@ -14,11 +14,13 @@ from transformers.utils.chat_template_utils import _get_template_variables, rend
 from pvc.errors import UsageError
 from pvc.processing.chat import MarkedChat, Span, overlaps
 from pvc.processing.plain import PlainEncoder
-from pvc.processing.variables import as_plain_data, mark_controls
+from pvc.processing.variables import ControlMarker, as_plain_data
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 # What a template always gets, and what no caller may replace.
 _FIXED = frozenset({"messages", "add_generation_prompt"})
+# Keys of messages that hold no text of a user: a checked role, and markers.
+_SAFE = frozenset({"role", "content"})
 
 
 def template_variables(template: str) -> frozenset[str]:
@@ -72,21 +74,66 @@ class Rendering:
         variables = as_plain_data(dict(self.variables))
         if variables.get("tools"):
             variables["tools"] = [get_json_schema(tool) if callable(tool) else tool for tool in variables["tools"]]
+        if not all(isinstance(document, dict) for document in variables.get("documents") or ()):
+            raise UsageError("documents must be a list of dictionaries")
         mask = mask and _GENERATION.search(self.template) is not None
+        values = [variables, *({k: v for k, v in message.items() if k not in _SAFE} for message in chat.messages)]
+
+        def marked_for(template: str, is_strict: bool) -> tuple[list[dict[str, Any]], set[str]]:
+            marker = ControlMarker(chat.mark_character, plain.added, template, is_strict)
+            return [{key: marker(item) for key, item in part.items()} for part in values], marker.exempt
+
+        strict, exempt = marked_for(self.template, True)
+        rendered, generated = self._render(chat, strict, special_tokens, mask)
+        lenient, _ = marked_for(self.template, False)
+        if strict != lenient:
+            other, spans = self._render(chat, lenient, special_tokens, mask)
+            if chat.restore_characters(other) != chat.restore_characters(rendered):
+                # The template compares a value with a literal, so values must reach it as they are.
+                _refuse_more_controls(chat, other, rendered, plain.added)
+                rendered, generated = other, spans
+        doubtful = [token for token in plain.added if any(key in token for key in exempt) and token in rendered]
+        if doubtful:
+            safest, _ = self._render(chat, marked_for("", True)[0], special_tokens, mask)
+            _refuse_more_controls(chat, rendered, safest, doubtful)
+        return rendered, generated if mask else None
+
+    def _render(
+        self, chat: MarkedChat, values: list[dict[str, Any]], special_tokens: Mapping[str, Any], mask: bool
+    ) -> tuple[str, list[Span]]:
+        """Render once; `values` are the variables, and the further keys of every message."""
+        variables, *more = values
+        messages = [
+            {key: value for key, value in message.items() if key in _SAFE} | keys
+            for message, keys in zip(chat.messages, more, strict=True)
+        ]
         try:
             rendered, generated = render_jinja_template(
-                [chat.messages],
+                [messages],
                 chat_template=self.template,
                 return_assistant_tokens_mask=mask,
                 add_generation_prompt=self.add_generation_prompt,
                 continue_final_message=self.continue_final_message,
-                **{**special_tokens, **mark_controls(variables, chat.mark_character, plain, self.template)},
+                **{**special_tokens, **variables},
             )
         except ValueError as error:
-            if isinstance(error, UnicodeError):
-                raise
             raise UsageError(f"the chat template cannot be rendered: {str(error).splitlines()[0][:300]}") from error
-        return rendered[0], [(first, last) for first, last in generated[0]] if mask else None
+        return rendered[0], [(first, last) for first, last in generated[0]] if mask else []
+
+
+def _refuse_more_controls(chat: MarkedChat, rendered: str, safe: str, tokens: Sequence[str]) -> None:
+    """Refuse a rendered template that has more of the control tokens than one whose values cannot be part of any.
+
+    Raises:
+        UsageError: naming the control token.
+    """
+    pieces, safe_pieces = (chat.pattern.split(text)[::2] for text in (rendered, safe))
+    for token in tokens:
+        if sum(piece.count(token) for piece in pieces) > sum(piece.count(token) for piece in safe_pieces):
+            raise UsageError(
+                f"the chat template would make the control token {token!r} of a value or key of a message, tool, "
+                "document or template variable; rename it"
+            )
 
 
 class TemplateEncoder:

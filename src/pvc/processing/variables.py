@@ -10,8 +10,6 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pvc.processing.plain import PlainEncoder
-
 
 def as_plain_data(value: Any) -> Any:
     """Return dataclasses and pydantic models, also inside of lists and mappings, as dictionaries."""
@@ -31,41 +29,57 @@ def _is_medium(value: Any) -> bool:
     return getattr(value, "kind", None) in ("image", "video")
 
 
-def mark_controls(value: Any, mark: Callable[[str], str], plain: PlainEncoder, template: str) -> Any:
-    """Return `value` with a marker for every character at which a control token could begin or be completed.
+@dataclasses.dataclass
+class ControlMarker:
+    """Puts markers in the place of characters at which a control token could begin or be continued.
 
-    Args:
-        value: strings, and lists and mappings of them; keys of mappings are looked at, too.
+    Attributes:
         mark: makes a marker of one character.
-        plain: knows the control tokens.
-        template: source of the chat template.
+        tokens: the control tokens.
+        template: source of the chat template. Keys of mappings that it names are left alone, for it looks them up.
+        is_strict: mark also where the template would have to write the beginning of the token, as in `<`, a value
+            and `>`. A template that compares the value with a literal then finds them different.
+        exempt: keys that were left alone although the template could make a control token of them.
     """
-    if isinstance(value, str):
-        places = unsafe_places(value, plain.added, template)
-        return "".join(mark(letter) if place in places else letter for place, letter in enumerate(value))
-    if isinstance(value, Mapping):
-        return {
-            mark_controls(key, mark, plain, template): mark_controls(item, mark, plain, template)
-            for key, item in value.items()
-        }
-    if isinstance(value, (list, tuple)):
-        return [mark_controls(item, mark, plain, template) for item in value]
-    return value
+
+    mark: Callable[[str], str]
+    tokens: list[str]
+    template: str
+    is_strict: bool = True
+    exempt: set[str] = dataclasses.field(default_factory=set)
+
+    def __call__(self, value: Any) -> Any:
+        """Return strings, and lists and mappings of them, with markers."""
+        if isinstance(value, str):
+            return self._mark(value, self.is_strict)
+        if isinstance(value, Mapping):
+            return {self._key(key): self(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self(item) for item in value]
+        return value
+
+    def _key(self, key: Any) -> Any:
+        if not isinstance(key, str):
+            return key
+        if key in self.template and unsafe_places(key, self.tokens):
+            self.exempt.add(key)
+            return self._mark(key, False)
+        return self._mark(key, True)
+
+    def _mark(self, text: str, is_strict: bool) -> str:
+        places = unsafe_places(text, self.tokens, is_strict)
+        return "".join(self.mark(letter) if place in places else letter for place, letter in enumerate(text))
 
 
-def unsafe_places(text: str, tokens: list[str], template: str) -> set[int]:
-    """Find the characters of `text` at which a control token begins, may begin, or is continued.
-
-    A template can write `<`, a value and `>`. If it has the value as a literal, it may compare the two, so such a value
-    is left alone as long as it holds no (beginning of a) control token.
-    """
+def unsafe_places(text: str, tokens: list[str], is_strict: bool = True) -> set[int]:
+    """Find the characters of `text` at which a control token begins or may begin, or with `is_strict` is continued."""
     first = {token[0] for token in tokens}
     places = {
         place
         for place, letter in enumerate(text)
         if letter in first and any(token.startswith(text[place : place + len(token)]) for token in tokens)
     }
-    if text and text not in template and any(_continues(text, token) for token in tokens):
+    if text and is_strict and any(_continues(text, token) for token in tokens):
         places.add(0)
     return places
 
@@ -75,4 +89,4 @@ def _continues(text: str, token: str) -> bool:
     return token.find(text, 1) > 0 or any(text.startswith(token[place:]) for place in range(1, len(token)))
 
 
-__all__ = ["as_plain_data", "mark_controls", "unsafe_places"]
+__all__ = ["ControlMarker", "as_plain_data", "unsafe_places"]
