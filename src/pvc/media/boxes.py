@@ -8,12 +8,10 @@ Called by mp4.py.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Box:
+class Box(NamedTuple):
     """One box. `kind`: its four letters. `at`: where it begins. `start`, `end`: its content, as offsets in the file."""
 
     kind: bytes
