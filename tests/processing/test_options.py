@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from transformers.image_utils import ChannelDimension
 from transformers.processing_utils import AudioKwargs, ImagesKwargs, ProcessorMixin, TextKwargs, VideosKwargs
 from transformers.utils import PaddingStrategy
 
+from pvc import PVCProcessor
 from pvc.errors import MismatchError, UsageError
 from pvc.media import Video
 from pvc.processing.options import sort_options
@@ -210,6 +212,14 @@ def test_messages_of_other_libraries():
     parts = [{**PICTURE, "text": None, "path": None}, {"type": "text", "text": "x", "image": None}]
     expected = encode([{"role": "user", "content": [PICTURE, {"type": "text", "text": "x"}]}])
     assert_equal(encode([{"role": "user", "content": parts, "name": None}]), expected)
+
+
+def test_others_can_read_which_options_there_are():
+    """vLLM keeps the options of a request that it finds in this annotation."""
+    (kinds,) = get_args(inspect.signature(PVCProcessor.__call__).parameters["kwargs"].annotation)
+    assert kinds is PVCProcessor.valid_processor_kwargs
+    assert {"image_steps", "max_patches"} <= set(kinds.__annotations__["images_kwargs"].__annotations__)
+    assert {"times", "num_frames"} <= set(kinds.__annotations__["videos_kwargs"].__annotations__)
 
 
 def test_the_end_of_the_last_message_is_left_open():

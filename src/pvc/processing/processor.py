@@ -6,11 +6,9 @@ trusts its text, as transformers' processors do.
 K tokens per frame and step.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from PIL import Image
@@ -19,12 +17,12 @@ from transformers.processing_utils import MultiModalData, ProcessingKwargs, Proc
 
 from pvc.errors import MismatchError, UsageError
 from pvc.processing.chat import ChatTokens, encode_rendered, list_conversations, mark_messages
-from pvc.processing.image import PVCImageProcessor
+from pvc.processing.image import PVCImageProcessor, PVCImageProcessorKwargs
 from pvc.processing.options import check_chat_text, sort_options
 from pvc.processing.padding import TextOptions, pad, truncate
 from pvc.processing.plain import PlainEncoder
 from pvc.processing.template import Rendering, TemplateEncoder, template_variables
-from pvc.processing.video import PVCVideoProcessor
+from pvc.processing.video import PVCVideoProcessor, PVCVideosKwargs
 
 IMAGE_OPTIONS = ("image_steps", "min_patches", "max_patches", "crop_to_patches")
 _FLAT = ("return_mm_token_type_ids", "return_text_replacement_offsets")
@@ -33,6 +31,8 @@ _FLAT = ("return_mm_token_type_ids", "return_text_replacement_offsets")
 class PVCProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]  # a TypedDict
     """Defaults: left padding, as generation needs it."""
 
+    images_kwargs: PVCImageProcessorKwargs
+    videos_kwargs: PVCVideosKwargs
     _defaults = {"text_kwargs": {"padding_side": "left"}}  # the form transformers reads
 
 
@@ -111,7 +111,12 @@ class PVCProcessor(ProcessorMixin):
     # The raw call: text with placeholders
 
     def __call__(
-        self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any
+        self,
+        images: Any = None,
+        text: Any = None,
+        videos: Any = None,
+        audio: Any = None,
+        **kwargs: Unpack[PVCProcessorKwargs],  # type: ignore[misc]  # named as transformers does; vLLM reads the keys
     ) -> Any:
         """Encode text with placeholders, and the images and videos that stand in their place.
 
