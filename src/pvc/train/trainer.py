@@ -93,7 +93,8 @@ class StageTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         loader = super().get_train_dataloader()
-        loader.worker_init_fn = partial(ignore_signals, before=loader.worker_init_fn)
+        inner = getattr(loader, "base_dataloader", loader)  # accelerate's wrapper starts this one's workers
+        inner.worker_init_fn = partial(ignore_signals, before=inner.worker_init_fn)
         return loader
 
     # Rates
