@@ -104,7 +104,9 @@ def test_precomputed_features_equal_pixels(tiny):
             "image": tiny.get_image_features(media["pixel_values"], image_steps=media["image_steps"]),
             "video": tiny.get_video_features(media["pixel_values_videos"], video_grid_thw=media["video_grid_thw"]),
         }
-        assert torch.equal(tiny(**batch(ids), mm_encoder_outputs=encoded).logits, tiny(**batch(ids), **media).logits)
+        # The model encodes images and videos in one pass, which rounds in another order.
+        before, after = tiny(**batch(ids), mm_encoder_outputs=encoded).logits, tiny(**batch(ids), **media).logits
+    assert relative_difference(before, after) <= 1e-5
 
 
 def test_image_tokens_are_step_major(tiny):

@@ -26,6 +26,7 @@ from pvc.errors import Interrupted
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # torchrun passes on a Ctrl-C that the terminal has sent to every process already: both are one request.
 SAME_REQUEST_SECONDS = 1.0 if "TORCHELASTIC_RUN_ID" in os.environ else 0.0
+END = 0  # no signal has this number
 SHOW_CURSOR = "\x1b[?25h"
 
 
@@ -62,13 +63,16 @@ class StopRequest:
             signal.set_wakeup_fd(descriptor)
             for number, handler in before.items():
                 signal.signal(number, handler)
-            writer.close()
+            writer.send(bytes([END]))  # closing it is not enough: a forked data worker has a copy
             thread.join()
+            writer.close()
             reader.close()
 
     def _read(self, reader: socket.socket) -> None:
-        while numbers := reader.recv(64):
-            for number in numbers:
+        while True:
+            for number in reader.recv(64):
+                if number == END:
+                    return
                 if number in SIGNALS:
                     self._receive(signal.Signals(number))
 
@@ -130,8 +134,11 @@ def _agreed(stop: bool, due: bool) -> tuple[bool, bool]:
     return stops > 0, dues > 0
 
 
-def ignore_signals(worker: int, before: Callable[[int], Any] | None = None) -> None:
-    """Let a data worker outlive the signals that its parent handles: a terminal sends Ctrl-C to both.
+def outlive_signals(worker: int, before: Callable[[int], Any] | None = None) -> None:
+    """Let a data worker outlive the signals that its parent handles.
+
+    A terminal sends Ctrl-C to both, and a job scheduler SIGTERM. The parent needs the worker for its last step, and
+    ends it with a SIGTERM of its own if it does not end by itself.
 
     Args:
         worker: its number.
@@ -139,8 +146,16 @@ def ignore_signals(worker: int, before: Callable[[int], Any] | None = None) -> N
     """
     if before is not None:
         before(worker)
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    seen: list[int] = []
+
+    def terminate(number: int, frame: Any) -> None:
+        if seen:
+            os._exit(0)
+        seen.append(number)
+
+    signal.set_wakeup_fd(-1)  # a forked worker has the parent's, which would count the signal twice
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, terminate)
 
 
-__all__ = ["Saving", "StopRequest", "ignore_signals"]
+__all__ = ["Saving", "StopRequest", "outlive_signals"]

@@ -25,7 +25,7 @@ from transformers import Trainer, TrainerCallback
 from pvc.errors import PVCError
 from pvc.train.augment import augmented
 from pvc.train.collate import IGNORED
-from pvc.train.interrupt import ignore_signals
+from pvc.train.interrupt import outlive_signals
 from pvc.train.log import Report, StageLog
 from pvc.train.recipe import Stage
 
@@ -94,7 +94,7 @@ class StageTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         loader = super().get_train_dataloader()
         inner = getattr(loader, "base_dataloader", loader)  # accelerate's wrapper starts this one's workers
-        inner.worker_init_fn = partial(ignore_signals, before=inner.worker_init_fn)
+        inner.worker_init_fn = partial(outlive_signals, before=inner.worker_init_fn)
         return loader
 
     # Rates
