@@ -80,14 +80,16 @@ def started(*options, **more):
     command = [sys.executable, "-m", "pvc", "serve", "--port", str(port), "--queue", "16", *options]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}, **more)
     address = f"http://127.0.0.1:{port}"
-    for _ in range(600):
-        try:
-            if httpx.get(f"{address}/ready").status_code == 200:
-                return address, process
-        except httpx.TransportError:
-            time.sleep(0.1)
+
+    def is_ready():
         assert process.poll() is None, process.stderr.read().decode()
-    raise AssertionError("it does not become ready")
+        try:
+            return httpx.get(f"{address}/ready").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    until(is_ready, 180)  # on a busy machine imports alone take most of a minute
+    return address, process
 
 
 @pytest.fixture(scope="module")
