@@ -22,11 +22,12 @@ from pvc.model.vision import PVCVisionModel, PVCVisionOutput
 
 
 class VisualFeatures:
-    """Mixin of PVCModel; expects its `config`, `vision_tower` and `multi_modal_projector`."""
+    """Mixin of PVCModel; expects its `config`, `vision_tower`, `multi_modal_projector` and `training`."""
 
     config: PVCConfig
     vision_tower: PVCVisionModel
     multi_modal_projector: PVCMultiModalProjector
+    training: bool
 
     def encode_clips(
         self, pixel_values: torch.Tensor | None = None, **options: Any
