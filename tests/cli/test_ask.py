@@ -122,6 +122,7 @@ def test_conversation_from_a_pipe(checkpoint, media):
         (["{picture}", "what?", "--model", "nowhere"], 5, "no model directory"),
         (["{picture}", "what?", "--frames", "0"], 2, "frames"),
         (["{picture}", "what?", "--framse", "1"], 2, "--framse"),
+        (["{picture}", "what?", "--dtype", "half"], 2, "--dtype"),
         (["{picture}", "what?", "--fps", "1", "--times", "2"], 2, "exclude"),
         (["{clip}", "what?", "--times", "99"], 2, "99"),
         (["{clip}", "what?", "--fps", "-1"], 2, "-1"),

@@ -72,3 +72,14 @@ def test_a_state_in_a_conversation(clips, checkpoint):
     script = f"/add {state}\nwhat is it?\n"
     done = run("ask", "--model", checkpoint, stdin=script, check=0)
     assert done.stdout == run("ask", state, "what is it?", "--model", checkpoint, check=0).stdout
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_the_precision_of_a_state_is_the_one_asked_for(clips, checkpoint, tmp_path, dtype):
+    model, state = ("--model", checkpoint), tmp_path / "state.pvc"
+    run("encode", clips / "picture.png", "-o", state, "--dtype", dtype, *model, check=0)
+    plain = run("ask", clips / "picture.png", "what is it?", "--dtype", dtype, *model, check=0).stdout
+    assert run("ask", state, "what is it?", "--dtype", dtype, *model, check=0).stdout == plain
+    other = "float32" if dtype != "float32" else "bfloat16"
+    done = run("ask", state, "what is it?", "--dtype", other, *model, check=5)
+    assert f"load the model in {dtype} (--dtype)" in done.stderr

@@ -13,6 +13,8 @@ def test_info(checkpoint):
     assert data["tokens_per_frame"] == 1
     assert data["parameters"]["total"] == sum(v for k, v in data["parameters"].items() if k != "total")
     assert data["shape"]["temporal_layers"] == 2
+    assert (data["dtypes"], data["dtype_on_this_cpu"]) == (["F32"], "float32")
+    assert "computed in, on this CPU" in text
 
 
 def test_info_of_nothing(tmp_path):

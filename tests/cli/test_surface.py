@@ -10,6 +10,7 @@ SURFACE = {
     "ask": [
         "--budget",
         "--device",
+        "--dtype",
         "--fps",
         "--frames",
         "--image-steps",
@@ -49,6 +50,7 @@ SURFACE = {
     "encode": [
         "--append",
         "--device",
+        "--dtype",
         "--final",
         "--fps",
         "--frames",
@@ -61,6 +63,7 @@ SURFACE = {
     ],
     "eval": [
         "--count",
+        "--dtype",
         "--image-steps",
         "--json",
         "--level",
@@ -72,7 +75,7 @@ SURFACE = {
         "--threads",
         "--zoom",
     ],
-    "fit-steps": ["--count", "--dry-run", "--json", "--loss", "--seed", "--task", "--threads"],
+    "fit-steps": ["--count", "--dry-run", "--dtype", "--json", "--loss", "--seed", "--task", "--threads"],
     "info": ["--json"],
     "serve": [
         "--allow-host",
@@ -92,6 +95,7 @@ SURFACE = {
     "stream": [
         "--ask",
         "--device",
+        "--dtype",
         "--every",
         "--fps",
         "--json",

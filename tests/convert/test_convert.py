@@ -451,6 +451,124 @@ def test_a_result_that_differs_is_not_passed_over(source, tmp_path, capsys, monk
     assert "does not compute what its source does: vision tower" in capsys.readouterr().err
 
 
+NORM, EMBEDDING = "model.multi_modal_projector.norm.modulation", "model.language_model.embed_tokens.weight"
+
+
+@pytest.mark.parametrize("ratio", [0.5, 0.25])
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("model.vision_tower.encoder.layer.0.attention.k_proj.bias", 5),
+        ("model.vision_tower.encoder.layer.2.temporal.attention.projection_layer.weight", 0),
+        ("model.multi_modal_projector.linear_1.weight", -1),
+        (f"{NORM}.bias", -1),
+        (f"{NORM}.weight", 7),
+        ("model.language_model.layers.1.self_attn.o_proj.weight", 3),
+        (EMBEDDING, 250 * 32),  # a row that the prompt of the comparison does not have
+        ("lm_head.weight", -1),
+    ],
+)
+def test_a_wrong_number_in_the_files_is_found(source, tmp_path, name, place, ratio):
+    made, path = tmp_path / "made", tmp_path / "made" / "model.safetensors"
+    convert(source, made, Options(ratio=ratio, image_steps=1))
+    state = load_file(path)
+    state[name].view(-1)[place] += 0.01
+    save_file(state, path, metadata={"format": "pt"})
+    wrong = [one for one in compare(read_source(source), made) if not one.within]
+    assert f"tensors ({name})" in [one.what for one in wrong]
+    state[name].view(-1)[place] = torch.nan
+    save_file(state, path, metadata={"format": "pt"})
+    assert f"tensors ({name})" in [one.what for one in compare(read_source(source), made) if not one.within]
+
+
+@pytest.mark.parametrize(
+    ("maker", "swapped", "ratio", "what"),
+    [
+        ("transformers, qwen2", ("attention.q_proj.weight", "attention.k_proj.weight"), 0.5, "vision tower"),
+        ("chat, llama", ("attention.q_proj.bias", "attention.v_proj.bias"), 0.5, "vision tower"),
+        ("chat, qwen3, bf16", ("layer.1.lambda_1", "layer.1.lambda_2"), 0.25, "vision tower"),
+        ("transformers, llama, bf16", ("linear_1.bias", "linear_2.bias"), 0.25, "visual tokens, same ratio"),
+        ("chat, qwen2", ("mlp.gate_proj.weight", "mlp.up_proj.weight"), 0.25, "language model's layers"),
+        ("transformers, qwen3, tied", ("q_norm.weight", "k_norm.weight"), 0.5, "language model's layers"),
+    ],
+)
+def test_a_tensor_in_the_wrong_place_is_found(tmp_path, maker, swapped, ratio, what, monkeypatch):
+    """A mistake of the key map is in the files and in what they are expected to be: only the arithmetic shows it."""
+    import pvc.convert.run as run
+
+    whole, names = run.mapped_tensors, dict([swapped, swapped[::-1]])
+
+    def wrong(*arguments):
+        for name, tensor in whole(*arguments):
+            end = next((one for one in names if name.endswith(one) and "temporal" not in name), None)
+            yield (name.removesuffix(end) + names[end] if end else name), tensor
+
+    monkeypatch.setattr("pvc.convert.run.mapped_tensors", wrong)
+    monkeypatch.setattr("pvc.convert.check.mapped_tensors", wrong)
+    described = read_source(MAKERS[maker](tmp_path / "source"))
+    convert(described, tmp_path / "made", Options(ratio=ratio, image_steps=1))
+    assert what in [one.what for one in compare(described, tmp_path / "made") if not one.within]
+
+
+def test_a_wider_compressor_in_another_order_is_found(source, tmp_path, monkeypatch):
+    """The first of the tokens replaced is right, so that the comparison at the source's ratio cannot see it."""
+    import pvc.convert.transforms as transforms
+
+    def turned(tensor, side, times):
+        channels = tensor.unflatten(-1, (1, side, 1, side, -1)).expand(*tensor.shape[:-1], times, side, times, side, -1)
+        channels = channels.clone()
+        channels[..., -1, :, -1, :, :] = channels[..., -1, :, -1, :, :].transpose(-3, -2)
+        return channels.flatten(-5)
+
+    monkeypatch.setattr(transforms, "widened", turned)
+    convert(source, tmp_path / "made", Options(ratio=0.25, image_steps=1))
+    wrong = [one.what for one in compare(read_source(source), tmp_path / "made") if not one.within]
+    assert wrong == ["visual tokens, as the mean of the source's layer"]
+
+
+def test_values_that_are_not_numbers_do_not_pass(source, tmp_path, capsys):
+    path = source / "model.safetensors"
+    state = load_file(path)
+    name = next(name for name in state if name.endswith("layers.0.mlp.up_proj.weight"))
+    state[name][0, 0] = torch.nan
+    save_file(state, path, metadata={"format": "pt"})
+    assert main(["convert", str(source), str(tmp_path / "made"), "--check"]) == 5
+    error = capsys.readouterr().err
+    assert "does not compute what its source does: language model's layers, logits, same ratio" in error
+
+
+def test_a_comparison_holds_no_weights(source, tmp_path, monkeypatch):
+    """Every parameter is read when its module is called, as a loaded model has it, and is gone afterwards."""
+    from pvc.checkpoint.files import CheckpointFiles
+    from pvc.checkpoint.stored import stored_tensors
+    from pvc.convert.offload import offloaded
+
+    convert(source, tmp_path / "made")
+    loaded = pvc.load(tmp_path / "made", device="cpu", dtype="float32").model
+    stored = stored_tensors(CheckpointFiles(tmp_path / "made"))
+    model = offloaded(lambda: PVCForConditionalGeneration(loaded.config), stored.__getitem__)
+    ids, pixels = torch.tensor([[60, 9, 60, 200]]), torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(model(input_ids=ids).logits, loaded(input_ids=ids).logits)
+        ours, theirs = (m.get_image_features(pixels).pooler_output for m in (model, loaded))
+    assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
+    assert all(parameter.is_meta for parameter in model.parameters())
+
+
+def test_a_target_that_cannot_be_loaded_is_not_compared(source, tmp_path):
+    convert(source, tmp_path / "made")
+    path = tmp_path / "made" / "model.safetensors"
+    state = load_file(path)
+    for changed, message in (
+        ({**state, "extra": torch.zeros(2)}, "unknown tensors: extra"),
+        ({name: tensor for name, tensor in state.items() if name != "lm_head.weight"}, "missing tensors: lm_head"),
+        ({**state, "lm_head.weight": torch.zeros(3)}, "misshapen tensors: lm_head.weight"),
+    ):
+        save_file(changed, path, metadata={"format": "pt"})
+        with pytest.raises(CheckpointError, match=message):
+            compare(read_source(source), tmp_path / "made")
+
+
 def internlm2_logits(state, language, embedded):
     """InternLM2 as its code describes it, from its own tensors: `(Q, width)` embedded tokens to `(Q, vocabulary)`."""
     heads, kv_heads = language["num_attention_heads"], language["num_key_value_heads"]

@@ -1,4 +1,4 @@
-"""Converting a checkpoint of 2 GB in two shards: what the process takes at the most."""
+"""Converting a checkpoint of 2 GB in two shards, and comparing the result: what the process takes at the most."""
 
 import json
 import subprocess
@@ -22,7 +22,8 @@ WIDE = {"hidden_size": 1024, "intermediate_size": 16384, "num_hidden_layers": 8,
 
 
 @pytest.mark.slow
-def test_memory_is_that_of_a_shard(tmp_path):
+@pytest.mark.parametrize("check", [False, True])
+def test_memory_is_that_of_a_shard(tmp_path, check):
     source = tmp_path / "source"
     source.mkdir()
     _, ids = _tokenizer(source)
@@ -46,7 +47,7 @@ def test_memory_is_that_of_a_shard(tmp_path):
     (source / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
     del shards
     done = subprocess.run(
-        [sys.executable, "-c", RUN, "convert", str(source), str(tmp_path / "made")],
+        [sys.executable, "-c", RUN, "convert", str(source), str(tmp_path / "made"), *["--check"] * check],
         capture_output=True,
         text=True,
         check=True,

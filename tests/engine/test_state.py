@@ -130,7 +130,7 @@ def test_another_checkpoint_and_other_settings_are_refused_with_both_fingerprint
     with pytest.raises(CheckpointError, match=r"other settings \(.{12}\).*\(.{12}\): image_mean differ"):
         engine.chat().ask("what is it?", changed)
     half = pvc.load(engine.directory, device="cpu", dtype="bfloat16")
-    with pytest.raises(CheckpointError, match="dtype differ"):
+    with pytest.raises(CheckpointError, match=r"dtype differ; load the model in float32 \(--dtype\)"):
         half.load_state(saved)
 
 

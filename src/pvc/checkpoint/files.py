@@ -46,11 +46,12 @@ class MediaSettings:
 
 @dataclass(frozen=True)
 class Tensor:
-    """Name, dtype and shape of a stored tensor."""
+    """Name, dtype and shape of a stored tensor, and the byte of its file at which its values start."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    start: int = 0
 
     @property
     def count(self) -> int:
@@ -172,7 +173,11 @@ def read_header(path: Path) -> tuple[list[Tensor], dict[str, str]]:
         if 8 + length + end != size:
             raise CheckpointError(f"{path} is cut short: {size} bytes, but its header needs {8 + length + end}")
         metadata = {str(key): str(value) for key, value in header.get("__metadata__", {}).items()}
-        return [Tensor(name, entry["dtype"], tuple(entry["shape"])) for name, entry in entries], metadata
+        tensors = [
+            Tensor(name, entry["dtype"], tuple(entry["shape"]), 8 + length + entry["data_offsets"][0])
+            for name, entry in entries
+        ]
+        return tensors, metadata
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"cannot read the header of {path}: {error}") from error
 

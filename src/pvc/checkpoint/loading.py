@@ -11,11 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import GenerationConfig
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
+from transformers.utils import GENERATION_CONFIG_NAME
 from transformers.utils import logging as transformers_logging
 
 import pvc.auto  # noqa: F401  # registers the classes
 from pvc.checkpoint.files import CheckpointFiles
+from pvc.checkpoint.precision import DTYPES, default_dtype
+from pvc.checkpoint.stored import stored_tensors
 from pvc.errors import CheckpointError, UsageError
 from pvc.model.attention import PRODUCTS, products_pay
 from pvc.model.config import PVCConfig
@@ -33,21 +38,25 @@ def load_checkpoint(
 
     Args:
         device: by default the GPU if there is one, else the CPU.
-        dtype: by default bfloat16 on a GPU and float32 on a CPU.
+        dtype: float32, bfloat16 or float16; by default (or "auto") as `precision.default_dtype` decides: bfloat16 on
+            a GPU; on a CPU float32, or bfloat16 for a large bfloat16 checkpoint where the CPU has instructions for it.
+            Modulations are float32 in any case.
 
     Raises:
-        CheckpointError: something is missing, left over, misshapen or does not fit together.
+        CheckpointError: something is missing, left over, misshapen or does not fit together; no such dtype.
         UsageError: a device that does not exist here.
     """
     files = CheckpointFiles(directory)
-    files.tensors()  # headers first: a file that is cut short is named before anything is built
+    tensors = files.tensors()  # headers first: a file that is cut short is named before anything is built
     device = _device(device)
-    if dtype is None:
-        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    if dtype is None or dtype == "auto":
+        dtype = default_dtype(tensors, device.type)
     if isinstance(dtype, str):
-        dtype = getattr(torch, dtype, None)
-        if not isinstance(dtype, torch.dtype):
-            raise CheckpointError("dtype must be one of float32, bfloat16, float16")
+        if dtype not in DTYPES:
+            raise CheckpointError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+        dtype = getattr(torch, dtype)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise CheckpointError(f"dtype must be a floating-point dtype of torch, not {dtype!r}")
     check_quantization(files)
     config = load_config(files)
     processor = load_processor(files)
@@ -110,15 +119,7 @@ def _load_model(
     bar = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        model, info = PVCForConditionalGeneration.from_pretrained(
-            files.directory,
-            config=config,
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # reported in `info`, and refused below
-        )
+        model, info = _read_model(files, config, dtype)
         model.to(device)
     except ImportError as error:
         quantised = files.config.get("quantization_config")
@@ -140,6 +141,28 @@ def _load_model(
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise CheckpointError(f"{files.directory}: {what} tensors: {', '.join(names[:3])}{more}")
     return model
+
+
+def _read_model(
+    files: CheckpointFiles, config: PVCConfig, dtype: torch.dtype
+) -> tuple[PVCForConditionalGeneration, dict[str, Any]]:
+    """Model and loading info of transformers; tensors are read one by one, so that no weight is in memory twice."""
+    options: dict[str, Any] = {
+        "config": config,
+        "dtype": dtype,
+        "output_loading_info": True,
+        "ignore_mismatched_sizes": True,  # reported in the loading info, and refused by the caller
+    }
+    if files.config.get("quantization_config") is not None or is_deepspeed_zero3_enabled():
+        # Both need more of the directory than its tensors, or real ones.
+        return PVCForConditionalGeneration.from_pretrained(
+            files.directory, use_safetensors=True, local_files_only=True, **options
+        )
+    model, info = PVCForConditionalGeneration.from_pretrained(None, state_dict=stored_tensors(files), **options)
+    model.name_or_path = model.config.name_or_path = str(files.directory)
+    if (files.directory / GENERATION_CONFIG_NAME).exists():
+        model.generation_config = GenerationConfig.from_pretrained(files.directory, local_files_only=True)
+    return model, info
 
 
 def check_fit(config: PVCConfig, processor: PVCProcessor) -> None:

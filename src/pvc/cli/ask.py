@@ -19,6 +19,7 @@ from pvc.checkpoint.files import CheckpointFiles
 from pvc.cli.batch import answer_rows, rows_file
 from pvc.cli.budget import check_headers, open_planned, spending_of
 from pvc.cli.files import open_one, refuse_for_states, sampling_of, steps_of
+from pvc.cli.options import Dtype, DtypeOption
 from pvc.cli.progress import status
 from pvc.errors import ForbiddenError, MediaError, UsageError
 from pvc.processing.rows import read_rows
@@ -101,6 +102,7 @@ def ask(
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is deterministic.")] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Makes sampling (temperature > 0) repeatable.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default the best there is.")] = None,
+    dtype: DtypeOption = Dtype.auto,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
 ) -> None:
     """Ask about pictures and videos. Without a question, hold a conversation; of a FILE.jsonl, ask all questions."""
@@ -121,7 +123,7 @@ def ask(
     with status("loading the model"):
         from pvc.engine.engine import Engine, MediaOptions
 
-        engine = Engine.load(model, device=device)
+        engine = Engine.load(model, device=device, dtype=dtype)
     media_options = MediaOptions(image_steps=steps, max_tiles=max_tiles)
     said = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
     if rows:

@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from pvc.cli.options import Dtype, DtypeOption
 from pvc.cli.progress import status
 from pvc.errors import UsageError
 from pvc.extras import require
@@ -35,7 +36,7 @@ def bench(
     tokens: Annotated[int, typer.Option(min=1, help="Length of every answer.")] = 16,
     repeats: Annotated[int, typer.Option(min=1, help="Runs, of which the median is taken.")] = 5,
     threads: Annotated[int, typer.Option(min=1, help="CPU cores to use.")] = 2,
-    dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; by default the device's own.")] = None,
+    dtype: DtypeOption = Dtype.auto,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default the best there is.")] = None,
 ) -> None:
     """Measure decoding, preparing, vision, prefill, generation and peak memory, as a table and a picture."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pvc.cli.progress import counting
+from pvc.cli.progress import counting, status
 from pvc.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def convert(
     ] = None,
     to: Annotated[str, typer.Option(help="pvc, or internvl for the way back.")] = "pvc",
     check: Annotated[
-        bool, typer.Option("--check", help="Compare the result with its source, in float32; loads both whole.")
+        bool, typer.Option("--check", help="Compare the result with its source, layer by layer in float32.")
     ] = False,
 ) -> None:
     """Convert a checkpoint: InternVL 2, 2.5, 3 or 3.5 to PVC, whose new parts start as the identity."""
@@ -69,7 +69,8 @@ def convert(
     if check:
         from pvc.convert.check import compare
 
-        found = compare(described, dest)
+        with status("comparing"):
+            found = compare(described, dest)
         for one in found:
             bound = "" if one.bound is None else f" (at most {one.bound:g})"
             print(f"{one.what}: largest difference {one.largest:.3g}, relative {one.relative:.3g}{bound}")

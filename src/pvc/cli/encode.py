@@ -17,6 +17,7 @@ from pvc import media as pvc_media
 from pvc.checkpoint.files import CheckpointFiles
 from pvc.checkpoint.state_file import SUFFIX, StateFile, is_state_path, open_state
 from pvc.cli.files import sampling_of, steps_of
+from pvc.cli.options import Dtype, DtypeOption
 from pvc.cli.progress import status
 from pvc.errors import MismatchError, UsageError
 
@@ -46,6 +47,7 @@ def encode(
         bool, typer.Option("--final", help="Leave out what is needed to go on: a smaller file, only to be asked.")
     ] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default the best there is.")] = None,
+    dtype: DtypeOption = Dtype.auto,
 ) -> None:
     """Encode a picture or video once, into a file that `pvc ask` reads and that `--append` continues."""
     if is_state_path(source):
@@ -68,7 +70,7 @@ def encode(
         from pvc.engine.engine import Engine, MediaOptions
         from pvc.engine.state import continue_state, encode_state, file_digest
 
-        engine = Engine.load(model, device=device)
+        engine = Engine.load(model, device=device, dtype=dtype)
     options = MediaOptions(image_steps=steps, max_tiles=max_tiles)
     with status("encoding"):
         if before is None:

@@ -11,6 +11,7 @@ import typer
 
 from pvc.checkpoint.files import CheckpointFiles
 from pvc.cli.files import steps_of
+from pvc.cli.options import Dtype, DtypeOption
 
 
 def evaluate(
@@ -26,6 +27,7 @@ def evaluate(
     ] = 1,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
     record: Annotated[bool, typer.Option("--record", help="Write the result into the model's training.json.")] = False,
+    dtype: DtypeOption = Dtype.auto,
     threads: Annotated[int, typer.Option(min=1, help="CPU cores to use.")] = 2,
 ) -> None:
     """Measure how often the model's free-running answers are exactly right, on the tasks it was trained for."""
@@ -37,7 +39,7 @@ def evaluate(
     files = CheckpointFiles(model)
     training = files.optional_json("training.json")
     stages = training.get("recipe", {}).get("stages", [])
-    engine = Engine.load(model)
+    engine = Engine.load(model, dtype=dtype)
     rows = measure(
         engine,
         tasks=task or (list(stages[-1]["tasks"]) if stages else None),

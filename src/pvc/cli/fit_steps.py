@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from pvc.checkpoint.files import CheckpointFiles
+from pvc.cli.options import Dtype, DtypeOption
 from pvc.errors import UsageError
 
 
@@ -29,6 +30,7 @@ def fit_steps(
     seed: Annotated[int, typer.Option(min=0, help="Which held-out samples.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure, and write nothing.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+    dtype: DtypeOption = Dtype.auto,
     threads: Annotated[int, typer.Option(min=1, help="CPU cores to use.")] = 2,
 ) -> None:
     """Fit what `--image-steps auto` goes by: how many steps pictures deserve, by how well the model answers.
@@ -45,7 +47,7 @@ def fit_steps(
     directory = CheckpointFiles(model).directory
     if not dry_run and not os.access(directory, os.W_OK):
         raise UsageError(f"{directory} cannot be written to; --dry-run measures without")
-    engine = Engine.load(model)
+    engine = Engine.load(model, dtype=dtype)
     most = engine.processor.image_processor.image_steps
     steps = sorted({1 << power for power in range(most.bit_length())} | {most})
     if len(steps) == 1:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pvc.checkpoint.files import PARTS, CheckpointFiles, Tensor, part_of
+from pvc.checkpoint.precision import default_dtype
 from pvc.errors import CheckpointError
 
 
@@ -46,6 +47,7 @@ def describe(files: CheckpointFiles) -> dict[str, Any]:
         "parameters": {**parameters, "total": sum(parameters.values())},
         "weights_bytes": sum(t.nbytes for t in tensors),
         "dtypes": sorted({t.dtype for t in tensors}),
+        "dtype_on_this_cpu": default_dtype(tensors, "cpu"),
         "frames_by_default": files.media_settings.num_frames,
         "training": training,
     }
@@ -75,6 +77,7 @@ def info(
     for part, count in facts["parameters"].items():
         table.add_row(f"parameters, {part}", f"{count:,}")
     table.add_row("weights", f"{facts['weights_bytes'] / 2**20:.1f} MiB, {', '.join(facts['dtypes'])}")
+    table.add_row("computed in, on this CPU", facts["dtype_on_this_cpu"])
     table.add_row("frames by default", str(facts["frames_by_default"]))
     _training_rows(table, facts["training"])
     Console().print(table)

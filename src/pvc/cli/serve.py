@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from pvc.cli.options import Dtype, DtypeOption
 from pvc.cli.progress import status
 from pvc.errors import UsageError
 from pvc.extras import require
@@ -36,9 +37,7 @@ def serve(
     batch: Annotated[int, typer.Option(min=1, help="Answers that are generated together.")] = 16,
     queue: Annotated[int, typer.Option(min=1, help="Requests that may wait.")] = 128,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer, whatever is asked for.")] = 1024,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32 or bfloat16; by default float32 on a CPU, bfloat16 on a GPU.")
-    ] = None,
+    dtype: DtypeOption = Dtype.auto,
     engine: Annotated[str, typer.Option(help="pvc, or vllm: vLLM's own server on the same checkpoint.")] = "pvc",
     unsafe_decode: Annotated[
         bool, typer.Option("--unsafe-decode", help="Decode even where decoders cannot be cut off from the network.")
@@ -84,7 +83,7 @@ def serve(
     run(app, at, say, f"ready at {place} (Ctrl-C ends it)")
 
 
-def _load(model: Path | None, dtype: str | None) -> Engine:
+def _load(model: Path | None, dtype: str) -> Engine:
     """The model, with the threads that it is to have."""
     import torch
 
@@ -130,7 +129,7 @@ def _become_vllm(
     port: int,
     keys: tuple[str, ...],
     batch: int,
-    dtype: str | None,
+    dtype: str,
     max_new_tokens: int,
 ) -> NoReturn:
     """Replace this process by vLLM's server, with limits that long videos fit into."""
@@ -160,9 +159,8 @@ def _become_vllm(
     command += ["--override-generation-config", json.dumps({"max_new_tokens": max_new_tokens})]
     if not torch_has_gpu():
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
-        dtype = dtype or "bfloat16"
-    if dtype:
-        command += ["--dtype", dtype]
+        dtype = "bfloat16" if dtype == "auto" else dtype
+    command += ["--dtype", dtype]
     if len(keys) > 1:
         raise UsageError("--engine vllm takes one API key")
     if keys:

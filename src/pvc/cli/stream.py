@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pvc.checkpoint.files import CheckpointFiles
+from pvc.cli.options import Dtype, DtypeOption
 from pvc.cli.progress import status
 from pvc.errors import MediaError, PVCError, UsageError
 
@@ -44,6 +45,7 @@ def stream(
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")] = None,
     model: Annotated[Path | None, typer.Option(help="Model directory; the bundled model by default.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default the best there is.")] = None,
+    dtype: DtypeOption = Dtype.auto,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object an answer.")] = False,
 ) -> None:
     """Watch live and answer what is typed meanwhile: a line is a question, the end of input or Ctrl-C ends."""
@@ -58,7 +60,7 @@ def stream(
         from pvc.engine.stream import Keep
 
         keep = Keep(recent=recent) if recent is not None else None
-        live = Engine.load(model, device=device).stream(window=window, keep=keep)
+        live = Engine.load(model, device=device, dtype=dtype).stream(window=window, keep=keep)
     watcher = Watcher(live, ask or [], every, max_new_tokens, json_output)
     if kind == "folder":
         frames = _folder(source, seconds)

@@ -1,29 +1,39 @@
-"""Compares a converted model with its source on the spot: tower, visual tokens at the source's ratio, logits.
+"""Compares a converted checkpoint, as its files are, with its source: tensors, tower, visual tokens and logits.
 
-The source is computed by other code than ours: transformers' InternVL, or for the original format its own arithmetic
-written out here. Loads whole models. Called by `pvc convert --check`.
+Both are computed layer by layer in float32 (`offload.py`); the source by other code than ours (`reference.py`). Called
+by `pvc convert --check`.
 
-F frames, S frame size, N positions, D width, V vocabulary.
+F frames, S frame size, N positions, D width, K tokens of a frame, L width of the language model, V vocabulary.
 """
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from transformers import AutoConfig, AutoModelForCausalLM, InternVLForConditionalGeneration
-from transformers.activations import ACT2FN
+from torch import nn
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from pvc.checkpoint.loading import load_checkpoint
-from pvc.convert.run import EMBEDDING, OUTPUT, Options, config_of, planned, read_tensor, shapes_of, transformed
+from pvc.checkpoint.files import CheckpointFiles
+from pvc.checkpoint.loading import check_fit, check_template, load_config, load_processor
+from pvc.checkpoint.stored import StoredTensor, stored_tensors
+from pvc.convert.offload import each_output, offloaded
+from pvc.convert.reference import Reference
+from pvc.convert.run import EMBEDDING, OUTPUT, mapped_tensors, planned, shapes_wanted, starts_at_zero
 from pvc.convert.sources import Source
+from pvc.convert.transforms import narrowed
 from pvc.errors import CheckpointError
+from pvc.model.compressor import PVCMultiModalProjector
 from pvc.model.config import PVCConfig
 from pvc.model.modeling import PVCForConditionalGeneration
 
 TOLERANCE = 1e-5
+# Rows of the output layer that are compared at a time.
+_ROWS = 8192
+_PROJECTOR = "model.multi_modal_projector"
 
 
 @dataclass(frozen=True)
@@ -42,37 +52,113 @@ class Difference:
 
 @torch.inference_mode()
 def compare(source: Source, target: Path, seed: int = 0) -> list[Difference]:
-    """Tower, tokens and logits of a converted model against its source, in float32 on random pictures.
+    """Compare a converted checkpoint with its source, in float32 on random pictures.
 
-    Tokens and logits are those of the same tensors at the source's own ratio and with one step: at a smaller ratio the
-    compressor is an approximation, and its tokens' distance from the mean of those they replace is told, unbounded.
+    The tower's difference is the largest after any of its layers. "Same ratio" is the written compressor reduced to the
+    source's ratio, with one step. At a smaller ratio the compressor itself is compared with the mean of the source's
+    linear layer, and its tokens' distance from the mean of those they replace is reported without a bound.
+
+    Args:
+        source: what was converted.
+        target: the converted checkpoint's directory.
+        seed: of the pictures.
+
+    Returns:
+        One entry per comparison; one about tensors only if some differ from what their sources become.
+
+    Raises:
+        CheckpointError: the target cannot be loaded.
     """
-    model, _ = load_checkpoint(target, device="cpu", dtype="float32")
-    pixels = torch.randn(2, 3, *model.config.vision_config.image_size, generator=torch.manual_seed(seed))
+    converted = Converted(target)
+    config, model = converted.config, converted.model
     theirs = Reference(source)
-    hidden = theirs.tower(pixels)
-    static = model.model.vision_tower(pixels)
-    found = [_difference("vision tower", static.layout.gather(static.last_hidden_state), hidden, TOLERANCE)]
-    same = _at_the_sources_ratio(source, model.config)
-    tokens = same.model.get_image_features(pixels, image_steps=1).pooler_output
+    differences = _tensors(source, converted)
+    pixels = torch.randn(2, 3, *config.vision_config.image_size, generator=torch.manual_seed(seed))
+    states = theirs.tower(pixels)
+    hidden = states[-1]
+    pairs = Pairs("vision tower", TOLERANCE)
+    with each_output(model.model.vision_tower.encoder.layer, lambda state: pairs.add(state, states.pop(0))):
+        tower = model.model.vision_tower(pixels)
+    pairs.add(tower.last_hidden_state, hidden)
+    differences.append(pairs.difference())
+
     expected = theirs.tokens(hidden)
-    found.append(_difference("visual tokens, same ratio", torch.stack(tokens), expected, TOLERANCE))
-    if model.config.downsample_ratio != source.ratio:
-        ours = torch.stack(model.model.get_image_features(pixels, image_steps=1).pooler_output)
-        side, times = round(expected.shape[1] ** 0.5), round(source.ratio / model.config.downsample_ratio)
-        blocks = expected.unflatten(1, (side, side)).permute(0, 3, 1, 2)
-        mean = F.avg_pool2d(blocks, times).permute(0, 2, 3, 1).flatten(1, 2)
-        found.append(_difference("visual tokens, against the mean of those replaced", ours, mean, None))
-    logits = theirs.logits(pixels, expected, model.config)
-    if logits is not None:
-        ids = _prompt(model.config, len(pixels) * expected.shape[1])
-        ours = same(input_ids=ids, pixel_values=pixels, image_steps=1).logits[..., : logits.shape[-1]]
-        found.append(_difference("logits, same ratio", ours, logits, TOLERANCE))
-    return found
+    times = round(source.ratio / config.downsample_ratio)
+    same = model.model.multi_modal_projector if times == 1 else converted.reduced_projector(source.ratio, times)
+    tokens = same(tower.last_hidden_state, tower.conditioning)
+    differences.append(_difference("visual tokens, same ratio", tokens, expected, TOLERANCE))
+    if times != 1:
+        ours = model.model.multi_modal_projector(tower.last_hidden_state, tower.conditioning)
+        exact = theirs.mean_tokens(hidden, times)
+        differences.append(_difference("visual tokens, as the mean of the source's layer", ours, exact, TOLERANCE))
+        side = round(expected.shape[1] ** 0.5) // times
+        mean = expected.unflatten(1, (side, times, side, times)).mean((2, 4)).flatten(1, 2)
+        differences.append(_difference("visual tokens, against the mean of those replaced", ours, mean, None))
+    if theirs.language is not None:
+        differences += _language(converted, theirs, tokens, expected)
+    return differences
 
 
-def _prompt(config: PVCConfig, placeholders: int) -> torch.Tensor:
-    return torch.tensor([[0, 1, *[config.image_token_id] * placeholders, 2, 3, 1]])
+class Converted:
+    """A converted checkpoint whose weights stay in its files; complete, or CheckpointError is raised."""
+
+    def __init__(self, directory: Path) -> None:
+        files = CheckpointFiles(directory)
+        self.directory = directory
+        self.stored = stored_tensors(files)
+        self.config: PVCConfig = load_config(files)
+        processor = load_processor(files)
+        check_fit(self.config, processor)
+        check_template(processor)
+        self.wanted = shapes_wanted(self.config)
+        wrong = {
+            "missing": self.wanted.keys() - self.stored.keys(),
+            "unknown": self.stored.keys() - self.wanted.keys(),
+            "misshapen": {name for name, shape in self.wanted.items() if self._shape(name) != tuple(shape)},
+        }
+        for what, names in wrong.items():
+            if names:
+                listed = ", ".join(sorted(names)[:3]) + f" and {len(names) - 3} more" * (len(names) > 3)
+                raise CheckpointError(f"{directory}: {what} tensors: {listed}")
+        self.model = offloaded(lambda: PVCForConditionalGeneration(self.config), self.stored.__getitem__)
+
+    def _shape(self, name: str) -> tuple[int, ...] | None:
+        return self.stored[name].shape if name in self.stored else None
+
+    def output(self) -> StoredTensor:
+        """The stored weight of the output layer, which may be the input embedding."""
+        return self.stored[OUTPUT if OUTPUT in self.stored else EMBEDDING]
+
+    def reduced_projector(self, ratio: float, times: int) -> PVCMultiModalProjector:
+        """The compressor at a larger ratio, from the channels of the first of the `times * times` tokens replaced."""
+        config = copy.deepcopy(self.config)
+        config.downsample_ratio = ratio
+        projector = PVCMultiModalProjector(config)
+        side = projector.factor
+        state = {name: self.stored[f"{_PROJECTOR}.{name}"].read().float() for name in projector.state_dict()}
+        state["linear_1.weight"] = narrowed(state["linear_1.weight"], side, times) * times**2
+        for name in ("weight", "bias"):  # scale, then shift, along the first dimension
+            parts = state[f"norm.modulation.{name}"].chunk(2)
+            state[f"norm.modulation.{name}"] = torch.cat(
+                [narrowed(part.movedim(0, -1), side, times).movedim(-1, 0) for part in parts]
+            )
+        projector.load_state_dict(state)
+        return projector.eval()
+
+
+class Pairs:
+    """The worst of several differences, each relative to the largest value of its own reference."""
+
+    def __init__(self, what: str, bound: float) -> None:
+        self.what, self.bound = what, bound
+        self.found: list[Difference] = []
+
+    def add(self, ours: torch.Tensor, theirs: torch.Tensor) -> None:
+        self.found.append(_difference(self.what, ours, theirs, self.bound))
+
+    def difference(self) -> Difference:
+        # argmax takes a value that is not a number for the largest.
+        return self.found[int(torch.tensor([each.relative for each in self.found]).argmax())]
 
 
 def _difference(what: str, ours: torch.Tensor, theirs: torch.Tensor, bound: float | None) -> Difference:
@@ -82,109 +168,58 @@ def _difference(what: str, ours: torch.Tensor, theirs: torch.Tensor, bound: floa
     return Difference(what, largest, largest / max(float(theirs.abs().max()), 1e-12), bound)
 
 
-def _at_the_sources_ratio(source: Source, converted: PVCConfig) -> PVCForConditionalGeneration:
-    """The model that conversion at the source's ratio and with one step would give, without a file."""
-    vision = converted.vision_config
-    options = Options(vision.num_temporal_layers, source.ratio, vision.timestep, vision.temporal_window, 1)
-    text = converted.text_config.vocab_size
-    config = config_of(source, options, (converted.image_token_id, converted.video_token_id), text)
-    model = PVCForConditionalGeneration(config)
-    shapes = shapes_of(source, source.ratio)
-    state: dict[str, torch.Tensor] = {}
-    for step in planned(source):
-        state |= {name: tensor.float() for name, tensor in transformed(source, step, shapes).items()}
-    for name in (EMBEDDING, OUTPUT):
-        if name in state:
-            rows = state[name]
-            state[name] = torch.cat((rows, rows.new_zeros(text - len(rows), rows.shape[1])))
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    assert not unexpected, unexpected
-    del missing  # what PVC adds: as it is initialised
-    model.tie_weights()
-    return model.eval()
+def _tensors(source: Source, converted: Converted) -> list[Difference]:
+    """Compare every tensor in the files with what its sources become; new ones that start at zero with zero."""
+    config, left = converted.config, set(converted.wanted)
+    different: dict[str, Difference] = {}
+
+    def add(name: str, expected: torch.Tensor) -> None:
+        written = converted.stored[name].read()
+        if written.dtype == expected.dtype and torch.equal(written, expected):
+            return
+        written, expected = written.float(), expected.float()
+        if not torch.allclose(written, expected, rtol=0, atol=0, equal_nan=True):
+            different[name] = _difference(name, written, expected, 0.0)
+
+    for name, expected in mapped_tensors(source, planned(source), config, config.downsample_ratio):
+        add(name, expected)
+        left.discard(name)
+    for name in filter(starts_at_zero, left):
+        add(name, torch.zeros(converted.wanted[name]))
+    if not different:
+        return []
+    names = sorted(different)
+    listed = ", ".join(names[:3]) + f" and {len(names) - 3} more" * (len(names) > 3)
+    largest = max(each.largest for each in different.values())
+    return [Difference(f"tensors ({listed})", largest, max(each.relative for each in different.values()), 0.0)]
 
 
-class Reference:
-    """What the source computes, by code that knows nothing of ours."""
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self.state: dict[str, torch.Tensor] = {}
-        if source.kind == "internvl":
-            self.model = InternVLForConditionalGeneration.from_pretrained(
-                source.directory, dtype=torch.float32, local_files_only=True
-            ).eval()
-        else:
-            prefixes = ("vision_model.", "mlp1.")
-            names = [name for name in source.tensors if name.startswith(prefixes)]
-            self.state = {name: read_tensor(source.places[name], name).float() for name in names}
-
-    def tower(self, pixels: torch.Tensor) -> torch.Tensor:
-        """`(F, 3, S, S)` to `(F, N, D)`."""
-        if not self.state:
-            return self.model.model.vision_tower(pixels).last_hidden_state
-        state, prefix = self.state, "vision_model.embeddings"
-        kernel = state[f"{prefix}.patch_embedding.weight"]
-        patches = F.conv2d(pixels, kernel, state[f"{prefix}.patch_embedding.bias"], stride=kernel.shape[-1])
-        first = state[f"{prefix}.class_embedding"].expand(len(pixels), 1, -1)
-        hidden = torch.cat((first, patches.flatten(2).transpose(1, 2)), 1) + state[f"{prefix}.position_embedding"]
-        for layer in range(self.source.vision["num_hidden_layers"]):
-            hidden = self._layer(f"vision_model.encoder.layers.{layer}", hidden)
-        return hidden
-
-    def _layer(self, name: str, hidden: torch.Tensor) -> torch.Tensor:
-        state, heads = self.state, self.source.vision["num_attention_heads"]
-        normed = self._norm(f"{name}.norm1", hidden)
-        fused = F.linear(normed, state[f"{name}.attn.qkv.weight"], state.get(f"{name}.attn.qkv.bias"))
-        query, key, value = fused.unflatten(-1, (3, -1)).unbind(-2)
-        if f"{name}.attn.q_norm.weight" in state:
-            query, key = self._norm(f"{name}.attn.q_norm", query), self._norm(f"{name}.attn.k_norm", key)
-        parts = (tensor.unflatten(-1, (heads, -1)).transpose(1, 2) for tensor in (query, key, value))
-        attended = F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2)
-        hidden = hidden + self._linear(f"{name}.attn.proj", attended) * state[f"{name}.ls1"]
-        middle = ACT2FN[self.source.vision.get("hidden_act", "gelu")](
-            self._linear(f"{name}.mlp.fc1", self._norm(f"{name}.norm2", hidden))
-        )
-        return hidden + self._linear(f"{name}.mlp.fc2", middle) * state[f"{name}.ls2"]
-
-    def _linear(self, name: str, hidden: torch.Tensor) -> torch.Tensor:
-        return F.linear(hidden, self.state[f"{name}.weight"], self.state.get(f"{name}.bias"))
-
-    def _norm(self, name: str, hidden: torch.Tensor) -> torch.Tensor:
-        weight, eps = self.state[f"{name}.weight"], self.source.vision.get("layer_norm_eps", 1e-6)
-        if f"{name}.bias" in self.state:
-            return F.layer_norm(hidden, weight.shape, weight, self.state[f"{name}.bias"], eps)
-        return F.rms_norm(hidden, weight.shape, weight, eps)
-
-    def tokens(self, hidden: torch.Tensor) -> torch.Tensor:
-        """`(F, N, D)` to `(F, tokens of a picture, width of the language model)`."""
-        if not self.state:
-            model, side = self.model.model, round((hidden.shape[1] - 1) ** 0.5)
-            grid = hidden[:, 1:].unflatten(1, (side, side))
-            shuffled = model.pixel_shuffle(grid, scale_factor=self.source.ratio)
-            return model.multi_modal_projector(shuffled.flatten(1, 2))
-        side, factor = round((hidden.shape[1] - 1) ** 0.5), round(1 / self.source.ratio)
-        cells = hidden[:, 1:].unflatten(1, (side // factor, factor, side // factor, factor))
-        shuffled = cells.transpose(2, 3).flatten(3).flatten(1, 2)
-        norm = (self.state["mlp1.0.weight"], self.state["mlp1.0.bias"])
-        normed = F.layer_norm(shuffled, shuffled.shape[-1:], *norm)
-        return self._linear("mlp1.3", F.gelu(self._linear("mlp1.1", normed)))
-
-    def logits(self, pixels: torch.Tensor, tokens: torch.Tensor, config: PVCConfig) -> torch.Tensor | None:
-        """`(1, Q, V)` for the prompt of `_prompt`; None for a language model that transformers does not have."""
-        ids = _prompt(config, tokens.shape[0] * tokens.shape[1])
-        if not self.state:
-            return self.model(input_ids=ids, pixel_values=pixels).logits
-        if self.source.language == "internlm2":
-            return None
-        text = dict(self.source.text)
-        language = AutoModelForCausalLM.from_config(AutoConfig.for_model(text.pop("model_type"), **text)).eval()
-        names = [name for name in self.source.tensors if name.startswith("language_model.")]
-        state = {n.removeprefix("language_model."): read_tensor(self.source.places[n], n).float() for n in names}
-        language.load_state_dict(state, strict=False)
-        embedded = language.get_input_embeddings()(ids)
-        embedded[ids == config.image_token_id] = tokens.flatten(0, 1)
-        return language(inputs_embeds=embedded).logits
+def _language(
+    converted: Converted, theirs: Reference, tokens: torch.Tensor, expected: torch.Tensor
+) -> list[Difference]:
+    """Compare the language model's layers and its logits; both get their own side's `(F, K, L)` visual tokens."""
+    config, model = converted.config, converted.model.model
+    count = tokens.shape[0] * tokens.shape[1]
+    ids = torch.tensor([[0, 1, *[config.image_token_id] * count, 2, 3, 1]])
+    states = theirs.hidden_states(theirs.embed(ids, expected, config.image_token_id))
+    last = states[-1]
+    pairs = Pairs("language model's layers", TOLERANCE)
+    layers: Sequence[nn.Module] = model.language_model.layers
+    with each_output(layers, lambda state: pairs.add(state, states.pop(0))):
+        features = BaseModelOutputWithPooling(pooler_output=list(tokens))
+        hidden = model(input_ids=ids, mm_encoder_outputs={"image": features}, use_cache=False).last_hidden_state
+    weights = converted.output(), theirs.output()
+    largest, scale = [], []
+    # Rows that conversion has added have no counterpart.
+    for start in range(0, weights[1].shape[0], _ROWS):
+        rows = slice(start, min(start + _ROWS, weights[1].shape[0]))
+        ours = hidden @ weights[0].read(rows).float().T
+        logits = last @ weights[1].read(rows).float().T
+        largest.append((ours - logits).abs().max())
+        scale.append(logits.abs().max())
+    difference = float(torch.stack(largest).max())
+    relative = difference / max(float(torch.stack(scale).max()), 1e-12)
+    return [pairs.difference(), Difference("logits, same ratio", difference, relative, TOLERANCE)]
 
 
 __all__ = ["TOLERANCE", "Difference", "compare"]

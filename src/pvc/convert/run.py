@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import GenerationConfig
 
+from pvc.checkpoint.stored import read_values
 from pvc.convert.keymap import Rule, Step, plan
 from pvc.convert.sources import Source, read_source
 from pvc.convert.text import MEDIA_TOKENS, build_processor, load_tokenizer
@@ -118,7 +119,9 @@ def is_tied(source: Source) -> bool:
         return True
     if not source.tied or EMBEDDING not in stored:
         return False
-    first, second = (read_tensor(source.places[stored[name]], stored[name]) for name in (EMBEDDING, OUTPUT))
+    first, second = (
+        read_values(source.places[name], source.tensors[name]) for name in (stored[EMBEDDING], stored[OUTPUT])
+    )
     return torch.equal(first, second)
 
 
@@ -252,7 +255,7 @@ def read_tensor(path: Path, name: str) -> torch.Tensor:
 
 def transformed(source: Source, step: Step, shapes: Shapes) -> dict[str, torch.Tensor]:
     """What one step makes of the source's tensors, in the precision that PVC keeps them in."""
-    given = [read_tensor(source.places[name], name) for name in step.sources]
+    given = [read_values(source.places[name], source.tensors[name]) for name in step.sources]
     made = TRANSFORMS[step.how][0](given, shapes)
     if step.how != "affine":
         made = [tensor.to(given[0].dtype) for tensor in made]
@@ -271,7 +274,7 @@ def _write_tensors(
     wanted = shapes_wanted(config)
     shard = Shards(folder, max(_SMALLEST_SHARD, int(_PART_OF_LARGEST * source.largest_shard)))
     total, done, dtype = len(wanted), 0, torch.float32
-    for name, tensor in _mapped(source, steps, config, options.ratio):
+    for name, tensor in mapped_tensors(source, steps, config, options.ratio):
         if tensor.shape != wanted[name]:
             raise CheckpointError(f"{name} is {list(tensor.shape)}, but config.json asks for {list(wanted[name])}")
         del wanted[name]
@@ -289,7 +292,9 @@ def _write_tensors(
     report.shards, report.nbytes = shard.close()
 
 
-def _mapped(source: Source, steps: list[Step], config: PVCConfig, ratio: float) -> Iterator[tuple[str, torch.Tensor]]:
+def mapped_tensors(
+    source: Source, steps: Sequence[Step], config: PVCConfig, ratio: float
+) -> Iterator[tuple[str, torch.Tensor]]:
     """Every target tensor that has a source, an output layer that repeats the embedding left out."""
     shapes = shapes_of(source, ratio)
     for step in steps:
@@ -323,12 +328,15 @@ def shapes_wanted(config: PVCConfig) -> dict[str, torch.Size]:
     return names
 
 
+def starts_at_zero(name: str) -> bool:
+    """Return whether a tensor that PVC adds is zero in a fresh model, as is what makes a block the identity."""
+    return "modulation" in name or name.endswith(".bias") or ".projection_layer." in name
+
+
 def fresh(name: str, shape: torch.Size, config: PVCConfig, seed: int, dtype: torch.dtype) -> torch.Tensor:
     """A tensor that PVC adds, as its own initialisation makes it: zero where a block starts as the identity."""
-    if "modulation" in name:  # kept in float32 whatever the model's precision
-        return torch.zeros(shape)
-    if name.endswith(".bias") or ".projection_layer." in name:
-        return torch.zeros(shape, dtype=dtype)
+    if starts_at_zero(name):  # modulations are float32 whatever the model's precision
+        return torch.zeros(shape, dtype=torch.float32 if "modulation" in name else dtype)
     mixed = hashlib.sha256(f"{seed} {name}".encode()).digest()  # the same whatever the order of tensors
     generator = torch.Generator().manual_seed(int.from_bytes(mixed[:7], "little"))
     spread = config.vision_config.initializer_range
@@ -389,10 +397,13 @@ __all__ = [
     "Shards",
     "config_of",
     "convert",
+    "mapped_tensors",
     "planned",
     "read_tensor",
     "refuse_existing",
     "shapes_of",
+    "shapes_wanted",
     "staged",
+    "starts_at_zero",
     "transformed",
 ]

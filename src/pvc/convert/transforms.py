@@ -45,6 +45,12 @@ def widened(tensor: torch.Tensor, side: int, times: int) -> torch.Tensor:
     return channels.expand(*tensor.shape[:-1], times, side, times, side, channels.shape[-1]).flatten(-5)
 
 
+def narrowed(tensor: torch.Tensor, side: int, times: int) -> torch.Tensor:
+    """Undo `widened`: `(..., r r D)` to `(..., s s D)`, the channels of the first of the tokens replaced."""
+    channels = tensor.unflatten(-1, (times, side, times, side, -1))
+    return channels[..., 0, :, 0, :, :].flatten(-3)
+
+
 def _affine(tensors: Tensors, shapes: Shapes) -> list[torch.Tensor]:
     """LayerNorm's weight w and bias b to AdaLN's bias (w - 1, b), in float32: w - 1 in bfloat16 would be rounded."""
     weight, bias = (widened(tensor.float(), shapes.before, shapes.times) for tensor in tensors)
@@ -105,4 +111,4 @@ TRANSFORMS: dict[str, tuple[Transform, Transform]] = {
     "blocks": (_blocks, _same),
 }
 
-__all__ = ["TRANSFORMS", "Shapes", "widened"]
+__all__ = ["TRANSFORMS", "Shapes", "narrowed", "widened"]

@@ -116,7 +116,21 @@ class Engine:
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
     ) -> Engine:
-        """Load a checkpoint directory; by default the bundled model, on a GPU in bfloat16 or on the CPU in float32."""
+        """Load a checkpoint directory.
+
+        Args:
+            directory: by default the bundled model.
+            device: by default the GPU if there is one, else the CPU.
+            dtype: "float32", "bfloat16", "float16" or torch's own; by default "auto". On a GPU that is bfloat16. On a
+                CPU it is float32, or bfloat16 for a large bfloat16 checkpoint where the CPU has instructions for it.
+
+        Returns:
+            The engine; its `model.dtype` is the precision that was chosen.
+
+        Raises:
+            CheckpointError: something is missing, left over, misshapen or does not fit together; no such dtype.
+            UsageError: a device that does not exist here.
+        """
         model, processor = load_checkpoint(directory, device=device, dtype=dtype)
         return cls(model, processor, Path(directory) if directory is not None else None)
 

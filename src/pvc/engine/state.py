@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import pvc
+from pvc.checkpoint.precision import DTYPES
 from pvc.checkpoint.state_file import FORMAT, KEY, SUFFIX, TOKENS, StateFile, open_state
 from pvc.engine.encode import EncodedMedia, encode_frames, encode_picture
 from pvc.errors import CheckpointError, MediaError, MismatchError, UsageError
@@ -282,9 +283,10 @@ def _check_maker(engine: Engine, name: str, kind: str, checkpoint: str, settings
     own = settings_of(engine.model, engine.processor, kind)
     if settings != own:
         keys = sorted(key for key in {*own, *settings} if own.get(key) != settings.get(key))
+        hint = f"; load the model in {settings['dtype']} (--dtype)" if settings.get("dtype") in DTYPES else ""
         raise CheckpointError(
             f"{name} was made with other settings ({_digest(settings)[:_SHOWN]}) than this model's "
-            f"({_digest(own)[:_SHOWN]}): {', '.join(keys)} differ"
+            f"({_digest(own)[:_SHOWN]}): {', '.join(keys)} differ{hint if 'dtype' in keys else ''}"
         )
     if checkpoint != engine.fingerprint:
         raise CheckpointError(
