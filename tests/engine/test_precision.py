@@ -167,7 +167,7 @@ print(memory("VmHWM") - before)
 @pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "itemsize"), [("float32", 4), ("bfloat16", 2)])
 def test_weights_are_held_once(tmp_path, dtype, itemsize):
-    """Tensors of equal size, read by at most four threads: a second copy of the whole would be far above the bound."""
+    """A file that stays mapped, or holes that buffers leave in the heap, would be half as much again in float32."""
     text = {**tiny_config().text_config.to_dict(), "intermediate_size": 2**16, "num_hidden_layers": 32}
     config = tiny_config(text_config={**text, "layer_types": None})
     with torch.device("meta"):
@@ -183,4 +183,4 @@ def test_weights_are_held_once(tmp_path, dtype, itemsize):
     done = subprocess.run(
         [sys.executable, "-c", PEAK, str(directory), dtype], capture_output=True, text=True, check=True
     )
-    assert 1024 * int(done.stdout) < 1.25 * itemsize * count
+    assert 1024 * int(done.stdout) < 1.15 * itemsize * count

@@ -6,6 +6,8 @@ half times. Here every tensor is read alone, and released once it is converted. 
 
 from __future__ import annotations
 
+import mmap
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from pvc.checkpoint.files import CheckpointFiles, Tensor, read_header
 from pvc.errors import CheckpointError
 
+_LARGE = 2**16  # bytes
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -42,7 +45,7 @@ def read_values(path: Path, tensor: Tensor, rows: slice | None = None) -> torch.
             first, end, _ = rows.indices(shape[0])
             start += first * (tensor.nbytes // shape[0])
             shape = (max(0, end - first), *shape[1:])
-        values = torch.empty(shape, dtype=dtype)
+        values = _empty(shape, dtype)
         with path.open("rb") as file:
             file.seek(start)
             count = file.readinto(values.flatten().view(torch.uint8).numpy().data)
@@ -51,6 +54,18 @@ def read_values(path: Path, tensor: Tensor, rows: slice | None = None) -> torch.
     if count != values.nbytes:
         raise CheckpointError(f"{path} is cut short: {tensor.name} has {count} bytes of {values.nbytes}")
     return values
+
+
+def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Return uninitialised memory that goes back to the system as soon as it is released.
+
+    Buffers that are read, converted and freed in turn with the results would leave holes in malloc's heap, half as
+    large as the weights.
+    """
+    nbytes = prod(shape) * dtype.itemsize
+    if nbytes < _LARGE:
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(mmap.mmap(-1, nbytes), dtype=dtype).view(shape)
 
 
 class StoredTensor:
