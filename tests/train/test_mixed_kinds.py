@@ -34,10 +34,18 @@ WRAPPERS = [
 
 
 def step_through(processes, wrapper, trainable, out):
-    program = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "-m", "tests.train.mixed_kinds"]
+    program = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        str(processes),
+        "-m",
+        "tests.train.mixed_kinds",
+    ]
     command = [sys.executable, *program, wrapper, trainable, str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((out / "losses.json").read_text()), load_file(out / "w.safetensors")
 

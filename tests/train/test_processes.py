@@ -37,7 +37,9 @@ STAGES = [
 
 
 def launch(recipe, out, processes=1, environment=None):
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)] if processes > 1 else []
+    launcher = (
+        ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else []
+    )
     command = [sys.executable, *launcher, "-m", "pvc", "train", str(recipe), "--out", str(out)]
     own = {"OMP_NUM_THREADS": "1", **(environment or {})}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, **own})
