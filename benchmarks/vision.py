@@ -29,8 +29,8 @@ from pvc.checkpoint.loading import products_pay
 from pvc.engine.encode import FRAMES_PER_CHUNK
 from pvc.model.attention import PRODUCTS
 from pvc.model.config import PVCConfig, PVCVisionConfig
+from pvc.model.linear import ZeroFloat32Linear, ZeroLinear
 from pvc.model.modeling import PVCModel
-from pvc.model.temporal import ZeroLinear
 from pvc.testing import tiny_config
 
 PARTS = ("image", "video", "repeats", "efficiency", "memory")
@@ -60,7 +60,7 @@ def build(shape: str, dtype: torch.dtype, window: int | None = None) -> PVCModel
     model = PVCModel(config).eval()
     with torch.no_grad():
         for module in model.modules():
-            if isinstance(module, ZeroLinear):  # an identity could be skipped
+            if isinstance(module, (ZeroLinear, ZeroFloat32Linear)):  # an identity could be skipped
                 module.weight.normal_(std=0.02)
     model = model.to(dtype)
     if products_pay(torch.device("cpu"), dtype):

@@ -77,10 +77,10 @@ def half(checkpoint, tmp_path):
 
 
 def dtypes(model):
-    """Of the modulations, and of everything else."""
+    """Of modulations and the timestep embedder, and of everything else."""
     named = dict(model.named_parameters())
-    modulations = {tensor.dtype for name, tensor in named.items() if "modulation" in name}
-    return modulations, {tensor.dtype for name, tensor in named.items() if "modulation" not in name}
+    wide = {name for name in named if "modulation" in name or "timestep_embedding" in name}
+    return {named[name].dtype for name in wide}, {tensor.dtype for name, tensor in named.items() if name not in wide}
 
 
 @pytest.mark.parametrize("asked", [None, "auto", "float32", "bfloat16", "float16", torch.float16])

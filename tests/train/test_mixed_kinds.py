@@ -121,7 +121,7 @@ def test_a_file_of_all_kinds_with_adapters(folder, tmp_path):
     assert dict(losses(tmp_path / "two")) == pytest.approx(dict(losses(tmp_path / "one")), rel=1e-5)
 
 
-def start(folder, recipe, out, environment):
+def start(folder, recipe, out, environment, wait=True):
     """Launch two processes and wait until they have written a line of the curve; returns launcher, workers, output."""
     command = [
         sys.executable,
@@ -144,8 +144,9 @@ def start(folder, recipe, out, environment):
         text=True,
     )
     lines = []
-    threading.Thread(target=lambda: lines.extend(launcher.stdout), daemon=True).start()
-    while not (out / "curve.jsonl").exists():
+    launcher.reader = threading.Thread(target=lambda: lines.extend(launcher.stdout), daemon=True)
+    launcher.reader.start()
+    while wait and not (out / "curve.jsonl").exists():
         assert launcher.poll() is None, "".join(lines)[-3000:]
         time.sleep(0.1)
     workers = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
@@ -162,6 +163,7 @@ def test_the_run_ends_when_a_process_is_killed(folder, tmp_path, environment):
         assert launcher.wait(60) != 0
     finally:
         launcher.kill()
+    launcher.reader.join(30)
     text = "".join(lines)
     assert "Signal 9 (SIGKILL) received" in text
     assert "internal error" not in text
@@ -175,11 +177,12 @@ def test_the_run_ends_when_a_process_fails(folder, tmp_path):
     rows[157] = rows[157].replace(".png", "-is-missing.png")
     (folder / "broken.jsonl").write_text("\n".join(rows) + "\n")
     recipe = write_recipe(folder, "broken", steps=400, files={str(folder / "broken.jsonl"): 1}, bad_rows=0)
-    launcher, _, output = start(folder, recipe, tmp_path / "run", {})
+    launcher, _, output = start(folder, recipe, tmp_path / "run", {}, wait=False)
     try:
         assert launcher.wait(120) != 0
     finally:
         launcher.kill()
+    launcher.reader.join(30)
     text = "".join(output)
     assert "-is-missing.png" in text, text[-2000:]
     assert text.index("-is-missing.png") < text.index("Root Cause")
@@ -197,6 +200,7 @@ def test_an_interrupted_run_saves_and_goes_on(folder, tmp_path, environment):
         assert launcher.wait(120) != 0
     finally:
         launcher.kill()
+    launcher.reader.join(30)
     text = "".join(lines)
     said = [line for line in text.splitlines() if "ended after step" in line]
     assert len(said) == 1 and said[0].startswith("pvc [rank 0]: SIGINT: stage pvc ended after step "), text[-3000:]

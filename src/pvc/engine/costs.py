@@ -72,14 +72,15 @@ class Shape:
     def of(cls, model: PVCForConditionalGeneration) -> Shape:
         """The shape of a loaded model."""
         vision = model.config.vision_config
+        temporal = model.model.vision_tower.num_active_temporal_layers
         return cls(
             side=vision.image_size[0],
             positions=vision.grid**2 + 1,
             width=vision.hidden_size,
             heads=vision.num_attention_heads,
             ratio=vision.intermediate_size / vision.hidden_size,
-            lower=vision.first_temporal_layer,
-            temporal=vision.num_temporal_layers,
+            lower=vision.num_hidden_layers - temporal,
+            temporal=temporal,
             window=vision.temporal_window,
             shuffled=vision.hidden_size * model.config.downsample_factor**2,
             tokens=model.config.tokens_per_frame,

@@ -22,6 +22,7 @@ from pvc.media import Picture, Video
 from pvc.model.cache import TemporalCache
 from pvc.model.inputs import steps_of_tiles
 from pvc.model.modeling import PVCForConditionalGeneration
+from pvc.model.order import order_image_tokens
 from pvc.processing.processor import PVCProcessor
 
 FRAMES_PER_CHUNK = 32
@@ -39,7 +40,7 @@ class EncodedMedia:
     Attributes:
         kind: "image" or "video".
         name: where it came from.
-        tokens: `(frames * K, L)` for a video, `(steps * tiles * K, L)` for an image (step-major).
+        tokens: `(frames * K, L)` for a video, `(steps * tiles * K, L)` for an image (see `pvc.model.order`).
         timestamps: seconds of every frame; empty for an image.
         tiles, steps: of an image; 1 and the number of frames for a video.
         warnings: what the reader had to say.
@@ -119,7 +120,7 @@ def encode_picture(
     else:
         tiles = adaptive_tiles(model, pixels, head)
         steps = len(tiles[0])
-    tokens = torch.stack(tiles, dim=1).flatten(0, 2)  # (steps, tiles, K, L), step-major
+    tokens = order_image_tokens(tiles, [len(tiles)], model.config)[0]
     return EncodedMedia(
         "image",
         picture.name,

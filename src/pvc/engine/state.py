@@ -34,12 +34,14 @@ from pvc.processing.processor import PVCProcessor
 if TYPE_CHECKING:
     from pvc.engine.engine import Engine, MediaOptions
 
-# Of the tower's configuration, what visual tokens depend on.
+# Of the tower's configuration, what visual tokens depend on. Added later, and left out where they are at the default,
+# so that fingerprints of older checkpoints stay what they were: `_ADDED`.
 _VISION = (
     *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "image_size", "patch_size"),
     *("num_channels", "hidden_act", "layer_norm_eps", "norm_type", "use_qk_norm", "use_mean_pooling", "attention_bias"),
     *("num_temporal_layers", "temporal_window", "timestep", "timestep_scale", "timestep_limit"),
 )
+_ADDED = {"timestep_period": None}
 _SHOWN = 12  # digits of a fingerprint in messages
 
 
@@ -136,7 +138,13 @@ def fingerprint(model: PVCForConditionalGeneration, rounded: bool = False) -> st
     digest = hashlib.sha256()
     vision = model.config.vision_config
     shape = {name: getattr(vision, name, None) for name in _VISION}
-    digest.update(json.dumps([shape, model.config.downsample_ratio], sort_keys=True, default=str).encode())
+    shape |= {name: getattr(vision, name) for name, default in _ADDED.items() if getattr(vision, name) != default}
+    whole = [shape, model.config.downsample_ratio]
+    if (groups := model.config.compressor_norm_groups) != 1:
+        whole.append({"compressor_norm_groups": groups})
+    if (order := model.config.image_token_order) != "step":
+        whole.append({"image_token_order": order})
+    digest.update(json.dumps(whole, sort_keys=True, default=str).encode())
     parts = (("tower", model.model.vision_tower), ("projector", model.model.multi_modal_projector))
     for part, module in parts:
         for name, tensor in sorted(module.state_dict().items()):

@@ -60,34 +60,55 @@ class Keep:
         """The most frames that are ever kept."""
         return self.first + self.middle + self.recent + self.batch - 1
 
-    def chosen(self, times: list[float]) -> list[int]:
+    def chosen(self, times: list[float], numbers: list[int] | None = None, period: int = 1) -> list[int]:
         """Places of the frames that stay, of frames shown at `times`; all of them until there are `most` + 1.
 
-        In the middle, the frame goes whose going leaves the smallest gap in time (of equals the earlier), again and
-        again, which thins it out evenly whatever the rate was.
+        In the middle, the frames go whose going leaves the smallest gap in time (of equals the earlier), again and
+        again, which thins it out evenly whatever the rate was. With cyclic timesteps, `period` consecutive frames stay
+        or go together: every second frame alone would be of every second timestep.
+
+        Args:
+            times: seconds of the frames, increasing.
+            numbers: how many frames came before each; by default none has been dropped.
+            period: frames that stay or go together, those whose numbers have the same quotient by it.
         """
-        if len(times) <= self.most:
-            return list(range(len(times)))
         places = list(range(len(times)))
+        if len(times) <= self.most:
+            return places
+        numbers = list(places) if numbers is None else numbers
         while len(places) > self.first + self.middle + self.recent:
-            inner = range(self.first, len(places) - self.recent)
-            goes = min(inner, key=lambda place: (self._gap(times, places, place), place))
+            runs = self._runs([numbers[place] // period for place in places])
+            # The group that the recent frames begin in is still growing.
+            last = numbers[places[len(places) - self.recent]] // period
+            whole = [run for run in runs if numbers[places[run.start]] // period != last] or runs
+            goes = min(whole, key=lambda run: (self._gap(times, places, run), run.start))
             del places[goes]
         return places
 
+    def _runs(self, groups: list[int]) -> list[slice]:
+        """Neighbours of one group between the first and the recent frames."""
+        runs: list[slice] = []
+        for place in range(self.first, len(groups) - self.recent):
+            if runs and groups[place] == groups[runs[-1].start]:
+                runs[-1] = slice(runs[-1].start, place + 1)
+            else:
+                runs.append(slice(place, place + 1))
+        return runs
+
     @staticmethod
-    def _gap(times: list[float], places: list[int], place: int) -> float:
-        before = times[places[place - 1]] if place else times[places[place]]
-        return times[places[place + 1]] - before
+    def _gap(times: list[float], places: list[int], run: slice) -> float:
+        before = times[places[run.start - 1]] if run.start else times[places[0]]
+        return times[places[run.stop]] - before
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """A frame that the language model sees: when it was shown, its visual tokens `(K, L)`, and its ids."""
+    """A frame that the language model sees: when it was shown, its visual tokens `(K, L)`, its ids, and its number."""
 
     time: float
     tokens: torch.Tensor
     ids: list[int]
+    number: int
 
 
 class Stream:
@@ -175,7 +196,7 @@ class Stream:
         vision = config.vision_config
         size = self.engine.model.dtype.itemsize
         positions = 1 + (vision.image_size[0] // vision.patch_size[0]) ** 2
-        layers = vision.num_temporal_layers or 0
+        layers = self.engine.model.model.vision_tower.num_active_temporal_layers
         temporal = 2 * layers * max(0, self.window - 1) * positions * vision.hidden_size * size
         tokens = self.keep.most * config.tokens_per_frame * config.text_config.hidden_size * size
         return temporal + tokens + self._most_positions(self.keep) * self._bytes_per_position
@@ -231,8 +252,8 @@ class Stream:
         ids = self._ids_of(timestamp, first=not self._frames)
         self._temporal = temporal
         self.pushed += 1
-        self._frames.append(_Frame(timestamp, tokens[0].clone(), ids))
-        kept = self.keep.chosen([known.time for known in self._frames]) if self.keep else range(len(self._frames))
+        self._frames.append(_Frame(timestamp, tokens[0].clone(), ids, self.pushed - 1))
+        kept = self._kept()
         if len(kept) < len(self._frames):
             self._frames = [self._frames[place] for place in kept]
             self._forget()
@@ -242,6 +263,13 @@ class Stream:
         except BaseException:  # out of memory, or Ctrl-C: half of a frame may have been read
             self._forget()
             raise
+
+    def _kept(self) -> list[int]:
+        """Places of the frames that the language model goes on seeing."""
+        if self.keep is None:
+            return list(range(len(self._frames)))
+        times, numbers = ([getattr(frame, name) for frame in self._frames] for name in ("time", "number"))
+        return self.keep.chosen(times, numbers, self.engine.model.config.vision_config.timestep_period or 1)
 
     def _forget(self) -> None:
         self._cache, self._ids = None, []

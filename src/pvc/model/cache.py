@@ -21,12 +21,13 @@ class TemporalCache:
     Shapes: `P` remembered steps, `C` clips, `N` positions, `D` width.
 
     Attributes:
-        keys, values: tuples with one `(P, C * N, D)` tensor per temporal layer; `P = min(steps, window - 1)`
-            (`P = steps` without a window).
+        keys, values: tuples with one `(P, C * N, D)` tensor per temporal layer that is not skipped;
+            `P = min(steps, window - 1)` (`P = steps` without a window).
         steps: steps encoded so far, remembered or not.
         num_clips: `C`.
         window: the temporal window the cache was made with, or None.
         total_steps: steps of the whole clip where timesteps are relative, else None.
+        starts: the number of every clip's first step; empty where all start at 0.
     """
 
     keys: tuple[torch.Tensor, ...]
@@ -35,6 +36,7 @@ class TemporalCache:
     num_clips: int
     window: int | None
     total_steps: int | None = None
+    starts: tuple[int, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -56,7 +58,7 @@ class TemporalCache:
         if num_clips != self.num_clips:
             raise MismatchError(f"the cache holds {self.num_clips} clips, but {num_clips} clips are to be continued")
         if len(self.keys) != layers:
-            raise MismatchError(f"the cache holds {len(self.keys)} temporal layers, but the model has {layers}")
+            raise MismatchError(f"the cache holds {len(self.keys)} temporal layers, but the model uses {layers}")
         if window != self.window:
             raise MismatchError(f"the cache was made with temporal_window {self.window}, but the model has {window}")
         if None not in (total_steps, self.total_steps) and total_steps != self.total_steps:

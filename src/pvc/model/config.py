@@ -17,8 +17,9 @@ from transformers.models.internvl.configuration_internvl import InternVLVisionCo
 from pvc.errors import ConfigError
 from pvc.model.keys import check_keys
 
-TIMESTEP_SCALES = {"index": 100.0, "relative": 1000.0}
+TIMESTEP_SCALES = {"index": 100.0, "relative": 1000.0, "cyclic": 100.0}
 DOWNSAMPLE_RATIOS = (0.5, 0.25, 0.125)
+IMAGE_TOKEN_ORDERS = ("step", "raster")
 
 
 @strict
@@ -28,9 +29,11 @@ class PVCVisionConfig(InternVLVisionConfig):
     Args beyond InternVL's:
         num_temporal_layers: how many of the last layers have a temporal block; None means a third of them.
         temporal_window: a step attends to itself and to the `temporal_window - 1` steps before it; None: to all.
-        timestep: "index" (the step's number) or "relative" (number / total steps), what AdaLN is conditioned on.
-        timestep_scale: factor before the sinusoid; None means 100 for "index" and 1000 for "relative".
+        timestep: what AdaLN is conditioned on: "index" (the step's number), "cyclic" (the number modulo
+            `timestep_period`) or "relative" (number / total steps).
+        timestep_scale: factor before the sinusoid; None means 1000 for "relative" and 100 for the others.
         timestep_limit: with "index", larger step numbers are treated as this one; None: no limit.
+        timestep_period: with "cyclic", and only there: how many timesteps there are.
 
     Raises:
         ConfigError: a value out of range, or a key that is a misspelt field.
@@ -44,6 +47,7 @@ class PVCVisionConfig(InternVLVisionConfig):
     timestep: str = "index"
     timestep_scale: float | int | None = None
     timestep_limit: int | None = None
+    timestep_period: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         check_keys("vision_config", type(self), kwargs)
@@ -56,6 +60,11 @@ class PVCVisionConfig(InternVLVisionConfig):
             )
         if self.timestep not in TIMESTEP_SCALES:
             raise ConfigError(f"timestep is {self.timestep!r}; it must be one of {', '.join(TIMESTEP_SCALES)}")
+        if (self.timestep == "cyclic") != (self.timestep_period is not None):
+            raise ConfigError(
+                f"timestep is {self.timestep!r} and timestep_period {self.timestep_period}; a period goes with "
+                "'cyclic', and only there"
+            )
         if self.timestep_scale is None:
             self.timestep_scale = TIMESTEP_SCALES[self.timestep]
         for name in ("hidden_size", "num_attention_heads", "num_hidden_layers", "intermediate_size"):
@@ -65,7 +74,7 @@ class PVCVisionConfig(InternVLVisionConfig):
             raise ConfigError(f"image_size {self.image_size} and patch_size {self.patch_size} must be at least 1")
         if not self.timestep_scale > 0:
             raise ConfigError(f"timestep_scale is {self.timestep_scale}; it must be greater than 0")
-        for name in ("temporal_window", "timestep_limit"):
+        for name in ("temporal_window", "timestep_limit", "timestep_period"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}; it must be at least 1, or null for none")
@@ -101,6 +110,10 @@ class PVCConfig(PreTrainedConfig):
         text_config: configuration (or its dictionary) of any transformers causal language model.
         downsample_ratio: 1/2, 1/4 or 1/8; a frame of `grid x grid` patches becomes `(grid * ratio)^2` tokens.
         image_steps: steps of a still image when a call does not say otherwise.
+        compressor_norm_groups: blocks of patches of a visual token that the compressor normalises separately: 1, or
+            the number of the base's tokens that one of ours replaces (4 from 1/2 to 1/4, 16 from 1/2 to 1/8).
+        image_token_order: "step" (all tiles at step 0, then all at step 1, ...) or "raster" (tile by tile, in the order
+            of the base's tokens; step t stands for block t of `compressor_norm_groups`).
         image_token_id, video_token_id: placeholder ids that visual tokens replace.
         projector_hidden_act: activation between the compressor's two linear layers.
         tie_word_embeddings: whether the output layer shares the input embedding's weights.
@@ -118,6 +131,8 @@ class PVCConfig(PreTrainedConfig):
     video_token_id: int = 151674
     downsample_ratio: float = 0.25
     image_steps: int = 4
+    compressor_norm_groups: int = 1
+    image_token_order: str = "step"
     projector_hidden_act: str = "gelu"
     tie_word_embeddings: bool = False
 
@@ -147,6 +162,18 @@ class PVCConfig(PreTrainedConfig):
                 f"downsample_ratio 1/{self.downsample_factor} does not divide the {vision.grid} x {vision.grid} "
                 "patches of a frame"
             )
+        side = round(self.compressor_norm_groups**0.5) if self.compressor_norm_groups > 0 else 0
+        if side**2 != self.compressor_norm_groups or side < 1 or self.downsample_factor % side:
+            raise ConfigError(
+                f"compressor_norm_groups is {self.compressor_norm_groups}; the {self.downsample_factor} x "
+                f"{self.downsample_factor} patches of a visual token do not divide into so many square blocks"
+            )
+        if self.image_token_order not in IMAGE_TOKEN_ORDERS:
+            raise ConfigError(
+                f"image_token_order is {self.image_token_order!r}; it must be one of {', '.join(IMAGE_TOKEN_ORDERS)}"
+            )
+        if self.image_token_order == "raster" and side == 1:
+            raise ConfigError("image_token_order is 'raster': it needs compressor_norm_groups of more than 1")
         if self.image_steps < 1:
             raise ConfigError(f"image_steps is {self.image_steps}; it must be at least 1")
         if vision.temporal_window is not None and vision.temporal_window < self.image_steps:

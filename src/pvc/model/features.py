@@ -18,6 +18,7 @@ from pvc.model.cache import TemporalCache
 from pvc.model.compressor import PVCMultiModalProjector
 from pvc.model.config import PVCConfig
 from pvc.model.inputs import clip_sizes, steps_of_tiles
+from pvc.model.order import order_image_tokens
 from pvc.model.vision import PVCVisionModel, PVCVisionOutput
 
 
@@ -35,7 +36,7 @@ class VisualFeatures:
         """`(F, 3, S, S)` frames to one `(T, K, L)` tensor of visual tokens per clip, and the tower's output.
 
         `options` are those of `PVCVisionModel.forward`: `frames`, `steps`, `repeats`, `cache`, `use_cache`,
-        `total_steps`, `window`, and `stored` in place of the pixels.
+        `total_steps`, `window`, `step_offset`, and `stored` in place of the pixels.
         """
         if pixel_values is not None:
             pixel_values = pixel_values.to(self.vision_tower.dtype)
@@ -84,7 +85,7 @@ class VisualFeatures:
             image_steps: `(sum of tiles,)` or one number; by default the config's. Equal within an image.
 
         Returns:
-            `.pooler_output`: one `(steps * tiles * K, L)` tensor per image, step-major (all tiles at step 0, ...).
+            `.pooler_output`: one `(steps * tiles * K, L)` tensor per image, in the order of `config.image_token_order`.
 
         Raises:
             MismatchError: tiles, grid and steps do not agree.
@@ -94,7 +95,8 @@ class VisualFeatures:
         steps = steps_of_tiles(image_steps, tiles, self.config)
         clips, outputs = self.encode_clips(pixel_values, frames=[1] * len(pixel_values), steps=steps, **kwargs)
         return BaseModelOutputWithPooling(
-            last_hidden_state=outputs.last_hidden_state, pooler_output=image_tokens(clips, tiles)
+            last_hidden_state=outputs.last_hidden_state,
+            pooler_output=order_image_tokens(clips, tiles, self.config),
         )
 
     def get_video_features(
@@ -103,6 +105,7 @@ class VisualFeatures:
         """Visual tokens of videos: `(sum of frames, 3, S, S)` to one `(frames * K, L)` tensor per video.
 
         `video_grid_thw` is `(videos, 3)` with rows `[frames, 1, 1]`; by default all frames are one video.
+        `step_offset`, int64 `(videos,)`, is the number of each video's first step; by default 0.
         """
         stored = len(pixel_values_videos)
         frames = clip_sizes(video_grid_thw, stored, "frames", default=[stored])
@@ -118,6 +121,7 @@ class VisualFeatures:
         image_steps: torch.Tensor | int | None = None,
         pixel_values_videos: torch.Tensor | None = None,
         video_grid_thw: torch.Tensor | None = None,
+        step_offset: torch.Tensor | None = None,
     ) -> dict[str, BaseModelOutputWithPooling]:
         """Encode a batch's images and videos in one pass through tower and compressor.
 
@@ -126,7 +130,7 @@ class VisualFeatures:
 
         Args:
             pixel_values, image_grid_thw, image_steps: as `get_image_features` takes them; None without images.
-            pixel_values_videos, video_grid_thw: as `get_video_features` takes them; None without videos.
+            pixel_values_videos, video_grid_thw, step_offset: as `get_video_features` takes them; None without videos.
 
         Returns:
             `"image"` and `"video"`, where there are any; `.pooler_output` has one `(tokens, L)` tensor per item.
@@ -138,7 +142,7 @@ class VisualFeatures:
             if pixel_values is not None:
                 return {"image": self.get_image_features(pixel_values, image_grid_thw, image_steps)}
             if pixel_values_videos is not None:
-                return {"video": self.get_video_features(pixel_values_videos, video_grid_thw)}
+                return {"video": self.get_video_features(pixel_values_videos, video_grid_thw, step_offset=step_offset)}
             return {}
         tiles = clip_sizes(image_grid_thw, len(pixel_values), "tiles", default=[1] * len(pixel_values))
         stored = len(pixel_values_videos)
@@ -148,8 +152,9 @@ class VisualFeatures:
             torch.cat((pixel_values, pixel_values_videos)),
             frames=[1] * len(pixel_values) + frames,
             steps=steps + frames,
+            step_offset=None if step_offset is None else [0] * len(pixel_values) + step_offset.tolist(),
         )
-        images = image_tokens(clips[: len(pixel_values)], tiles)
+        images = order_image_tokens(clips[: len(pixel_values)], tiles, self.config)
         videos = [clip.flatten(0, 1) for clip in clips[len(pixel_values) :]]
         return {
             "image": BaseModelOutputWithPooling(pooler_output=images),
@@ -178,15 +183,6 @@ class VisualFeatures:
         return length > 1 and any(is_sharded(p) for part in parts for p in part.parameters())
 
 
-def image_tokens(clips: Sequence[torch.Tensor], tiles: Sequence[int]) -> list[torch.Tensor]:
-    """Order the tokens of images: one `(T, K, L)` clip per tile to one step-major `(T * tiles * K, L)` per image."""
-    images, start = [], 0
-    for count in tiles:
-        images.append(torch.stack(list(clips[start : start + count]), dim=1).flatten(0, 2))
-        start += count
-    return images
-
-
 def in_several_processes() -> bool:
     """Whether this is one of several processes that train together."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
@@ -197,4 +193,4 @@ def is_sharded(parameter: torch.Tensor) -> bool:
     return hasattr(parameter, "ds_id") or hasattr(parameter, "full_tensor")
 
 
-__all__ = ["VisualFeatures", "image_tokens", "in_several_processes", "is_sharded"]
+__all__ = ["VisualFeatures", "in_several_processes", "is_sharded"]

@@ -37,11 +37,12 @@ class ClipLayout:
     Attributes:
         groups: groups in packed order.
         frame_of_row: `(R,)` list, the stored frame behind each packed row.
-        step_of_row: `(R,)` list, the step's number within its clip, counted from `offset`.
+        step_of_row: `(R,)` list, the step's number: counted from `offset`, and from where the clip starts (`starts`).
         steps_of_clip: `(C,)` tuple, steps of every clip in this call.
         offset: steps that were encoded before this call.
         total_steps: steps of the whole clips where it is known in advance (for relative timesteps), else None.
         window: steps that a step attends to, itself included; None for all before it.
+        starts: `(C,)` tuple, the number of every clip's first step; empty where all start at 0.
     """
 
     groups: tuple[Group, ...]
@@ -52,6 +53,7 @@ class ClipLayout:
     offset: int = 0
     total_steps: int | None = None
     window: int | None = None
+    starts: tuple[int, ...] = ()
 
     @classmethod
     def build(
@@ -63,11 +65,14 @@ class ClipLayout:
         offset: int = 0,
         total_steps: int | None = None,
         window: int | None = None,
+        starts: Sequence[int] = (),
     ) -> ClipLayout:
         """Lay out clips of `frames[c]` stored frames and `steps[c]` steps (one frame may serve many steps).
 
         `repeats` has a number for every stored frame, the steps in a row that show it; by default 1, and all of its
         steps for a clip of one frame.
+
+        `starts` has the number of every clip's first step, or is empty: all start at 0.
 
         Raises:
             MismatchError: the lists differ in length, or a clip's frames are shown for more or fewer steps than it has.
@@ -75,15 +80,19 @@ class ClipLayout:
         """
         if len(frames) != len(steps):
             raise MismatchError(f"{len(frames)} clips have frames, but {len(steps)} have steps")
-        starts, position = [], 0
+        if starts and len(starts) != len(steps):
+            raise MismatchError(f"step_offset has {len(starts)} entries, but there are {len(steps)} clips")
+        if min(starts, default=0) < 0:
+            raise UsageError(f"step_offset must be at least 0, not {min(starts)}")
+        firsts, position = [], 0
         for clip, (count, length) in enumerate(zip(frames, steps, strict=True)):
             if count < 1 or length < 1:
                 raise UsageError(f"clip {clip} has {count} frames and {length} steps; both must be at least 1")
             if repeats is None and count not in (1, length):
                 raise MismatchError(f"clip {clip} has {count} frames, but {length} steps")
-            starts.append(position)
+            firsts.append(position)
             position += count
-        shown = cls._shown(frames, steps, starts, repeats)
+        shown = cls._shown(frames, steps, firsts, repeats)
         by_length: dict[int, list[int]] = {}
         for clip, length in enumerate(steps):
             by_length.setdefault(length, []).append(clip)
@@ -93,10 +102,10 @@ class ClipLayout:
             for step in range(length):
                 for clip in members:
                     frame_of_row.append(shown[clip][step])
-                    step_of_row.append(offset + step)
+                    step_of_row.append(offset + step + (starts[clip] if starts else 0))
             row += length * len(members)
         rows = (tuple(frame_of_row), tuple(step_of_row))
-        return cls(tuple(groups), *rows, tuple(steps), position, offset, total_steps, window)
+        return cls(tuple(groups), *rows, tuple(steps), position, offset, total_steps, window, tuple(starts))
 
     @staticmethod
     def _shown(

@@ -25,8 +25,9 @@ from pvc.model.compressor import PVCMultiModalProjector
 from pvc.model.config import PVCConfig
 from pvc.model.features import VisualFeatures
 from pvc.model.inputs import CACHE
+from pvc.model.linear import init_linear
 from pvc.model.placeholders import place_features
-from pvc.model.vision import PVCVisionModel, init_progressive_weights
+from pvc.model.vision import PVCVisionModel
 
 
 class PVCPreTrainedModel(PreTrainedModel):
@@ -42,13 +43,12 @@ class PVCPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flex_attn = False  # see PVCVisionPreTrainedModel
     _supports_attention_backend = True
-    # A converted LayerNorm weight w lives in the modulation's bias as w - 1, which bf16 would round.
-    _keep_in_fp32_modules_strict = ["modulation"]
+    _keep_in_fp32_modules_strict = ["modulation", "timestep_embedding"]  # see Float32Linear
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        init_progressive_weights(module)
+        init_linear(module)
 
 
 class PVCModel(VisualFeatures, PVCPreTrainedModel):
@@ -76,6 +76,7 @@ class PVCModel(VisualFeatures, PVCPreTrainedModel):
         image_steps: torch.Tensor | int | None = None,
         pixel_values_videos: torch.Tensor | None = None,
         video_grid_thw: torch.Tensor | None = None,
+        step_offset: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
@@ -94,7 +95,9 @@ class PVCModel(VisualFeatures, PVCPreTrainedModel):
         # Embeddings first, whatever is in the batch: sharded weights are gathered in the order of these calls.
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
-        encoded |= self.encode_media(pixel_values, image_grid_thw, image_steps, pixel_values_videos, video_grid_thw)
+        encoded |= self.encode_media(
+            pixel_values, image_grid_thw, image_steps, pixel_values_videos, video_grid_thw, step_offset
+        )
         if not encoded:
             inputs_embeds = self.join_empty_pass(inputs_embeds)
         for kind, token_id in (("image", self.config.image_token_id), ("video", self.config.video_token_id)):
@@ -153,6 +156,7 @@ class PVCForConditionalGeneration(PVCPreTrainedModel, GenerationMixin):
         image_steps: torch.Tensor | int | None = None,
         pixel_values_videos: torch.Tensor | None = None,
         video_grid_thw: torch.Tensor | None = None,
+        step_offset: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
@@ -178,6 +182,7 @@ class PVCForConditionalGeneration(PVCPreTrainedModel, GenerationMixin):
             image_steps=image_steps,
             pixel_values_videos=pixel_values_videos,
             video_grid_thw=video_grid_thw,
+            step_offset=step_offset,
             attention_mask=attention_mask,
             position_ids=position_ids,
             cache=past_key_values if cache is None else cache,

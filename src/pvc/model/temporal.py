@@ -22,6 +22,7 @@ from pvc.model.attention import PRODUCTS, attention_over_time, products_over_tim
 from pvc.model.cache import keep_recent
 from pvc.model.config import PVCVisionConfig
 from pvc.model.layout import ClipLayout, Group
+from pvc.model.linear import Float32Linear, ProjectionLinear, ZeroFloat32Linear, ZeroLinear
 
 SINUSOID_WIDTH = 256
 
@@ -48,26 +49,17 @@ def sinusoid(timesteps: torch.Tensor, scale: float) -> torch.Tensor:
     return torch.cat((angles.cos(), angles.sin()), dim=-1)
 
 
-class ZeroLinear(nn.Linear):
-    """A linear layer that starts at zero, so that a fresh temporal block or AdaLN is the identity.
-
-    A class of its own because transformers' initialisation of custom code skips modules without parameters of
-    their own, and so would never ask the block that holds this layer.
-    """
-
-
 class TimestepEmbedding(nn.Module):
     """`e_t = MLP(sinusoid(t))`: one embedder for the whole model, `(U,)` timesteps to `(U, D)`."""
 
     def __init__(self, config: PVCVisionConfig) -> None:
         super().__init__()
         self.scale = float(config.timestep_scale or 1.0)
-        self.linear_1 = nn.Linear(SINUSOID_WIDTH, config.hidden_size)
-        self.linear_2 = nn.Linear(config.hidden_size, config.hidden_size)
+        self.linear_1 = Float32Linear(SINUSOID_WIDTH, config.hidden_size)
+        self.linear_2 = Float32Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, timesteps: torch.Tensor) -> torch.Tensor:
-        wave = sinusoid(timesteps, self.scale).to(self.linear_1.weight.dtype)
-        return self.linear_2(F.silu(self.linear_1(wave)))
+        return self.linear_2(F.silu(self.linear_1(sinusoid(timesteps, self.scale))))
 
 
 class Conditioning:
@@ -90,9 +82,13 @@ def timesteps_of(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Distinct timesteps `(U,)` (float64) of a call and the `(R,)` index of each packed row's timestep.
 
-    "index": the step's number, saturating at `timestep_limit`. "relative": number / steps of the clip.
+    "index": the step's number, saturating at `timestep_limit`. "cyclic": the number modulo `timestep_period`.
+    "relative": number / steps of the clip.
     """
-    if config.timestep == "index":
+    if config.timestep == "cyclic":
+        assert config.timestep_period is not None
+        values = [float(step % config.timestep_period) for step in layout.step_of_row]
+    elif config.timestep == "index":
         limit = config.timestep_limit
         values = [float(step if limit is None else min(step, limit)) for step in layout.step_of_row]
     else:
@@ -107,31 +103,40 @@ def timesteps_of(
 
 
 class AdaptiveLayerNorm(nn.Module):
-    """`LayerNorm(x) * (1 + scale(e)) + shift(e)`; the LayerNorm has no affine of its own."""
+    """`LayerNorm(x) * (1 + scale(e)) + shift(e)`; the LayerNorm has no affine of its own.
 
-    def __init__(self, width: int, embedding_width: int, eps: float) -> None:
+    With more than one group, each of `groups` equal runs of channels is normalised separately.
+    """
+
+    def __init__(self, width: int, embedding_width: int, eps: float, groups: int = 1) -> None:
         super().__init__()
-        self.width = width
-        self.eps = eps
-        self.modulation = ZeroLinear(embedding_width, 2 * width)
+        self.width, self.groups, self.eps = width, groups, eps
+        self.modulation = ZeroFloat32Linear(embedding_width, 2 * width)
 
     def forward(self, hidden: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
         """`(R, ..., width)` to the same shape; scale and shift are computed once per distinct timestep."""
-        weight = self.modulation.weight
-        modulation = self.modulation(F.silu(conditioning.embeddings.to(weight.dtype)))
-        # 1 + scale in the modulation's own precision (float32 also in a bf16 model), so that a converted
-        # LayerNorm weight w = 1 + (w - 1) survives the cast unchanged.
-        scale, shift = modulation.chunk(2, dim=-1)
+        # 1 + scale in float32 also in a bf16 model, so that a converted LayerNorm weight w = 1 + (w - 1) is unchanged.
+        scale, shift = self.modulation(F.silu(conditioning.embeddings)).chunk(2, dim=-1)
         scale, shift = ((1 + scale).to(hidden.dtype), shift.to(hidden.dtype))
         if self._in_runs_pays(hidden, conditioning):
             # One pass that normalises and modulates; what it gives is copied while it is still in a cache.
             out = torch.empty_like(hidden)
             for start, stop, step in conditioning.runs:
-                out[start:stop] = F.layer_norm(hidden[start:stop], (self.width,), scale[step], shift[step], self.eps)
+                out[start:stop] = self._normed(hidden[start:stop], scale[step], shift[step])
             return out
         shape = (-1, *([1] * (hidden.dim() - 2)), self.width)
-        normed = F.layer_norm(hidden, (self.width,), eps=self.eps)
+        normed = self._normed(hidden)
         return normed * scale[conditioning.index].view(shape) + shift[conditioning.index].view(shape)
+
+    def _normed(
+        self, hidden: torch.Tensor, scale: torch.Tensor | None = None, shift: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Normalise `(..., width)`, and scale and shift it by `(width,)` where they are given."""
+        if self.groups == 1:
+            return F.layer_norm(hidden, (self.width,), scale, shift, self.eps)
+        split = hidden.unflatten(-1, (self.groups, -1))
+        normed = F.layer_norm(split, split.shape[-1:], eps=self.eps).flatten(-2)
+        return normed if scale is None or shift is None else normed.mul_(scale).add_(shift)
 
     @staticmethod
     def _in_runs_pays(hidden: torch.Tensor, conditioning: Conditioning) -> bool:
@@ -169,9 +174,9 @@ class PVCTemporalAttention(nn.Module):
         self.width = config.hidden_size
         self.num_heads = config.num_attention_heads
         self.head_dim = self.width // self.num_heads
-        self.q_proj = nn.Linear(self.width, self.width)
-        self.k_proj = nn.Linear(self.width, self.width)
-        self.v_proj = nn.Linear(self.width, self.width)
+        self.q_proj = ProjectionLinear(self.width, self.width)
+        self.k_proj = ProjectionLinear(self.width, self.width)
+        self.v_proj = ProjectionLinear(self.width, self.width)
         self.projection_layer = ZeroLinear(self.width, self.width)
 
     def forward(
@@ -256,5 +261,4 @@ __all__ = [
     "PVCTemporalAttention",
     "PVCTemporalBlock",
     "TimestepEmbedding",
-    "ZeroLinear",
 ]

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
 from transformers.models.internvl.modeling_internvl import (
     InternVLVisionAttention,
@@ -28,12 +27,13 @@ from pvc.errors import MismatchError, UsageError
 from pvc.model.cache import TemporalCache
 from pvc.model.config import PVCVisionConfig
 from pvc.model.layout import ClipLayout
+from pvc.model.linear import init_linear
+from pvc.model.skipping import TemporalSkip
 from pvc.model.temporal import (
     Conditioning,
     KeyValue,
     PVCTemporalBlock,
     TimestepEmbedding,
-    ZeroLinear,
     timesteps_of,
 )
 
@@ -74,10 +74,13 @@ class PVCVisionLayer(InternVLVisionLayer):
         past: KeyValue | None = None,
         use_cache: bool = False,
     ) -> tuple[torch.Tensor, KeyValue | None]:
-        """`(F or R, N, D)` to the same shape, and the block's keys and values when `use_cache` is set."""
+        """`(F or R, N, D)` to the same shape, and the block's keys and values when `use_cache` is set.
+
+        Without `conditioning` the temporal block is skipped.
+        """
         present = None
-        if self.temporal is not None:
-            assert conditioning is not None and layout is not None
+        if self.temporal is not None and conditioning is not None:
+            assert layout is not None
             added, present = self.temporal(hidden_states, conditioning, layout, past, use_cache)
             hidden_states = hidden_states + added
         return super().forward(hidden_states), present
@@ -94,6 +97,21 @@ class PVCVisionEncoder(nn.Module):
             PVCVisionLayer(config, temporal=index >= self.first_temporal) for index in range(config.num_hidden_layers)
         )
         self.gradient_checkpointing = False
+        self.skip = TemporalSkip()
+
+    def train(self, mode: bool = True) -> PVCVisionEncoder:
+        self.skip.forget()  # weights may have changed in ways that leave no trace
+        return super().train(mode)
+
+    def first_active(self) -> int:
+        """Return the index of the first layer whose temporal block is used in a call made now.
+
+        In inference, temporal blocks that are the identity are skipped, and static frames share their layers, too.
+        """
+        if self.training or torch.is_grad_enabled():
+            return self.first_temporal
+        blocks: list[Any] = [layer.temporal for layer in self.layer[self.first_temporal :]]
+        return self.first_temporal + self.skip.count(blocks)
 
     def lower(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """`(F, N, D)` embedded frames to the same shape: the layers that know no time, once per stored frame."""
@@ -109,10 +127,13 @@ class PVCVisionEncoder(nn.Module):
         cache: TemporalCache | None = None,
         use_cache: bool = False,
     ) -> tuple[torch.Tensor, list[KeyValue]]:
-        """`(F, N, D)` of `lower` to `(R, N, D)` packed steps, and every temporal layer's keys and values."""
+        """`(F, N, D)` of `lower` to `(R, N, D)` packed steps, and keys and values of the temporal layers in use."""
         presents: list[KeyValue] = []
+        first = self.first_active()
+        for layer in self.layer[self.first_temporal : first]:
+            stored, _ = layer(stored)
         hidden_states = layout.gather(stored)
-        for place, layer in enumerate(self.layer[self.first_temporal :]):
+        for place, layer in enumerate(self.layer[first:]):
             past = (cache.keys[place], cache.values[place]) if cache is not None else None
             hidden_states, present = layer(hidden_states, conditioning, layout, past, use_cache)
             if present is not None:
@@ -129,20 +150,13 @@ class PVCVisionPreTrainedModel(InternVLVisionPreTrainedModel):
     _no_split_modules = ["PVCVisionLayer"]
     # flex attention ignores is_causal without a mask, which would silently let steps see the future.
     _supports_flex_attn = False
-    _keep_in_fp32_modules_strict = ["modulation"]
+    _keep_in_fp32_modules_strict = ["modulation", "timestep_embedding"]
     _can_record_outputs = {"hidden_states": PVCVisionLayer, "attentions": InternVLVisionAttention}
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        init_progressive_weights(module)
-
-
-def init_progressive_weights(module: nn.Module) -> None:
-    """Start every temporal block and AdaLN as the identity: output projection and modulation are zero."""
-    if isinstance(module, ZeroLinear):
-        init.zeros_(module.weight)
-        init.zeros_(module.bias)
+        init_linear(module)
 
 
 class PVCVisionModel(PVCVisionPreTrainedModel):
@@ -161,6 +175,12 @@ class PVCVisionModel(PVCVisionPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         return self.embeddings.patch_embeddings
 
+    @property
+    def num_active_temporal_layers(self) -> int:
+        """Temporal layers that inference runs and a cache holds: leading ones that are the identity are skipped."""
+        with torch.no_grad():
+            return len(self.encoder.layer) - self.encoder.first_active()
+
     def below(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """`(F, 3, S, S)` frames to `(F, N, D)`: embedded, and through the layers below the first temporal one."""
         return self.encoder.lower(self.embeddings(pixel_values))
@@ -177,6 +197,7 @@ class PVCVisionModel(PVCVisionPreTrainedModel):
         total_steps: int | None = None,
         window: int | None = None,
         stored: torch.Tensor | None = None,
+        step_offset: Sequence[int] | torch.Tensor | None = None,
         **kwargs: Any,
     ) -> PVCVisionOutput:
         """Encode clips.
@@ -192,16 +213,18 @@ class PVCVisionModel(PVCVisionPreTrainedModel):
             total_steps: steps of the whole clips, needed to encode in pieces when timesteps are relative.
             window: attend to so many steps, in place of the config's `temporal_window`.
             stored: in place of `pixel_values`, what `below` made of them: more steps of the same frames start from it.
+            step_offset: `C` integers, the number of every clip's first step; by default 0. With a cache, that of the
+                call that began the clips holds.
 
         Raises:
             MismatchError: counts that do not agree, with both numbers.
-            UsageError: clips of different lengths with a cache; relative timesteps in pieces without `total_steps`;
-                pixels and `stored`, or neither.
+            UsageError: clips of different lengths with a cache; relative timesteps in pieces without `total_steps`, or
+                with an offset; an offset for clips that a cache continues; pixels and `stored`, or neither.
         """
         given = pixel_values if stored is None else stored
         if given is None or (pixel_values is not None and stored is not None):
             raise UsageError("pass exactly one of pixel_values and stored")
-        layout = self._layout(len(given), frames, steps, repeats, cache, use_cache, total_steps, window)
+        layout = self._layout(len(given), frames, steps, repeats, cache, use_cache, total_steps, window, step_offset)
         timesteps, index = timesteps_of(layout, self.config, given.device)
         conditioning = Conditioning(self.timestep_embedding(timesteps), index)
         # Not kept under a name here: it has to go as soon as the first temporal layer is done with it.
@@ -225,6 +248,7 @@ class PVCVisionModel(PVCVisionPreTrainedModel):
         use_cache: bool,
         total_steps: int | None,
         window: int | None,
+        step_offset: Sequence[int] | torch.Tensor | None,
     ) -> ClipLayout:
         window = self.config.temporal_window if window is None else window
         if window is not None and window < 1:
@@ -233,13 +257,16 @@ class PVCVisionModel(PVCVisionPreTrainedModel):
         steps = frames if steps is None else list(steps)
         if sum(frames) != stored:
             raise MismatchError(f"the clips have {sum(frames)} frames together, but {stored} frames were given")
-        offset = 0
+        offset, starts = 0, () if step_offset is None else tuple(int(start) for start in step_offset)
+        if any(starts) and (cache is not None or self.config.timestep == "relative"):
+            reason = "a cache goes on where it is" if cache is not None else "timesteps are relative (step / total)"
+            raise UsageError(f"step_offset cannot be used here: {reason}")
         if cache is not None or use_cache:
             if len(set(steps)) != 1:
                 raise UsageError(f"clips encoded in pieces must have equally many steps per call, not {steps}")
             if cache is not None:
-                cache.check(len(frames), self.config.num_temporal_layers or 0, window, total_steps)
-                offset, total_steps = cache.steps, total_steps or cache.total_steps
+                cache.check(len(frames), len(self.encoder.layer) - self.encoder.first_active(), window, total_steps)
+                offset, total_steps, starts = cache.steps, total_steps or cache.total_steps, cache.starts
         if self.config.timestep == "relative":
             if (offset or use_cache) and total_steps is None:
                 raise UsageError(
@@ -248,7 +275,9 @@ class PVCVisionModel(PVCVisionPreTrainedModel):
                 )
             if total_steps is not None and offset + max(steps) > total_steps:
                 raise MismatchError(f"step {offset + max(steps)} is encoded, but total_steps is {total_steps}")
-        return ClipLayout.build(frames, steps, repeats=repeats, offset=offset, total_steps=total_steps, window=window)
+        return ClipLayout.build(
+            frames, steps, repeats=repeats, offset=offset, total_steps=total_steps, window=window, starts=starts
+        )
 
     def _new_cache(self, presents: list[KeyValue], layout: ClipLayout) -> TemporalCache:
         return TemporalCache(
@@ -258,6 +287,7 @@ class PVCVisionModel(PVCVisionPreTrainedModel):
             num_clips=layout.num_clips,
             window=layout.window,
             total_steps=layout.total_steps,
+            starts=layout.starts,
         )
 
 

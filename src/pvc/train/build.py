@@ -144,6 +144,8 @@ def check_recipe(recipe: Recipe) -> None:
         try:
             config = build_config(recipe, stage, recipe.shape.vocab_size, 0, 1)
             _refuse_unknown_keys(recipe, config)
+            if stage.max_step_offset and config.vision_config.timestep == "relative":
+                raise ConfigError("max_step_offset has no meaning where timesteps are relative (step / total)")
         except (ValueError, TypeError, StrictDataclassError) as error:
             raise ConfigError(f"stage {stage.name}: {' '.join(str(error).split())}") from error
 

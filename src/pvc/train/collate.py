@@ -19,20 +19,22 @@ from pvc.processing.processor import PVCProcessor
 from pvc.synthetic import Sample
 
 IGNORED = -100  # what the loss skips
-MEDIA = ("pixel_values", "image_grid_thw", "image_steps", "pixel_values_videos", "video_grid_thw")
+MEDIA = ("pixel_values", "image_grid_thw", "image_steps", "pixel_values_videos", "video_grid_thw", "step_offset")
 
 
 @dataclass(frozen=True)
 class Item:
     """One conversation to train on, and the steps that its pictures are encoded in.
 
-    `sample` where it was drawn, `encoded` where that has been done already.
+    `sample` where it was drawn, `encoded` where that has been done already. `step_offset`: the number of the first step
+    of its clips; None leaves it to the model.
     """
 
     messages: Sequence[dict[str, Any]]
     image_steps: int
     sample: Sample | None = None
     encoded: Mapping[str, torch.Tensor] | None = None
+    step_offset: int | None = None
 
 
 def encode(processor: PVCProcessor, *items: Item) -> dict[str, torch.Tensor]:
@@ -46,7 +48,13 @@ def encode(processor: PVCProcessor, *items: Item) -> dict[str, torch.Tensor]:
         do_sample_frames=None if items[0].sample is None else False,
     )
     mask = batch.pop("assistant_masks")
+    if items[0].step_offset is not None and "video_grid_thw" in batch:
+        batch["step_offset"] = torch.tensor([item.step_offset for item in items for _ in range(_num_videos(item))])
     return {**batch, "labels": batch["input_ids"].masked_fill(mask == 0, IGNORED)}
+
+
+def _num_videos(item: Item) -> int:
+    return sum(part["type"] == "video" for message in item.messages for part in message["content"])
 
 
 def weights_of(labels: torch.Tensor, loss: str) -> torch.Tensor:

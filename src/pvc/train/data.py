@@ -37,6 +37,13 @@ def drawn_steps(stage: Stage, seed: int, batch: int) -> int:
     return int(pick(np.random.default_rng((seed, 2, batch)), stage.image_steps))
 
 
+def drawn_offset(stage: Stage, seed: int, index: int) -> int | None:
+    """The number of the first step of a sample's clips; None where the stage draws none."""
+    if not stage.max_step_offset:
+        return None
+    return int(np.random.default_rng((seed, 3, index)).integers(stage.max_step_offset + 1))
+
+
 def shortened(sample: Sample, questions: int | None, characters: int | None = None) -> Sample:
     """A sample with at most so many questions, and further ones only as long as all of the text is no longer."""
     more = sample.more[: None if questions is None else questions - 1]
@@ -156,7 +163,8 @@ class StageSamples(Dataset[Item]):
             options["tiles"] = int(own.choice(mix.tiles))
         sample = make(task, int(own.integers(2**62)), size=size, split="train", frames=frames, **options)
         sample = shortened(sample, self.stage.questions, self.stage.characters)
-        return Item(messages_of(sample), drawn_steps(self.stage, self.seed, number), sample)
+        offset = drawn_offset(self.stage, self.seed, index)
+        return Item(messages_of(sample), drawn_steps(self.stage, self.seed, number), sample, step_offset=offset)
 
     def _row(self, kind: str, place: int, index: int, frames: int) -> Item:
         """The row whose turn it is; another one where it is bad, the same one every time."""
@@ -168,7 +176,8 @@ class StageSamples(Dataset[Item]):
             if line not in file.bad:
                 try:
                     row = file.draw(group, place)
-                    item = Item(opened(row.messages, frames, self.size), steps)
+                    offset = drawn_offset(self.stage, self.seed, index)
+                    item = Item(opened(row.messages, frames, self.size), steps, step_offset=offset)
                     return item if self.processor is None else replace(item, encoded=self._encoded(item))
                 except PVCError as error:
                     file.note(line, str(error))

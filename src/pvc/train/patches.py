@@ -25,6 +25,9 @@ class PatchReader(nn.Module):
     def __init__(self, tower: PVCVisionModel, classes: int) -> None:
         super().__init__()
         self.tower = tower
+        if not tower.config.num_temporal_layers:
+            # Nothing reads it here. DDP stops where a parameter that is to be trained takes no part in a step.
+            tower.timestep_embedding.requires_grad_(False)
         self.head = nn.Linear(tower.config.hidden_size, classes)
 
     def forward(

@@ -107,6 +107,8 @@ class Stage(_Strict):
     (malformed, with media that cannot be read, of more than `longest` tokens) are told and passed over; `bad_rows` is
     the part of a file's rows that may be. `file_frames`: frames of their videos, one number or several with weights,
     drawn for every batch; by default as many as users' have.
+    `max_step_offset`: the first step of a sample's clips has a number drawn evenly from 0 to this one, so that the
+    model learns timesteps far into a video from short clips.
     `zoom`: pictures are drawn with so many times the tower's pixels a side, and so cut into tiles; several numbers with
     weights are drawn for every batch. Real pictures are larger than a tile: without it a model never learns of them.
     `cache`: this many samples are drawn once, into a memory-mapped file, and repeated in another order every round;
@@ -145,6 +147,7 @@ class Stage(_Strict):
     loss: Literal["token", "sample", "square"] = "token"
     file_frames: dict[int, float] | None = None
     video_frames: dict[int, float] = Field(default_factory=lambda: {8: 1.0})
+    max_step_offset: int = Field(0, ge=0)
     zoom: dict[int, float] = Field(default_factory=lambda: {1: 1.0})
     save_steps: int = Field(500, ge=1)
     save_minutes: float | None = Field(10, gt=0)
@@ -200,6 +203,8 @@ class Stage(_Strict):
             raise ValueError("pack and loss are for stages of kind chat: patches have no text")
         if self.cache is not None and (self.pack is not None or self.loss != "token"):
             raise ValueError("a cache keeps samples as they were drawn; pack and loss are for stages without one")
+        if self.max_step_offset and (self.kind == "patches" or self.cache is not None):
+            raise ValueError("max_step_offset is for stages of kind chat without a cache")
         if self.batch_size % self.accumulation:
             raise ValueError(
                 f"a batch of {self.batch_size} does not divide into {self.accumulation} parts (accumulation)"

@@ -25,6 +25,7 @@ import pvc.auto  # noqa: F401  # so that a saved processor can be loaded
 from pvc.engine.engine import Engine
 from pvc.errors import UsageError
 from pvc.evaluate.accuracy import Held, measure
+from pvc.model.modeling import PVCForConditionalGeneration
 from pvc.processing.processor import PVCProcessor
 from pvc.synthetic import PATCH_CLASSES
 from pvc.train.build import (
@@ -225,10 +226,12 @@ def _held_out(stage: Stage, engine: Engine, stopped: Callable[[], bool]) -> list
 
 
 def _export(recipe: Recipe, processor: PVCProcessor, weights: dict[str, torch.Tensor], directory: Path) -> Path:
-    """The last stage's model in bf16 (modulations stay float32), with processor and recipe."""
+    """The last stage's model in bf16 (modulations and timestep embedder stay float32), with processor and recipe."""
     model, _ = grow(recipe, recipe.stages[-1], processor, weights)
+    wide = PVCForConditionalGeneration._keep_in_fp32_modules_strict
     halved = {
-        key: value if "modulation" in key else value.to(torch.bfloat16) for key, value in stored_state(model).items()
+        key: value if any(part in key for part in wide) else value.to(torch.bfloat16)
+        for key, value in stored_state(model).items()
     }
     target = directory / "model"
     model.config.dtype = torch.bfloat16
