@@ -54,7 +54,10 @@ def encode(processor: PVCProcessor, *items: Item) -> dict[str, torch.Tensor]:
 
 
 def _num_videos(item: Item) -> int:
-    return sum(part["type"] == "video" for message in item.messages for part in message["content"])
+    parts = [
+        part for message in item.messages if not isinstance(message["content"], str) for part in message["content"]
+    ]
+    return sum(part["type"] == "video" for part in parts)
 
 
 def weights_of(labels: torch.Tensor, loss: str) -> torch.Tensor:

@@ -1,0 +1,212 @@
+"""Which timesteps suit live video: accuracy after N quiet frames, for four ways of numbering the steps.
+
+    python benchmarks/timesteps.py OUT [--seeds 0 1 2] [--steps 300]     train and measure (resumable)
+    python benchmarks/timesteps.py OUT --report                          tables and plot of what has been measured
+
+Every arm starts from the bundled weights and is trained on the same samples for the same number of steps. Clips of the
+training are shorter than the temporal window, so one training serves the arms with and without it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import pvc
+from pvc.ablation.stats import t_interval
+from pvc.engine.engine import Engine
+from pvc.engine.stream import Keep, Stream
+from pvc.evaluate.accuracy import Held
+from pvc.train.recipe import Recipe
+from pvc.train.run import run_recipe
+
+ARMS: dict[str, dict[str, Any]] = {
+    "index": {"vision": {"timestep": "index", "timestep_limit": 63}},
+    "index, offsets": {"vision": {"timestep": "index", "timestep_limit": None}, "max_step_offset": 600},
+    "cyclic 4": {"vision": {"timestep": "cyclic", "timestep_period": 4, "timestep_limit": None}},
+    "cyclic 8": {"vision": {"timestep": "cyclic", "timestep_period": 8, "timestep_limit": None}},
+}
+WINDOWS = {"16": 16, "none": 10**6}
+TASKS = {"direction": (1, 2), "digits": (1, 2), "pieces": (1,)}
+QUIET = (0, 8, 24, 56, 120, 500)
+CLIP_FRAMES = 8
+# What the language model sees is as long as in training, so that timesteps alone differ from it.
+KEEP = Keep(first=0, middle=0, recent=16, batch=8)
+QUIET_INTERVAL = 0.1  # seconds
+
+
+def recipe(arm: str, seed: int, steps: int) -> Recipe:
+    """The bundled model's shape and weights with the arm's timesteps."""
+    own = json.loads((Path(pvc.__file__).parent / "nano" / "training.json").read_text(encoding="utf-8"))["recipe"]
+    model = own["model"]
+    model["vision"] |= ARMS[arm]["vision"]
+    stage = {
+        "name": "clips",
+        "kind": "chat",
+        "steps": steps,
+        "batch_size": 16,
+        "learning_rate": 6e-4,
+        "warmup_steps": 20,
+        "downsample_ratio": 0.25,
+        "image_steps": {1: 1, 2: 1, 4: 2},
+        "questions": 3,
+        "characters": 90,
+        "max_step_offset": ARMS[arm].get("max_step_offset", 0),
+        "tasks": {name: {"weight": 1, "levels": list(levels)} for name, levels in TASKS.items()},
+        "video_frames": {4: 1, 6: 1, 8: 3, 12: 1, 16: 1},
+        "save_steps": 100,
+    }
+    return Recipe.model_validate(
+        {"name": "timesteps", "seed": seed, "start": "nano", "model": model, "stages": [stage]}
+    )
+
+
+def quiet_frames(seed: int, count: int, side: int) -> Iterator[np.ndarray[Any, Any]]:
+    """Plain grey frames with a little noise."""
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        yield np.clip(rng.normal(128, 2, (side, side, 3)), 0, 255).astype(np.uint8)
+
+
+def branched(stream: Stream) -> Stream:
+    """An independent copy of a stream."""
+    twin = copy.copy(stream)
+    twin._frames = list(stream._frames)
+    twin._cache = copy.deepcopy(stream._cache)
+    twin._ids = list(stream._ids)
+    return twin
+
+
+def measured(engine: Engine, window: int, count: int, seed: int) -> list[dict[str, Any]]:
+    """Right answers per task after each number of quiet frames."""
+    side = int(dict(engine.processor.video_processor.size)["height"])
+    stream = Stream(engine, window=window, keep=KEEP)
+    rows, shown = [], 0
+    frames = quiet_frames(seed, max(QUIET), side)
+    for quiet in QUIET:
+        while shown < quiet:
+            stream.push(next(frames), shown * QUIET_INTERVAL)
+            shown += 1
+        for task, levels in TASKS.items():
+            held = Held(levels=levels, frames=CLIP_FRAMES, seed=seed)
+            right = 0
+            for sample in held.samples(task, 0, count, side):
+                right += asked(branched(stream), sample, quiet * QUIET_INTERVAL) == sample.answer
+            rows.append({"task": task, "quiet": quiet, "right": right, "count": count})
+    return rows
+
+
+def asked(stream: Stream, sample: Any, start: float) -> str:
+    medium = sample.media[0]
+    for frame, seconds in zip(medium.frames, medium.timestamps, strict=True):
+        stream.push(frame, start + seconds)
+    return stream.ask(sample.question).text.strip()
+
+
+def run(options: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    for seed in options.seeds:
+        for arm in ARMS:
+            name = f"{arm.replace(', ', '-').replace(' ', '')}-{seed}"
+            target = options.out / f"{name}.json"
+            if target.exists():
+                continue
+            started = time.monotonic()
+            directory = options.out / "runs" / name
+            model = run_recipe(recipe(arm, seed, options.steps), directory, report=lambda line, n=name: print(n, line))
+            trained = time.monotonic() - started
+            engine = pvc.load(model, device="cpu", dtype="float32")
+            rows = []
+            with torch.inference_mode():
+                for window, size in WINDOWS.items():
+                    rows += [{**row, "window": window} for row in measured(engine, size, options.count, seed)]
+            about = {"arm": arm, "seed": seed, "steps": options.steps, "train_s": round(trained)}
+            about["measure_s"] = round(time.monotonic() - started - trained)
+            target.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+            print(name, json.dumps(about), flush=True)
+
+
+def mean_interval(values: list[float]) -> tuple[float, float, float]:
+    """Mean and 95 % interval over seeds; without an interval for one seed."""
+    estimate = t_interval(values)
+    low, high = (math.nan if end is None else end for end in (estimate.lower, estimate.upper))
+    return estimate.mean, low, high
+
+
+def report(options: argparse.Namespace) -> None:
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(options.out.glob("*.json"))]
+    lines = [f"{len(runs)} runs; seeds {sorted({run['seed'] for run in runs})}; steps {runs[0]['steps']}", ""]
+    lines += [f"| task | window | arm | {' | '.join(map(str, QUIET))} |", f"|---|---|---|{'---|' * len(QUIET)}"]
+    curves: dict[tuple[str, str, str], list[tuple[float, float, float]]] = {}
+    for task in (*TASKS, "mean"):
+        for window in WINDOWS:
+            for arm in ARMS:
+                points = [points_of(runs, arm, window, task, quiet) for quiet in QUIET]
+                curves[task, window, arm] = [mean_interval(values) for values in points if values]
+                cells = [
+                    f"{100 * mean:.0f} ({100 * low:.0f} to {100 * high:.0f})"
+                    for mean, low, high in curves[task, window, arm]
+                ]
+                lines.append(f"| {task} | {window} | {arm} | {' | '.join(cells)} |")
+    (options.out / "timesteps.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+    plot(curves, options.out / "timesteps.png")
+
+
+def points_of(runs: list[dict[str, Any]], arm: str, window: str, task: str, quiet: int) -> list[float]:
+    """One share of right answers per seed; of all tasks for "mean"."""
+    shares = []
+    for run_ in runs:
+        rows = [row for row in run_["rows"] if row["window"] == window and row["quiet"] == quiet]
+        rows = [row for row in rows if task in ("mean", row["task"])]
+        if run_["arm"] == arm and rows:
+            shares.append(sum(row["right"] for row in rows) / sum(row["count"] for row in rows))
+    return shares
+
+
+def plot(curves: dict[tuple[str, str, str], list[tuple[float, float, float]]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(len(WINDOWS), 1 + len(TASKS), figsize=(16, 7), sharey=True, layout="constrained")
+    for row, window in zip(axes, WINDOWS, strict=True):
+        for axis, task in zip(row, (*TASKS, "mean"), strict=True):
+            for arm in ARMS:
+                points = np.array(curves[task, window, arm])
+                if not len(points):
+                    continue
+                places = range(len(points))
+                axis.plot(places, 100 * points[:, 0], marker="o", label=arm)
+                axis.fill_between(places, 100 * points[:, 1], 100 * points[:, 2], alpha=0.12)
+            axis.set(title=f"{task}, window {window}", xlabel="quiet frames before the clip", ylim=(0, 100))
+            axis.set_xticks(range(len(QUIET)), map(str, QUIET))
+        row[0].set_ylabel("right answers, %")
+    axes[0][0].legend()
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--count", type=int, default=30, help="samples of every task and number of quiet frames")
+    parser.add_argument("--report", action="store_true")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    (report if options.report else run)(options)
+
+
+if __name__ == "__main__":
+    main()
