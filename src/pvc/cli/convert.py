@@ -15,7 +15,7 @@ from pvc.cli.progress import counting, status
 from pvc.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
-    from pvc.convert.run import Report
+    from pvc.convert.options import Report
 
 RATIOS = {"1/2": 0.5, "1/4": 0.25, "1/8": 0.125}
 
@@ -27,11 +27,21 @@ def convert(
         int | None, typer.Option(min=0, help="Temporal layers, from the top of the tower; by default a third of all.")
     ] = None,
     ratio: Annotated[str, typer.Option(help="Compression: 1/2 (the source's 256 tokens a frame), 1/4 or 1/8.")] = "1/4",
+    init: Annotated[
+        str,
+        typer.Option(help="Compressor: exact (step t gives the source's token for block t) or mean (to be trained)."),
+    ] = "exact",
     timestep: Annotated[
-        str, typer.Option(help="index (streams need it) or relative (as the paper's models).")
-    ] = "index",
+        str | None,
+        typer.Option(help="cyclic, index or relative (as the paper's). Default: cyclic with --init exact, else index."),
+    ] = None,
+    timestep_limit: Annotated[
+        int | None, typer.Option(min=1, help="With index timesteps: later steps count as this one.")
+    ] = None,
     window: Annotated[int | None, typer.Option(min=1, help="Temporal window in steps; by default none.")] = None,
-    image_steps: Annotated[int, typer.Option(min=1, help="Steps of a picture.")] = 4,
+    image_steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps of a picture. Default: the source's tokens in one of ours.")
+    ] = None,
     num_frames: Annotated[int, typer.Option(min=1, help="Frames of a video where nothing else is asked for.")] = 16,
     key_map: Annotated[
         Path | None, typer.Option("--map", help="JSON file that says where tensors belong that we do not know.")
@@ -47,7 +57,8 @@ def convert(
         raise UsageError(f"--ratio must be one of {', '.join(RATIOS)}, not {ratio!r}")
     if to not in ("pvc", "internvl"):
         raise UsageError(f"--to must be pvc or internvl, not {to!r}")
-    from pvc.convert.run import Options, refuse_existing
+    from pvc.convert.options import Options
+    from pvc.convert.shards import refuse_existing
 
     refuse_existing(dest)
     if to == "internvl":
@@ -61,7 +72,16 @@ def convert(
     from pvc.convert.run import convert as convert_to_pvc
     from pvc.convert.sources import read_source
 
-    options = Options(temporal_layers, RATIOS[ratio], timestep, window, image_steps, num_frames)
+    options = Options(
+        temporal_layers=temporal_layers,
+        ratio=RATIOS[ratio],
+        timestep=timestep,
+        timestep_limit=timestep_limit,
+        window=window,
+        image_steps=image_steps,
+        num_frames=num_frames,
+        init=init,
+    )
     described = read_source(source, read_map(key_map) if key_map else ())
     with counting("tensors") as progress:
         report = convert_to_pvc(described, dest, options, progress=progress)
@@ -80,6 +100,8 @@ def convert(
 
 
 def _tell(dest: Path, report: Report) -> None:
+    from pvc.convert.closed_form import MAX_RESIDUAL
+
     for warning in report.warnings:
         print(f"pvc: warning: {warning}", file=sys.stderr)
     added = f", {report.added_tokens} rows added to the vocabulary" if report.added_tokens else ""
@@ -87,6 +109,8 @@ def _tell(dest: Path, report: Report) -> None:
         f"{dest}: {report.used} tensors of the source used, {report.made} new{added}; "
         f"{report.nbytes / 2**20:,.1f} MiB in {len(report.shards)} file{'s'[: len(report.shards) != 1]}"
     )
+    if report.residual is not None:
+        print(f"closed form: residual {report.residual:.2g} (at most {MAX_RESIDUAL:g})")
 
 
 __all__ = ["convert"]

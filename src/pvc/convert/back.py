@@ -1,28 +1,36 @@
-"""The way back: a PVC checkpoint without temporal layers to transformers' InternVL format.
+"""The way back: a PVC checkpoint that adds nothing to InternVL, to transformers' InternVL format.
 
-Refuses what InternVL cannot say: temporal layers, timesteps that matter, a ratio other than 1/2. Called by `run.py`'s
-callers; the key map is read from the right.
+Temporal blocks must still be the identity, and the compressor InternVL's, or still its closed form at a smaller ratio.
+Called by `pvc convert --to internvl`; the key map is read from the right.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+import torch.nn.functional as F
 from transformers import InternVLConfig
 
 from pvc.checkpoint.files import CheckpointFiles, read_header
 from pvc.checkpoint.loading import load_config, load_processor
+from pvc.convert.closed_form import EMBEDDER, MAX_RESIDUAL, PROJECTOR, embed_timesteps, solved_timesteps, targets
 from pvc.convert.keymap import BACK, plan
-from pvc.convert.run import Progress, Report, Shards, read_tensor, refuse_existing, staged
+from pvc.convert.options import Progress, Report
+from pvc.convert.run import read_tensor
+from pvc.convert.shards import Shards, refuse_existing, staged
 from pvc.convert.transforms import TRANSFORMS, Shapes
 from pvc.errors import CheckpointError, ConfigError
 from pvc.model.config import PVCConfig
 
 RATIO = 0.5
-_LINEAR = "model.multi_modal_projector.linear_1.weight"
-_EXTRA = ("timestep_embedding", "norm.modulation.weight")
+_LINEAR = f"{PROJECTOR}.linear_1.weight"
+_MODULATION = f"{PROJECTOR}.norm.modulation.weight"
+_EXTRA = ("timestep_embedding", "norm.modulation.weight", ".temporal.")
+_CHANGED = "the compressor is no longer the closed form of InternVL's"
 _SHARD = 2**31
 
 
@@ -30,7 +38,8 @@ def convert_back(source: str | Path, target: str | Path, *, progress: Progress =
     """Write an `internvl` checkpoint, as transformers reads it, of a PVC one that adds nothing to InternVL.
 
     Raises:
-        ConfigError: temporal layers, a ratio other than 1/2, or a compressor that depends on the timestep.
+        ConfigError: temporal blocks that are not the identity, a ratio other than 1/2 without the closed form, or a
+            compressor that depends on the timestep in any other way.
         CheckpointError: a damaged source.
         UsageError: the target exists.
     """
@@ -38,14 +47,16 @@ def convert_back(source: str | Path, target: str | Path, *, progress: Progress =
     refuse_existing(target)
     files = CheckpointFiles(source)
     config = load_config(files)
-    temporal = config.vision_config.num_temporal_layers
-    if temporal:
-        raise ConfigError(f"num_temporal_layers is {temporal}: InternVL has no temporal layers")
-    if config.downsample_ratio != RATIO:
-        raise ConfigError(f"downsample_ratio is {config.downsample_ratio}: InternVL's is {RATIO}")
+    groups = config.compressor_norm_groups
+    if config.downsample_ratio * round(groups**0.5) != RATIO:
+        blocks = f" and compressor_norm_groups {groups}" if groups > 1 else ""
+        raise ConfigError(f"downsample_ratio is {config.downsample_ratio}{blocks}: InternVL's is {RATIO}")
     places = {tensor.name: shard for shard in files.shards for tensor in read_header(shard)[0]}
-    modulation = "model.multi_modal_projector.norm.modulation.weight"
-    if modulation in places and bool(read_tensor(places[modulation], modulation).any()):
+    refuse_trained_blocks(places)
+    solved: dict[str, torch.Tensor] = {}
+    if groups > 1:
+        solved = reduced_compressor(config, {name: read_tensor(places[name], name) for name in _compressor(places)})
+    elif _MODULATION in places and bool(read_tensor(places[_MODULATION], _MODULATION).any()):
         raise ConfigError(
             "the compressor depends on the timestep (norm.modulation.weight is not zero): InternVL's cannot"
         )
@@ -58,7 +69,7 @@ def convert_back(source: str | Path, target: str | Path, *, progress: Progress =
         shards = Shards(staging, _SHARD)
         dtype = read_tensor(places[_LINEAR], _LINEAR).dtype
         for number, step in enumerate(steps):
-            given = [read_tensor(places[name], name) for name in step.sources]
+            given = [solved[name] if name in solved else read_tensor(places[name], name) for name in step.sources]
             made = TRANSFORMS[step.how][1](given, Shapes())
             if step.how == "affine":  # PVC keeps it in float32 whatever the rest is
                 made = [tensor.to(dtype) for tensor in made]
@@ -70,17 +81,60 @@ def convert_back(source: str | Path, target: str | Path, *, progress: Progress =
     return report
 
 
+def refuse_trained_blocks(places: Mapping[str, Path]) -> None:
+    """Raise ConfigError for a temporal block whose output projection is not zero."""
+    for name in sorted(places):
+        if ".temporal.attention.projection_layer." in name and bool(read_tensor(places[name], name).any()):
+            raise ConfigError(f"{name} is not zero: this temporal block has been trained, and InternVL has none")
+
+
+def _compressor(places: Mapping[str, Path]) -> list[str]:
+    parts = (f"{PROJECTOR}.norm.modulation.", f"{PROJECTOR}.linear_1.weight", EMBEDDER)
+    return [name for name in places if name.startswith(parts)]
+
+
+def reduced_compressor(config: PVCConfig, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Read the base's LayerNorm and first linear layer from a compressor that is still the closed form.
+
+    Args:
+        config: of the checkpoint; `compressor_norm_groups` blocks.
+        tensors: modulation, `linear_1.weight` and timestep embedder by their full names.
+
+    Returns:
+        `norm.modulation.bias` and `linear_1.weight` of a compressor with one block.
+
+    Raises:
+        ConfigError: the compressor has been trained; what differs is named.
+    """
+    groups, vision = config.compressor_norm_groups, config.vision_config
+    linear = tensors[f"{PROJECTOR}.linear_1.weight"].unflatten(1, (groups, -1))
+    if not torch.equal(linear, linear[:, :1].expand_as(linear)):
+        raise ConfigError(f"{_CHANGED} (linear_1 differs between blocks)")
+    embedder = {name.removeprefix(f"{EMBEDDER}."): tensor for name, tensor in tensors.items() if EMBEDDER in name}
+    timesteps = solved_timesteps(vision, groups)
+    embedded = embed_timesteps(timesteps, float(vision.timestep_scale or 1.0), embedder)
+    weight, bias = (tensors[f"{PROJECTOR}.norm.modulation.{name}"].float() for name in ("weight", "bias"))
+    modulation = F.linear(embedded, weight, bias).unflatten(1, (2, groups, -1))  # (U, scale and shift, G, s s D)
+    first = modulation[0, :, 0]  # step 0 stands for the first block
+    expected = targets(first[0] + 1, first[1], timesteps, groups).view_as(modulation)
+    largest = float((modulation.double() - expected).abs().max())
+    if not largest <= MAX_RESIDUAL:
+        raise ConfigError(f"{_CHANGED} (its scales and shifts differ by up to {largest:.2g})")
+    return {f"{PROJECTOR}.norm.modulation.bias": first.flatten(), f"{PROJECTOR}.linear_1.weight": linear[:, 0]}
+
+
 def _write_settings(files: CheckpointFiles, own_config: PVCConfig, folder: Path) -> None:
     """Configuration and tokenizer under InternVL's names, and what transformers' processor reads."""
     processor = load_processor(files)
     config = own_config.to_dict()
-    own = {"num_temporal_layers", "temporal_window", "timestep", "timestep_scale", "timestep_limit", "model_type"}
+    own = {"num_temporal_layers", "temporal_window", "model_type"}
+    own |= {key for key in config["vision_config"] if key.startswith("timestep")}
     vision = {key: value for key, value in config["vision_config"].items() if key not in own}
     InternVLConfig(
         vision_config=vision,
         text_config=config["text_config"],
         image_token_id=config["image_token_id"],
-        image_seq_length=processor.tokens_per_frame,
+        image_seq_length=processor.tokens_per_frame * own_config.compressor_norm_groups,
         downsample_ratio=RATIO,
         projector_hidden_act=config["projector_hidden_act"],
         tie_word_embeddings=config["tie_word_embeddings"],

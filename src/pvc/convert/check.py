@@ -20,6 +20,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from pvc.checkpoint.files import CheckpointFiles
 from pvc.checkpoint.loading import check_fit, check_template, load_config, load_processor
 from pvc.checkpoint.stored import StoredTensor, stored_tensors
+from pvc.convert.closed_form import EMBEDDER
 from pvc.convert.offload import each_output, offloaded
 from pvc.convert.reference import Reference
 from pvc.convert.run import EMBEDDING, OUTPUT, mapped_tensors, planned, shapes_wanted, starts_at_zero
@@ -29,6 +30,7 @@ from pvc.errors import CheckpointError
 from pvc.model.compressor import PVCMultiModalProjector
 from pvc.model.config import PVCConfig
 from pvc.model.modeling import PVCForConditionalGeneration
+from pvc.model.order import block_places, order_image_tokens
 
 TOLERANCE = 1e-5
 # Rows of the output layer that are compared at a time.
@@ -54,9 +56,11 @@ class Difference:
 def compare(source: Source, target: Path, seed: int = 0) -> list[Difference]:
     """Compare a converted checkpoint with its source, in float32 on random pictures.
 
-    The tower's difference is the largest after any of its layers. "Same ratio" is the written compressor reduced to the
-    source's ratio, with one step. At a smaller ratio the compressor itself is compared with the mean of the source's
-    linear layer, and its tokens' distance from the mean of those they replace is reported without a bound.
+    The tower's difference is the largest after any of its layers. A compressor in closed form is compared as it is:
+    with as many steps as blocks, every step's tokens with the source's of its block, and the prompt in the source's
+    order. Otherwise "same ratio" is the written compressor reduced to the source's ratio, with one step; at a smaller
+    ratio the compressor itself is compared with the mean of the source's linear layer, and its tokens' distance from
+    the mean of those they replace is reported without a bound.
 
     Args:
         source: what was converted.
@@ -77,12 +81,19 @@ def compare(source: Source, target: Path, seed: int = 0) -> list[Difference]:
     states = theirs.tower(pixels)
     hidden = states[-1]
     pairs = Pairs("vision tower", TOLERANCE)
+    groups = config.compressor_norm_groups
     with each_output(model.model.vision_tower.encoder.layer, lambda state: pairs.add(state, states.pop(0))):
-        tower = model.model.vision_tower(pixels)
+        tower = model.model.vision_tower(pixels, steps=[groups] * len(pixels))
     pairs.add(tower.last_hidden_state, hidden)
     differences.append(pairs.difference())
 
     expected = theirs.tokens(hidden)
+    if groups > 1:
+        clips = tower.layout.split(model.model.multi_modal_projector(tower.last_hidden_state, tower.conditioning))
+        differences.append(_blocks(clips, expected, groups))
+        tokens = torch.stack(order_image_tokens(clips, [1] * len(clips), config))
+        differences.append(_difference("visual tokens, in the source's order", tokens, expected, TOLERANCE))
+        return differences + (_language(converted, theirs, tokens, expected) if theirs.language is not None else [])
     times = round(source.ratio / config.downsample_ratio)
     same = model.model.multi_modal_projector if times == 1 else converted.reduced_projector(source.ratio, times)
     tokens = same(tower.last_hidden_state, tower.conditioning)
@@ -97,6 +108,18 @@ def compare(source: Source, target: Path, seed: int = 0) -> list[Difference]:
     if theirs.language is not None:
         differences += _language(converted, theirs, tokens, expected)
     return differences
+
+
+def _blocks(clips: Sequence[torch.Tensor], expected: torch.Tensor, groups: int) -> Difference:
+    """Compare `(groups, K, L)` tokens of every frame, step by step, with the source's `(F, K groups, L)`."""
+    side = round(groups**0.5)
+    out = round((expected.shape[1] // groups) ** 0.5)
+    grid = expected.unflatten(1, (out, side, out, side))
+    pairs = Pairs("visual tokens, block by block", TOLERANCE)
+    for step, (row, column) in enumerate(block_places(groups)):
+        ours = torch.stack([clip[step] for clip in clips])
+        pairs.add(ours, grid[:, :, row, :, column].flatten(1, 2))
+    return pairs.difference()
 
 
 class Converted:
@@ -154,6 +177,8 @@ class Pairs:
         self.found: list[Difference] = []
 
     def add(self, ours: torch.Tensor, theirs: torch.Tensor) -> None:
+        # Steps of a static frame are rows one after another, time first.
+        theirs = theirs.repeat(max(1, len(ours) // len(theirs)), *[1] * (theirs.dim() - 1))
         self.found.append(_difference(self.what, ours, theirs, self.bound))
 
     def difference(self) -> Difference:
@@ -181,7 +206,8 @@ def _tensors(source: Source, converted: Converted) -> list[Difference]:
         if not torch.allclose(written, expected, rtol=0, atol=0, equal_nan=True):
             different[name] = _difference(name, written, expected, 0.0)
 
-    for name, expected in mapped_tensors(source, planned(source), config, config.downsample_ratio):
+    embedder = {name: entry.read() for name, entry in converted.stored.items() if name.startswith(EMBEDDER)}
+    for name, expected in mapped_tensors(source, planned(source), config, embedder):
         add(name, expected)
         left.discard(name)
     for name in filter(starts_at_zero, left):
@@ -219,7 +245,7 @@ def _language(
         scale.append(logits.abs().max())
     difference = float(torch.stack(largest).max())
     relative = difference / max(float(torch.stack(scale).max()), 1e-12)
-    return [pairs.difference(), Difference("logits, same ratio", difference, relative, TOLERANCE)]
+    return [pairs.difference(), Difference("logits", difference, relative, TOLERANCE)]
 
 
 __all__ = ["TOLERANCE", "Difference", "compare"]

@@ -6,27 +6,25 @@ compared afterwards (`check.py`).
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from transformers import GenerationConfig
 
 from pvc.checkpoint.stored import read_values
+from pvc.convert import closed_form
 from pvc.convert.keymap import Rule, Step, plan
+from pvc.convert.options import Options, Progress, Report
+from pvc.convert.shards import Shards, refuse_existing, staged
 from pvc.convert.sources import Source, read_source
 from pvc.convert.text import MEDIA_TOKENS, build_processor, load_tokenizer
 from pvc.convert.transforms import TRANSFORMS, Shapes
 from pvc.errors import CheckpointError, ConfigError, PVCError, UsageError
 from pvc.model.config import PVCConfig
+from pvc.model.linear import PROJECTION_STD
 from pvc.model.modeling import PVCForConditionalGeneration
 
 _SMALLEST_SHARD = 2**29
@@ -34,41 +32,6 @@ _SMALLEST_SHARD = 2**29
 _PART_OF_LARGEST = 0.4
 _NEW = ("norm.modulation.weight", ".temporal.", ".timestep_embedding.")
 EMBEDDING, OUTPUT = "model.language_model.embed_tokens.weight", "lm_head.weight"
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a converted model is to be.
-
-    Attributes:
-        temporal_layers: of the tower, from the top; None: a third of them.
-        ratio: downsample ratio. timestep: "index" or "relative". window: temporal window, or None.
-        image_steps: steps of a picture. num_frames: of a video, where nothing else is asked for.
-        seed: of the new temporal blocks' weights.
-    """
-
-    temporal_layers: int | None = None
-    ratio: float = 0.25
-    timestep: str = "index"
-    window: int | None = None
-    image_steps: int = 4
-    num_frames: int = 16
-    seed: int = 0
-
-
-@dataclass
-class Report:
-    """What was done: counts of tensors, bytes written, and warnings."""
-
-    used: int = 0
-    made: int = 0
-    nbytes: int = 0
-    added_tokens: int = 0
-    warnings: tuple[str, ...] = ()
-    shards: list[str] = field(default_factory=list)
-
-
-Progress = Callable[[int, int], None]
 
 
 def config_of(source: Source, options: Options, placeholders: tuple[int, int], vocabulary: int) -> PVCConfig:
@@ -89,21 +52,15 @@ def config_of(source: Source, options: Options, placeholders: tuple[int, int], v
 
 
 def _config_of(source: Source, options: Options, placeholders: tuple[int, int], vocabulary: int) -> PVCConfig:
-    vision = {
-        **source.vision,
-        "num_temporal_layers": options.temporal_layers,
-        "timestep": options.timestep,
-        "temporal_window": options.window,
-    }
+    vision, whole = options.config_fields(source.ratio)
     return PVCConfig(
-        vision_config=vision,
+        vision_config={**source.vision, **vision},
         text_config={**source.text, "vocab_size": max(vocabulary, source.text["vocab_size"])},
         image_token_id=placeholders[0],
         video_token_id=placeholders[1],
-        downsample_ratio=options.ratio,
-        image_steps=options.image_steps,
         projector_hidden_act=source.activation,
         tie_word_embeddings=is_tied(source),
+        **whole,
     )
 
 
@@ -181,28 +138,6 @@ def convert(
     return report
 
 
-@contextlib.contextmanager
-def staged(target: Path) -> Iterator[Path]:
-    """A folder beside `target` that takes its place when the block is done, and is gone when it fails."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        yield staging
-        staging.chmod(0o755)  # mkdtemp's are for the owner alone
-        if target.exists():
-            target.rmdir()
-        staging.rename(target)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
-
-
-def refuse_existing(target: Path) -> None:
-    """Raise UsageError unless `target` can be made."""
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError(f"{target} exists already")
-
-
 def check_ratio(source: Source, ratio: float) -> None:
     """Raise UsageError for a target ratio that takes more tokens than the source has."""
     if ratio > source.ratio:
@@ -274,7 +209,12 @@ def _write_tensors(
     wanted = shapes_wanted(config)
     shard = Shards(folder, max(_SMALLEST_SHARD, int(_PART_OF_LARGEST * source.largest_shard)))
     total, done, dtype = len(wanted), 0, torch.float32
-    for name, tensor in mapped_tensors(source, steps, config, options.ratio):
+    embedder = {
+        name: fresh(name, wanted[name], config, options.seed, dtype)
+        for name in wanted
+        if name.startswith(closed_form.EMBEDDER)
+    }
+    for name, tensor in mapped_tensors(source, steps, config, embedder, report):
         if tensor.shape != wanted[name]:
             raise CheckpointError(f"{name} is {list(tensor.shape)}, but config.json asks for {list(wanted[name])}")
         del wanted[name]
@@ -293,17 +233,51 @@ def _write_tensors(
 
 
 def mapped_tensors(
-    source: Source, steps: Sequence[Step], config: PVCConfig, ratio: float
+    source: Source,
+    steps: Sequence[Step],
+    config: PVCConfig,
+    embedder: Mapping[str, torch.Tensor],
+    report: Report | None = None,
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every target tensor that has a source, an output layer that repeats the embedding left out."""
-    shapes = shapes_of(source, ratio)
+    """Yield every target tensor that has a source, except an output layer that repeats the embedding.
+
+    Args:
+        source, steps: what is converted, and where its tensors belong.
+        config: of the converted model; with more than one group the compressor gets the closed form.
+        embedder: the timestep embedder's tensors by their full names, as stored; read for the closed form only.
+        report: takes the closed form's residual.
+    """
+    shapes = shapes_of(source, config.downsample_ratio)
+    exact = config.compressor_norm_groups > 1
+    if exact:
+        form = _closed_form(source, steps, config, embedder)
+        if report is not None:
+            report.residual = form.residual
+        yield from form.tensors.items()
     for step in steps:
+        if exact and step.how in ("affine", "blocks"):
+            continue
         for name, tensor in transformed(source, step, shapes).items():
             if name == OUTPUT and config.tie_word_embeddings:
                 continue
             if name in (EMBEDDING, OUTPUT):
                 tensor = grown(tensor, config)
             yield name, tensor
+
+
+def _closed_form(
+    source: Source, steps: Sequence[Step], config: PVCConfig, embedder: Mapping[str, torch.Tensor]
+) -> closed_form.ClosedForm:
+    """Solve for the compressor, from the source's LayerNorm and first linear layer."""
+    found = {step.how: step for step in steps if step.how in ("affine", "blocks")}
+    if len(found) != 2:
+        raise ConfigError("init 'exact' needs a projector of InternVL's form (a LayerNorm and two linear layers)")
+    (weight, bias), (linear,) = (
+        [read_values(source.places[name], source.tensors[name]) for name in found[how].sources]
+        for how in ("affine", "blocks")
+    )
+    named = {name.removeprefix(f"{closed_form.EMBEDDER}."): tensor for name, tensor in embedder.items()}
+    return closed_form.solve(weight, bias, linear, config, named)
 
 
 def grown(tensor: torch.Tensor, config: PVCConfig) -> torch.Tensor:
@@ -335,75 +309,27 @@ def starts_at_zero(name: str) -> bool:
 
 def fresh(name: str, shape: torch.Size, config: PVCConfig, seed: int, dtype: torch.dtype) -> torch.Tensor:
     """A tensor that PVC adds, as its own initialisation makes it: zero where a block starts as the identity."""
-    if starts_at_zero(name):  # modulations are float32 whatever the model's precision
-        return torch.zeros(shape, dtype=torch.float32 if "modulation" in name else dtype)
+    if "modulation" in name or "timestep_embedding" in name:  # float32 whatever the model's precision
+        dtype = torch.float32
+    if starts_at_zero(name):
+        return torch.zeros(shape, dtype=dtype)
     mixed = hashlib.sha256(f"{seed} {name}".encode()).digest()  # the same whatever the order of tensors
     generator = torch.Generator().manual_seed(int.from_bytes(mixed[:7], "little"))
-    spread = config.vision_config.initializer_range
+    # Not the source's initializer_range: official configurations have 1e-10, because weights are always loaded.
+    spread = shape[-1] ** -0.5 if "timestep_embedding" in name else PROJECTION_STD
     return (torch.randn(shape, generator=generator) * spread).to(dtype)
-
-
-class Shards:
-    """Tensors to files of bounded size, with their index."""
-
-    def __init__(self, folder: Path, limit: int) -> None:
-        self.folder, self.limit = folder, limit
-        self.kept: dict[str, torch.Tensor] = {}
-        self.size = self.total = 0
-        self.files: list[list[str]] = []
-
-    def add(self, name: str, tensor: torch.Tensor) -> None:
-        nbytes = tensor.numel() * tensor.element_size()
-        if self.kept and self.size + nbytes > self.limit:
-            self._write()
-        self.kept[name] = tensor.contiguous()
-        self.size += nbytes
-
-    def _write(self) -> None:
-        path = self.folder / f"{len(self.files)}.part"
-        try:
-            save_file(self.kept, path, metadata={"format": "pt"})
-        except SafetensorError as error:  # a full disk, for one: it is no OSError there
-            raise CheckpointError(f"cannot write {path}: {error}") from error
-        self.files.append(list(self.kept))
-        self.total += self.size
-        self.kept, self.size = {}, 0
-
-    def close(self) -> tuple[list[str], int]:
-        """Names of the files and bytes of all tensors."""
-        if self.kept:
-            self._write()
-        count = len(self.files)
-        names = [f"model-{n + 1:05d}-of-{count:05d}.safetensors" for n in range(count)]
-        if count == 1:
-            names = ["model.safetensors"]
-        for number, name in enumerate(names):
-            part = self.folder / f"{number}.part"
-            part.chmod(0o644)
-            part.rename(self.folder / name)
-        if count > 1:
-            places = {tensor: name for name, own in zip(names, self.files, strict=True) for tensor in own}
-            index = {"metadata": {"total_size": self.total}, "weight_map": places}
-            (self.folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
-        return names, self.total
 
 
 __all__ = [
     "EMBEDDING",
     "OUTPUT",
-    "Options",
-    "Progress",
-    "Report",
-    "Shards",
     "config_of",
     "convert",
     "mapped_tensors",
     "planned",
     "read_tensor",
-    "refuse_existing",
     "shapes_of",
     "shapes_wanted",
-    "staged",
     "starts_at_zero",
     "transformed",
 ]

@@ -6,6 +6,7 @@ tokenizer (`text.py`) and the tensors themselves (`run.py`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +20,15 @@ from pvc.errors import CheckpointError, ConfigError, PVCError
 from pvc.model.config import DOWNSAMPLE_RATIOS, PVCVisionConfig
 from pvc.model.keys import unknown_keys
 
-# Templates of the original format in which a turn ends without a new line.
-_NO_NEWLINE = ("Hermes-2", "internlm2-chat")
+# Templates of the original format that are ChatML, and what follows the end of a turn.
+CHATML = {"internvl2_5": "\n", "Hermes-2": "", "internlm2-chat": ""}
+# How transformers' processors prepare pixels, as ours do. InternVL's processor turns crop_to_patches on whatever
+# the file says, so that it is not listed.
+_PREPARED: dict[str, Any] = {
+    **dict.fromkeys(("do_resize", "do_rescale", "do_normalize"), True),
+    "resample": 3,
+    "rescale_factor": 1 / 255,
+}
 KINDS = ("internvl", "internvl_chat", "pvc_internvl")
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 
@@ -51,6 +59,7 @@ class Source:
         tied: whether the output layer is the input embedding by the source's own word; None: it says nothing.
         ratio: downsample ratio. pictures: settings of the image processor. activation: the projector's.
         unknown: keys of the language model's configuration that were passed over. separator: what follows a turn.
+        template: name of the conversation template, in the original format. warnings: settings that are not followed.
         fused_heads: (query heads, key heads) where the language model's projections are fused.
         tensors: all of them, by name; places: the shard of each.
     """
@@ -68,6 +77,8 @@ class Source:
     rules: tuple[Rule, ...]
     fused_heads: tuple[int, int] = (1, 1)
     separator: str = "\n"
+    template: str | None = None
+    warnings: tuple[str, ...] = ()
     tensors: dict[str, Tensor] = field(default_factory=dict, repr=False)
     places: dict[str, Path] = field(default_factory=dict, repr=False)
 
@@ -102,7 +113,14 @@ def read_source(directory: Path, more_rules: Sequence[Rule] = ()) -> Source:
     rules = (*more_rules, *told.pop("rules"))
     tensors, places = _tensors(directory)
     pictures = {**told.pop("pictures"), **_preprocessing(directory)}
-    return Source(directory, str(kind), rules=rules, pictures=pictures, tensors=tensors, places=places, **told)
+    if kind == "internvl":
+        warnings = _not_followed(directory, pictures, told["vision"].get("image_size"))
+    else:  # whose code takes pictures as config.json says, and does not read the files of image processors
+        pictures |= _tiling(config)
+        squeezed = "pad2square is true: pictures that are not tiled are padded, but frames of videos are squeezed"
+        warnings = (squeezed,) * pictures.get("pad2square", False)
+    files = {"tensors": tensors, "places": places}
+    return Source(directory, str(kind), rules=rules, pictures=pictures, warnings=warnings, **files, **told)
 
 
 def _transformers(config: dict[str, Any]) -> dict[str, Any]:
@@ -172,7 +190,8 @@ def _chat(config: dict[str, Any]) -> dict[str, Any]:
         "activation": "gelu",
         "rules": CHAT_INTERNLM2 if kind == "internlm2" else CHAT,
         "fused_heads": fused,
-        "separator": "" if config.get("template") in _NO_NEWLINE else "\n",
+        "separator": CHATML.get(str(config.get("template")), "\n"),
+        "template": None if config.get("template") is None else str(config["template"]),
     }
 
 
@@ -227,6 +246,56 @@ def _preprocessing(directory: Path) -> dict[str, Any]:
     return settings
 
 
+def _tiling(config: dict[str, Any]) -> dict[str, Any]:
+    """Return how the original format's configuration has pictures tiled, in the words of our image processor."""
+    for name in ("dynamic_image_size", "use_thumbnail", "pad2square"):
+        if type(config.get(name, False)) is not bool:
+            raise ConfigError(f"{name} must be true or false, not {config[name]!r}")
+    tiling = {name: config[name] for name in ("use_thumbnail", "pad2square") if name in config}
+    return tiling if config.get("dynamic_image_size", True) else {**tiling, "max_patches": 1}
+
+
+def _not_followed(directory: Path, pictures: dict[str, Any], side: Any) -> tuple[str, ...]:
+    """Name settings of transformers' image and video processors that ours do otherwise.
+
+    Args:
+        directory: the source.
+        pictures: mean and standard deviation that pictures and frames are normalised with.
+        side: of the tower's pictures in pixels, one number or height and width.
+    """
+    sides = list(side) if isinstance(side, (list, tuple)) else [side, side]
+    looks = {key: pictures.get(key, value) for key, value in IMAGENET.items()}
+    warnings = []
+    for name, part in (
+        ("preprocessor_config.json", None),
+        ("processor_config.json", "image_processor"),
+        ("video_preprocessor_config.json", None),
+        ("processor_config.json", "video_processor"),
+    ):
+        data = read_json(directory / name) if (directory / name).exists() else {}
+        settings = data if part is None else data.get(part)
+        if not isinstance(settings, dict):
+            continue
+        wanted = {**_PREPARED, **looks}
+        if isinstance(size := settings.get("size"), dict):
+            wanted["size"] = {**size, "height": sides[0], "width": sides[1]}
+        warnings += [
+            f"{name}: {key} is {str(settings[key])[:60]}, but {str(value)[:60]} takes its place"
+            for key, value in wanted.items()
+            if settings.get(key) is not None and not _same(settings[key], value)
+        ]
+    return tuple(warnings)
+
+
+def _same(given: Any, value: Any) -> bool:
+    """Whether two settings are equal, numbers to float32's precision."""
+    if isinstance(given, (int, float)) and isinstance(value, (int, float)):
+        return math.isclose(given, value, rel_tol=1e-6)
+    if isinstance(given, (list, tuple)) and isinstance(value, (list, tuple)):
+        return len(given) == len(value) and all(map(_same, given, value))
+    return bool(given == value)
+
+
 def _check_preprocessing(settings: dict[str, Any], path: Path) -> None:
     for key in ("image_mean", "image_std"):
         values = settings.get(key, [0.5] * 3)
@@ -238,4 +307,4 @@ def _check_preprocessing(settings: dict[str, Any], path: Path) -> None:
             raise ConfigError(f"{path}: {key} must be a number from 1, not {count!r}")
 
 
-__all__ = ["IMAGENET", "KINDS", "Source", "read_source"]
+__all__ = ["CHATML", "IMAGENET", "KINDS", "Source", "read_source"]

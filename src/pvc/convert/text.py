@@ -13,7 +13,7 @@ from transformers import AddedToken, PreTrainedTokenizerFast, Qwen2TokenizerFast
 
 from pvc.checkpoint.files import read_json
 from pvc.checkpoint.loading import check_template
-from pvc.convert.sources import IMAGENET, Source
+from pvc.convert.sources import CHATML, IMAGENET, Source
 from pvc.errors import CheckpointError, PVCError
 from pvc.model.config import PVCConfig
 from pvc.processing.image import PVCImageProcessor
@@ -28,6 +28,7 @@ MEDIA_TOKENS = {
     "video_token": "<video>",
 }
 END_OF_TURN = "<|im_end|>"
+_TILING = frozenset({"min_patches", "max_patches", "use_thumbnail", "pad2square"})
 
 
 def load_tokenizer(source: Source) -> PreTrainedTokenizerFast:
@@ -75,20 +76,31 @@ def _read(kind: Any, directory: Path) -> PreTrainedTokenizerFast:
 def build_processor(
     source: Source, tokenizer: PreTrainedTokenizerFast, config: PVCConfig, num_frames: int
 ) -> tuple[PVCProcessor, tuple[str, ...]]:
-    """Processor of a converted model, and warnings.
+    """Make the processor of a converted model, whose prompts are those of the source.
 
-    The source's chat template is kept where it works with media parts; else it is ChatML, as InternVL's models speak.
+    The source's chat template is kept where it works with media parts; else ChatML takes its place.
+
+    Args:
+        source: what is converted.
+        tokenizer: as `load_tokenizer` made it.
+        config: of the converted model.
+        num_frames: of a video where nothing else is asked for.
+
+    Returns:
+        The processor, and warnings.
     """
     side = config.vision_config.image_size[0]
     size = {"height": side, "width": side}
     look = {key: source.pictures.get(key, IMAGENET[key]) for key in IMAGENET}
-    tiles = {key: source.pictures[key] for key in ("min_patches", "max_patches") if key in source.pictures}
+    tiles = {key: value for key, value in source.pictures.items() if key in _TILING}
+    own_template = _template(source.directory)
     processor = PVCProcessor(
         PVCImageProcessor(size=size, image_steps=config.image_steps, **look, **tiles),
         tokenizer,
         PVCVideoProcessor(size=size, num_frames=num_frames, **look),
         tokens_per_frame=config.tokens_per_frame,
-        chat_template=_template(source.directory) or _chatml(source, tokenizer),
+        chat_template=own_template or _chatml(source, tokenizer),
+        frame_prefix="index",  # the text before frames that InternVL was trained with
     )
     warnings: tuple[str, ...] = ()
     try:
@@ -97,7 +109,13 @@ def build_processor(
         warnings = (f"the source's chat template is not used ({error}); ChatML takes its place",)
         processor.chat_template = tokenizer.chat_template = _chatml(source, tokenizer)
         check_template(processor, videos=True)
-    return processor, warnings
+        own_template = None
+    if own_template is None and source.template is not None and source.template not in CHATML:
+        warnings += (
+            f"template is {source.template[:60]!r}, of which nothing is known here; ChatML takes its place, and the "
+            f"model may expect another layout of turns (known: {', '.join(CHATML)})",
+        )
+    return processor, (*warnings, *source.warnings)
 
 
 def _chatml(source: Source, tokenizer: PreTrainedTokenizerFast) -> str:

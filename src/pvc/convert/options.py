@@ -1,0 +1,94 @@
+"""What a conversion is asked for, and what it reports. Called by `run.py`, `from_pvc.py` and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pvc.errors import ConfigError, UsageError
+
+INITS = ("exact", "mean")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a converted model is to be.
+
+    Attributes:
+        temporal_layers: of the tower, from the top; None: a third of them.
+        ratio: downsample ratio.
+        timestep: "cyclic", "index" or "relative"; None: cyclic for the closed form at a smaller ratio, else index.
+        timestep_limit: with "index": larger step numbers count as this one. The closed form needs one.
+        window: temporal window in steps, or None.
+        image_steps: steps of a picture; None: as many as the source's tokens in one of ours (1, 4 or 16).
+        num_frames: of a video, where nothing else is asked for.
+        init: of the compressor at a smaller ratio: "exact" (the closed form: step t emits the source's token for block
+            t) or "mean" (about the mean of the source's tokens, the same at every step).
+        seed: of the new temporal blocks' weights.
+    """
+
+    temporal_layers: int | None = None
+    ratio: float = 0.25
+    timestep: str | None = None
+    timestep_limit: int | None = None
+    window: int | None = None
+    image_steps: int | None = None
+    num_frames: int = 16
+    init: str = "exact"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.init not in INITS:
+            raise UsageError(f"init must be one of {', '.join(INITS)}, not {self.init!r}")
+
+    def config_fields(self, ratio: float) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return what a conversion from `ratio` sets in the configurations of the tower and of the whole model.
+
+        Raises:
+            ConfigError: relative timesteps with the closed form, or a limit without index timesteps.
+        """
+        blocks = round(ratio / self.ratio) ** 2
+        exact = self.init == "exact" and blocks > 1
+        timestep = self.timestep or ("cyclic" if exact else "index")
+        if exact and timestep == "relative":
+            raise ConfigError(
+                "timestep 'relative' (step / total) and init 'exact' exclude each other: step t has to mean one block. "
+                "Use --timestep cyclic or index, or --init mean"
+            )
+        if self.timestep_limit is not None and timestep != "index":
+            raise ConfigError(f"timestep_limit is {self.timestep_limit}, but timestep is {timestep!r}, not 'index'")
+        if exact and timestep == "index" and self.timestep_limit is None:
+            raise ConfigError("init 'exact' with index timesteps needs --timestep-limit N: it is solved for 0 to N")
+        vision = {
+            "num_temporal_layers": self.temporal_layers,
+            "timestep": timestep,
+            "timestep_limit": self.timestep_limit,
+            "timestep_period": blocks if timestep == "cyclic" else None,
+            "temporal_window": self.window,
+        }
+        whole = {
+            "downsample_ratio": self.ratio,
+            "image_steps": blocks if self.image_steps is None else self.image_steps,
+            "compressor_norm_groups": blocks if exact else 1,
+            "image_token_order": "raster" if exact else "step",
+        }
+        return vision, whole
+
+
+@dataclass
+class Report:
+    """What was done: counts of tensors, bytes written, the closed form's residual (None without it), and warnings."""
+
+    used: int = 0
+    made: int = 0
+    nbytes: int = 0
+    added_tokens: int = 0
+    residual: float | None = None
+    warnings: tuple[str, ...] = ()
+    shards: list[str] = field(default_factory=list)
+
+
+Progress = Callable[[int, int], None]
+
+__all__ = ["INITS", "Options", "Progress", "Report"]
