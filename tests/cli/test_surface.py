@@ -38,11 +38,13 @@ SURFACE = {
     "convert": [
         "--check",
         "--image-steps",
+        "--init",
         "--map",
         "--num-frames",
         "--ratio",
         "--temporal-layers",
         "--timestep",
+        "--timestep-limit",
         "--to",
         "--window",
     ],

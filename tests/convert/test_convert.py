@@ -147,19 +147,20 @@ def test_there_and_back(tmp_path, dtype, tied):
 
 
 def test_what_internvl_cannot_say_does_not_go_back(source, tmp_path):
-    for number, (options, message) in enumerate(
-        ((Options(ratio=0.5), "temporal"), (Options(temporal_layers=0), "downsample_ratio is 0.25"))
+    convert(source, tmp_path / "mean", Options(init="mean"))
+    with pytest.raises(ConfigError, match=r"downsample_ratio is 0\.25: InternVL's is 0\.5"):
+        convert_back(tmp_path / "mean", tmp_path / "back")
+    for name, message in (
+        ("model.multi_modal_projector.norm.modulation.weight", "timestep"),
+        ("model.vision_tower.encoder.layer.2.temporal.attention.projection_layer.bias", "has been trained"),
     ):
-        convert(source, tmp_path / f"{number}", options)
+        made = tmp_path / message.replace(" ", "-")
+        convert(source, made, Options(ratio=0.5))
+        state = load_file(made / "model.safetensors")
+        state[name].view(-1)[0] = 1
+        save_file(state, made / "model.safetensors", metadata={"format": "pt"})
         with pytest.raises(ConfigError, match=message):
-            convert_back(tmp_path / f"{number}", tmp_path / "back")
-    convert(source, tmp_path / "timed", Options(temporal_layers=0, ratio=0.5))
-    path = tmp_path / "timed" / "model.safetensors"
-    state = load_file(path)
-    state["model.multi_modal_projector.norm.modulation.weight"][0, 0] = 1
-    save_file(state, path, metadata={"format": "pt"})
-    with pytest.raises(ConfigError, match="timestep"):
-        convert_back(tmp_path / "timed", tmp_path / "back")
+            convert_back(made, tmp_path / "back")
     assert not list(tmp_path.glob("*back*"))
 
 
@@ -433,8 +434,11 @@ def test_from_the_command_line(source, tmp_path, capsys):
     engine = pvc.load(made, device="cpu")
     assert engine.model.config.vision_config.temporal_window == 8
     assert engine.processor.video_processor.num_frames == 5
-    assert main(["convert", str(made), str(tmp_path / "back"), "--to", "internvl"]) == 5
-    assert "temporal" in capsys.readouterr().err
+    assert "closed form: residual" in out
+    assert main(["convert", str(made), str(tmp_path / "back"), "--to", "internvl", "--num-frames", "5"]) == 0
+    assert main(["convert", str(source), str(tmp_path / "mean"), "--init", "mean", "--timestep", "relative"]) == 0
+    assert main(["convert", str(tmp_path / "mean"), str(tmp_path / "b"), "--to", "internvl"]) == 5
+    assert "downsample_ratio is 0.25" in capsys.readouterr().err
 
 
 def test_a_result_that_differs_is_not_passed_over(source, tmp_path, capsys, monkeypatch):
@@ -487,7 +491,7 @@ def test_a_wrong_number_in_the_files_is_found(source, tmp_path, name, place, rat
         ("transformers, qwen2", ("attention.q_proj.weight", "attention.k_proj.weight"), 0.5, "vision tower"),
         ("chat, llama", ("attention.q_proj.bias", "attention.v_proj.bias"), 0.5, "vision tower"),
         ("chat, qwen3, bf16", ("layer.1.lambda_1", "layer.1.lambda_2"), 0.25, "vision tower"),
-        ("transformers, llama, bf16", ("linear_1.bias", "linear_2.bias"), 0.25, "visual tokens, same ratio"),
+        ("transformers, llama, bf16", ("linear_1.bias", "linear_2.bias"), 0.25, "visual tokens, in the source's order"),
         ("chat, qwen2", ("mlp.gate_proj.weight", "mlp.up_proj.weight"), 0.25, "language model's layers"),
         ("transformers, qwen3, tied", ("q_norm.weight", "k_norm.weight"), 0.5, "language model's layers"),
     ],
@@ -521,7 +525,7 @@ def test_a_wider_compressor_in_another_order_is_found(source, tmp_path, monkeypa
         return channels.flatten(-5)
 
     monkeypatch.setattr(transforms, "widened", turned)
-    convert(source, tmp_path / "made", Options(ratio=0.25, image_steps=1))
+    convert(source, tmp_path / "made", Options(ratio=0.25, image_steps=1, init="mean"))
     wrong = [one.what for one in compare(read_source(source), tmp_path / "made") if not one.within]
     assert wrong == ["visual tokens, as the mean of the source's layer"]
 
@@ -534,7 +538,7 @@ def test_values_that_are_not_numbers_do_not_pass(source, tmp_path, capsys):
     save_file(state, path, metadata={"format": "pt"})
     assert main(["convert", str(source), str(tmp_path / "made"), "--check"]) == 5
     error = capsys.readouterr().err
-    assert "does not compute what its source does: language model's layers, logits, same ratio" in error
+    assert "does not compute what its source does: language model's layers, logits" in error
 
 
 def test_a_comparison_holds_no_weights(source, tmp_path, monkeypatch):
