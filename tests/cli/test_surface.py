@@ -42,6 +42,7 @@ SURFACE = {
         "--map",
         "--num-frames",
         "--ratio",
+        "--report",
         "--temporal-layers",
         "--timestep",
         "--timestep-limit",

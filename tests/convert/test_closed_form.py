@@ -10,9 +10,11 @@ from safetensors.torch import load_file
 from transformers import InternVLForConditionalGeneration
 
 import pvc
+from pvc.cli.main import main
 from pvc.convert import Options, convert, convert_back, read_source
 from pvc.convert.check import compare
 from pvc.convert.closed_form import MAX_RESIDUAL, solve
+from pvc.convert.from_pvc import convert_pvc
 from pvc.engine.engine import MediaOptions
 from pvc.errors import ConfigError, UsageError
 from pvc.model.order import block_places
@@ -236,3 +238,58 @@ def test_a_trained_model_does_not_go_back(source, tmp_path, converted):
     pvc.load(converted, device="cpu").processor.save_pretrained(tmp_path / "trained")
     with pytest.raises(ConfigError, match="no longer the closed form"):
         convert_back(tmp_path / "trained", tmp_path / "back")
+
+
+@pytest.fixture(scope="module")
+def base(source, tmp_path_factory):
+    """A PVC checkpoint at ratio 1/2 with one step, whose LayerNorm depends on the (only) timestep."""
+    folder = tmp_path_factory.mktemp("base")
+    convert(source, folder / "fresh", Options(ratio=0.5))
+    engine = pvc.load(folder / "fresh", device="cpu")
+    norm = engine.model.model.multi_modal_projector.norm.modulation
+    with torch.no_grad():
+        norm.weight.copy_(0.1 * torch.randn(norm.weight.shape, generator=torch.Generator().manual_seed(3)))
+    engine.model.save_pretrained(folder / "base")
+    engine.processor.save_pretrained(folder / "base")
+    return folder / "base"
+
+
+def test_a_pvc_base_in_closed_form(base, tmp_path):
+    report = convert_pvc(base, tmp_path / "made")
+    assert report.residual <= MAX_RESIDUAL
+    before, after = (pvc.load(path, device="cpu") for path in (base, tmp_path / "made"))
+    assert after.model.config.tokens_per_frame == 4
+    messages = conversation(picture(32, 96), picture(32, 32, seed=1))
+    batches = [
+        engine.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=True)
+        for engine in (before, after)
+    ]
+    assert torch.equal(batches[0]["input_ids"], batches[1]["input_ids"])
+    with torch.no_grad():
+        assert relative(after.model(**batches[1]).logits, before.model(**batches[0]).logits) <= 1e-5
+
+
+def test_a_pvc_base_from_the_command_line(base, converted, tmp_path, capsys):
+    assert main(["convert", str(base), str(tmp_path / "made")]) == 0
+    assert "closed form: residual" in capsys.readouterr().out
+    for options, message in (
+        ([str(base), "--ratio", "1/2"], "--ratio must be smaller"),
+        ([str(base), "--check"], "--check and --map are for conversions from InternVL"),
+        ([str(base), "--init", "mean"], "--init exact only"),
+        ([str(converted), "--ratio", "1/8"], "takes 4 steps a picture"),
+    ):
+        source, *rest = options
+        assert main(["convert", source, str(tmp_path / "other"), *rest]) in (2, 5)
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "other").exists()
+
+
+def test_the_report_names_every_tensor(source, capsys):
+    assert main(["convert", "--report", str(source)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == f"{source}: 91 tensors have a place, 0 have none"
+    assert any(
+        "linear_1.weight F32 [32, 128] -> model.multi_modal_projector.linear_1.weight (blocks)" in x for x in lines
+    )
+    assert main(["convert", str(source)]) == 2
+    assert "a directory to write is missing" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`pvc convert SOURCE DEST`: an InternVL checkpoint becomes a PVC one, and back with `--to internvl`.
+"""`pvc convert SOURCE DEST`: an InternVL checkpoint (or a PVC base) becomes a PVC one, and back with `--to internvl`.
 
 Called by `main.py`; the work is `pvc.convert`'s.
 """
@@ -21,8 +21,10 @@ RATIOS = {"1/2": 0.5, "1/4": 0.25, "1/8": 0.125}
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="Directory of an InternVL checkpoint (of transformers, or original).")],
-    dest: Annotated[Path, typer.Argument(help="Directory to write.")],
+    source: Annotated[
+        Path, typer.Argument(help="Directory of an InternVL checkpoint (of transformers, or original), or a PVC base.")
+    ],
+    dest: Annotated[Path | None, typer.Argument(help="Directory to write.")] = None,
     temporal_layers: Annotated[
         int | None, typer.Option(min=0, help="Temporal layers, from the top of the tower; by default a third of all.")
     ] = None,
@@ -47,28 +49,42 @@ def convert(
         Path | None, typer.Option("--map", help="JSON file that says where tensors belong that we do not know.")
     ] = None,
     to: Annotated[str, typer.Option(help="pvc, or internvl for the way back.")] = "pvc",
+    report: Annotated[
+        bool, typer.Option("--report", help="Print which tensors of the source have a place, and which do not.")
+    ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Compare the result with its source, layer by layer in float32.")
     ] = False,
 ) -> None:
-    """Convert a checkpoint: InternVL 2, 2.5, 3 or 3.5 to PVC, whose new parts start as the identity."""
+    """Convert a checkpoint: InternVL 2, 2.5, 3 or 3.5 to PVC.
+
+    By default a picture's four steps carry the source's tokens, so that answers about pictures are the source's.
+    """
     ratio = next((name for name, value in RATIOS.items() if ratio == f"{value:g}"), ratio)
     if ratio not in RATIOS:
         raise UsageError(f"--ratio must be one of {', '.join(RATIOS)}, not {ratio!r}")
     if to not in ("pvc", "internvl"):
         raise UsageError(f"--to must be pvc or internvl, not {to!r}")
+    from pvc.convert.map_file import read_map
     from pvc.convert.options import Options
     from pvc.convert.shards import refuse_existing
 
+    if report:
+        from pvc.convert.mapping import mapping_lines
+
+        print("\n".join(mapping_lines(source, read_map(key_map) if key_map else ())))
+        return
+    if dest is None:
+        raise UsageError("a directory to write is missing: pvc convert SOURCE DEST")
     refuse_existing(dest)
     if to == "internvl":
         from pvc.convert.back import convert_back
 
         with counting("tensors") as progress:
-            report = convert_back(source, dest, progress=progress)
-        _tell(dest, report)
+            done = convert_back(source, dest, progress=progress)
+        _tell(dest, done)
         return
-    from pvc.convert.map_file import read_map
+    from pvc.convert.from_pvc import convert_pvc, is_pvc
     from pvc.convert.run import convert as convert_to_pvc
     from pvc.convert.sources import read_source
 
@@ -82,10 +98,16 @@ def convert(
         num_frames=num_frames,
         init=init,
     )
+    if is_pvc(source):
+        if check or key_map:
+            raise UsageError(f"{source} is a PVC checkpoint: --check and --map are for conversions from InternVL")
+        with counting("tensors") as progress:
+            _tell(dest, convert_pvc(source, dest, options, progress=progress))
+        return
     described = read_source(source, read_map(key_map) if key_map else ())
     with counting("tensors") as progress:
-        report = convert_to_pvc(described, dest, options, progress=progress)
-    _tell(dest, report)
+        done = convert_to_pvc(described, dest, options, progress=progress)
+    _tell(dest, done)
     if check:
         from pvc.convert.check import compare
 
