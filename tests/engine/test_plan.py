@@ -1,5 +1,6 @@
 """Plans: exact tokens before anything is decoded, bytes that really live, limits kept, both numbers in refusals."""
 
+import copy
 import json
 import weakref
 
@@ -78,6 +79,24 @@ def test_tiles_and_thumbnail_are_counted(engine, files, name, tiles):
     (real,) = engine.encode([engine.open(files[name])], options)  # without the plan's own options
     assert (plan.choices[0].taken.tiles, plan.tokens) == (real.tiles, len(real.tokens))
     assert [len(item.tokens) for item in encoded(engine, [files[name]], plan)] == [plan.tokens]
+
+
+@pytest.mark.parametrize("budget", [None, 1, 3, 4, 6, 9])
+def test_tiles_without_a_thumbnail_are_counted(engine, files, budget):
+    changed = copy.copy(engine)
+    changed.processor = copy.deepcopy(engine.processor)
+    changed.processor.image_processor.use_thumbnail = False
+    options = MediaOptions(max_tiles=6, image_steps=2)
+    sources = [files["wide.png"], files["sideways.jpg"]]
+    least = changed.plan(sources, options=options, budget=2).tokens
+    assert least == 2
+    plan = changed.plan(sources, options=options, budget=None if budget is None else least * budget)
+    real = encoded(changed, sources, plan)
+    assert [len(item.tokens) for item in real] == [choice.tokens for choice in plan.choices]
+    assert [item.tiles for item in real] == [choice.taken.tiles for choice in plan.choices]
+    full = [item.tiles for item in engine.encode([engine.open(path) for path in sources], options)]
+    if budget is None:
+        assert [item.tiles for item in real] == [tiles - 1 for tiles in full]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Visual states: the same answers as the media they are of, the same bits when continued elsewhere, and no other's."""
 
+import copy
 import json
 import shutil
 import subprocess
@@ -132,6 +133,29 @@ def test_another_checkpoint_and_other_settings_are_refused_with_both_fingerprint
     half = pvc.load(engine.directory, device="cpu", dtype="bfloat16")
     with pytest.raises(CheckpointError, match=r"dtype differ; load the model in float32 \(--dtype\)"):
         half.load_state(saved)
+
+
+def test_states_do_not_depend_on_the_text_before_frames(engine, saved):
+    changed = copy.copy(engine)
+    changed.processor = copy.deepcopy(engine.processor)
+    changed.processor.frame_prefix = "index"
+    state = changed.load_state(saved)
+    assert state.settings == engine.load_state(saved).settings
+    assert changed.fingerprint == engine.fingerprint
+    expected = changed.chat().ask("what is it?", part(video(3, 8), 0, 5))
+    answer = changed.chat().ask("what is it?", state)
+    assert (answer.text, answer.prompt_tokens) == (expected.text, expected.prompt_tokens)
+
+
+@pytest.mark.parametrize(("name", "value"), [("use_thumbnail", False), ("pad2square", True)])
+def test_states_depend_on_how_pictures_are_cut(engine, tmp_path, name, value):
+    changed = copy.copy(engine)
+    changed.processor = copy.deepcopy(engine.processor)
+    setattr(changed.processor.image_processor, name, value)
+    path = changed.encode_state(picture(2, (100, 40))).save(tmp_path / "x.pvc")
+    changed.load_state(path)
+    with pytest.raises(CheckpointError, match=f"{name} differ"):
+        engine.load_state(path)
 
 
 def test_the_fingerprint_is_of_what_visual_tokens_come_from(engine, checkpoint):

@@ -1,5 +1,7 @@
 """Live video: pushing frame by frame is encoding offline (P2), memory stays within its stated bound (P7)."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from PIL import Image
 import pvc
 from pvc.engine import Keep
 from pvc.engine.encode import EncodedMedia
+from pvc.engine.stream import LONGEST_TIME
 from pvc.errors import MismatchError, UsageError
 from pvc.media import Video
 from pvc.synthetic import make
@@ -86,8 +89,31 @@ def test_an_answer_that_is_closed_early_is_taken_back(engine):
 KEEP = Keep(first=2, middle=3, recent=4, batch=3)
 
 
-def test_after_frames_were_let_go_the_answer_is_that_of_the_kept_ones(engine):
+@pytest.fixture(params=["timestamp", "index", "none", "<{seconds:09.6f} {index:09}> "])
+def prefixed(engine, request):
+    """Engines that write another text before frames."""
+    changed = copy.copy(engine)
+    changed.processor = copy.deepcopy(engine.processor)
+    changed.processor.frame_prefix = request.param
+    return changed
+
+
+def test_frames_are_numbered_among_those_that_stay(engine):
+    changed = copy.copy(engine)
+    changed.processor = copy.deepcopy(engine.processor)
+    changed.processor.frame_prefix = "index"
+    stream = changed.stream(keep=KEEP)
+    for number in range(KEEP.most + 1):
+        stream.push(video(number, 1).frames[0], number * 1.0)
+        text = changed.processor.tokenizer.decode(stream._ids)
+        kept = len(stream.timestamps)
+        assert [int(piece.split(":")[0]) for piece in text.split("Frame")[1:]] == list(range(1, kept + 1))
+    assert kept < stream.pushed
+
+
+def test_after_frames_were_let_go_the_answer_is_that_of_the_kept_ones(prefixed):
     """A replay of the same policy: the kept frames' visual tokens at their times, as one video, read anew."""
+    engine = prefixed
     clip = video(8, 40)
     stream = engine.stream(keep=KEEP, window=5)
     compared = 0
@@ -132,7 +158,8 @@ def test_what_is_kept_are_the_first_the_latest_and_an_even_middle():
         Keep(recent=0)
 
 
-def test_p7_memory_stays_within_the_bound_that_was_stated(engine):
+def test_p7_memory_stays_within_the_bound_that_was_stated(prefixed):
+    engine = prefixed
     stream = engine.stream(keep=KEEP, window=4)
     bound = stream.max_nbytes
     sizes = []
@@ -147,6 +174,14 @@ def test_p7_memory_stays_within_the_bound_that_was_stated(engine):
     layers = engine.model.config.text_config.num_hidden_layers
     assert stream._bytes_per_position * len(stream._ids) == 2 * layers * held.numel() * held.element_size()
     assert engine.stream(bounded=False).max_nbytes is None
+
+
+def test_the_bound_holds_for_the_longest_times(prefixed):
+    stream = prefixed.stream(keep=KEEP)
+    for number in range(KEEP.most):
+        stream.push(video(number, 1).frames[0], LONGEST_TIME - KEEP.most + 1 + number)
+    assert len(stream.timestamps) == KEEP.most
+    assert stream.nbytes <= stream.max_nbytes
 
 
 def test_a_push_that_fails_half_way_leaves_a_stream_that_goes_on(engine, monkeypatch):

@@ -100,3 +100,59 @@ def test_saved_and_loaded(tmp_path):
     processor.save_pretrained(tmp_path)
     again = PVCImageProcessor.from_pretrained(tmp_path)
     assert again.to_dict() == processor.to_dict()
+
+
+def test_tiles_without_a_thumbnail():
+    processor = PVCImageProcessor(size={"height": 32, "width": 32}, use_thumbnail=False)
+    pictures = [
+        Image.fromarray(np.random.default_rng(size).integers(0, 256, (40, size, 3), np.uint8)) for size in (90, 40, 130)
+    ]
+    plain = processor(pictures, return_tensors="np", image_steps=[1, 2, 3])
+    whole = processor(pictures, return_tensors="np", image_steps=[1, 2, 3], use_thumbnail=True)
+    counts = [row[0] for row in whole["image_grid_thw"].tolist()]
+    assert min(counts) == 1 < max(counts)
+    assert plain["image_grid_thw"].tolist() == [[max(1, count - 1), 1, 1] for count in counts]
+    kept = [
+        place
+        for end, count in zip(np.cumsum(counts), counts, strict=True)
+        for place in range(end - count, end - (count > 1))
+    ]
+    assert np.array_equal(plain["pixel_values"], whole["pixel_values"][kept])
+    assert np.array_equal(plain["image_steps"], whole["image_steps"][kept])
+    for picture, count in zip(pictures, counts, strict=True):
+        assert processor.get_number_of_image_patches(40, picture.width) == max(1, count - 1)
+        assert processor.get_number_of_image_patches(40, picture.width, {"use_thumbnail": True}) == count
+
+
+@pytest.mark.parametrize("size", [(32, 32), (101, 57), (57, 101), (300, 7), (7, 300)])
+def test_padding_equals_its_description(size):
+    """The picture in the middle of a square of the mean colour, which is resized; a grey level for rounding twice."""
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    longest = max(size)
+    square = Image.new("RGB", (longest, longest), tuple(int(255 * value) for value in MEAN))
+    square.paste(picture, ((longest - size[0]) // 2, (longest - size[1]) // 2))
+    expected = np.asarray(square.resize((32, 32), Image.Resampling.BICUBIC), dtype=np.float64)
+    side = {"height": 32, "width": 32}
+    for options in ({"max_patches": 1}, {"crop_to_patches": False}):
+        processor = PVCImageProcessor(size=side, pad2square=True, **options)
+        (found,) = processor([picture], return_tensors="np")["pixel_values"]
+        levels = (found.transpose(1, 2, 0) * DEVIATION + MEAN) * 255
+        assert np.abs(levels - expected).max() < 1.01
+    tiled = PVCImageProcessor(size=side, pad2square=True)([picture], return_tensors="np")["pixel_values"]
+    assert np.array_equal(tiled, PVCImageProcessor(size=side)([picture], return_tensors="np")["pixel_values"])
+
+
+def test_a_narrow_picture_is_not_padded_to_its_whole_square(monkeypatch):
+    picture = Image.new("RGB", (150, 30_000), (255, 255, 255))  # its square would be 2.7 GB
+    areas, new = [], Image.new
+    monkeypatch.setattr(
+        Image, "new", lambda mode, size, *rest: areas.append(size[0] * size[1]) or new(mode, size, *rest)
+    )
+    processor = PVCImageProcessor(size={"height": 32, "width": 32}, max_patches=1, pad2square=True)
+    assert processor([picture], return_tensors="np")["pixel_values"].shape == (1, 3, 32, 32)
+    assert max(areas) == 150 * 30_000  # none is larger than the picture
+
+
+def test_padding_needs_resizing():
+    with pytest.raises(UsageError, match="padded pictures are always resized"):
+        PVCImageProcessor(max_patches=1, pad2square=True)([Image.new("RGB", (9, 5))], do_resize=False)

@@ -167,10 +167,11 @@ def make_plan(
 
 @dataclass(frozen=True)
 class _Rung:
-    """One choice for a medium and the bytes at the peak of encoding it."""
+    """One choice for a medium and the bytes at the peak of encoding it. `grid`: tiles without the thumbnail."""
 
     amount: Amount
     peak: int
+    grid: int = 1
 
 
 @dataclass(frozen=True)
@@ -195,8 +196,8 @@ class _Medium:
             return level, self.options
         amount = self.rungs[level].amount
         if self.kind == "image":
-            # The thumbnail comes by itself. Both numbers are bounds, whatever the picture turns out to be.
-            grid = amount.tiles - 1 if amount.tiles > 1 else 1
+            # A thumbnail comes by itself. Both numbers are bounds, whatever the picture turns out to be.
+            grid = self.rungs[level].grid
             if self.options.adaptive and amount == self.rungs[-1].amount:
                 return level, replace(self.options, max_tiles=grid)
             return level, replace(self.options, max_tiles=grid, image_steps=amount.steps)
@@ -260,10 +261,11 @@ def _picture_rungs(engine: Engine, shape: costs.Shape, seen: Outline, options: M
         grid = get_optimal_tiled_canvas(size, square, processor.min_patches, limit) if tiles > 1 else (1, 1)
         grids.setdefault(tiles, grid)
     for tiles, grid in grids.items():
-        yield _Rung(Amount(tiles=tiles), costs.picture_bytes(shape, size, grid, tiles, 1))
+        yield _Rung(Amount(tiles=tiles), costs.picture_bytes(shape, size, grid, tiles, 1), grid[0] * grid[1])
     for step in range(2, steps + 1):
         free = options.adaptive and step == steps
-        yield _Rung(Amount(tiles=tiles, steps=step), costs.picture_bytes(shape, size, grid, tiles, step, free))
+        peak = costs.picture_bytes(shape, size, grid, tiles, step, free)
+        yield _Rung(Amount(tiles=tiles, steps=step), peak, grid[0] * grid[1])
 
 
 def _thinned(

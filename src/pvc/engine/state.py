@@ -159,6 +159,9 @@ def settings_of(model: PVCForConditionalGeneration, processor: PVCProcessor, kin
     own = processor.video_processor if kind == "video" else processor.image_processor
     settings = {name: getattr(own, name) for name in ("image_mean", "image_std", "rescale_factor")}
     tiling = {} if kind == "video" else {"min_patches": own.min_patches, "crop_to_patches": own.crop_to_patches}
+    if kind == "image":  # only where they differ from the defaults: states from before these settings stay valid
+        tiling |= {"use_thumbnail": False} if not own.use_thumbnail else {}
+        tiling |= {"pad2square": True} if own.pad2square else {}
     return {
         **{name: list(value) if isinstance(value, (list, tuple)) else value for name, value in settings.items()},
         "size": [int(side) for side in (dict(own.size)["height"], dict(own.size)["width"])],

@@ -103,11 +103,14 @@ class Keep:
 
 @dataclass(frozen=True)
 class _Frame:
-    """A frame that the language model sees: when it was shown, its visual tokens `(K, L)`, its ids, and its number."""
+    """A frame that the language model sees.
+
+    Attributes:
+        time: seconds. tokens: its visual tokens, `(K, L)`. number: frames that were pushed before it.
+    """
 
     time: float
     tokens: torch.Tensor
-    ids: list[int]
     number: int
 
 
@@ -209,9 +212,9 @@ class Stream:
         return 2 * text.num_hidden_layers * heads * head * self.engine.model.dtype.itemsize
 
     def _most_positions(self, keep: Keep) -> int:
-        """Positions of the most frames, were every byte of their times a token of its own."""
+        """Positions of the most frames if every byte of the longest prefix is a token."""
         processor = self.engine.processor
-        text = f"\n{processor.frame_text(LONGEST_TIME)}"
+        text = f"\n{processor.frame_text(LONGEST_TIME, keep.most)}"
         for control in (processor.video_token, processor.start_image_token, processor.end_image_token):
             text = text.replace(control, "")
         return len(self._before) + keep.most * (len(text.encode()) + 2 + processor.tokens_per_frame)
@@ -249,17 +252,16 @@ class Stream:
         tokens, temporal = model.model.encode_frames(
             batch["pixel_values_videos"].to(model.device), self._temporal, self.total_steps, window=self.window
         )
-        ids = self._ids_of(timestamp, first=not self._frames)
         self._temporal = temporal
         self.pushed += 1
-        self._frames.append(_Frame(timestamp, tokens[0].clone(), ids, self.pushed - 1))
+        self._frames.append(_Frame(timestamp, tokens[0].clone(), self.pushed - 1))
         kept = self._kept()
         if len(kept) < len(self._frames):
             self._frames = [self._frames[place] for place in kept]
             self._forget()
         try:
             # All of them at the beginning, after letting go, and after an answer that could not be taken back.
-            self._read(self._frames if self._cache is None else self._frames[-1:])
+            self._read(0 if self._cache is None else len(self._frames) - 1)
         except BaseException:  # out of memory, or Ctrl-C: half of a frame may have been read
             self._forget()
             raise
@@ -274,10 +276,11 @@ class Stream:
     def _forget(self) -> None:
         self._cache, self._ids = None, []
 
-    def _read(self, frames: list[_Frame]) -> None:
-        """Let the language model read `frames` after what it has read."""
+    def _read(self, start: int) -> None:
+        """Let the language model read the frames from place `start` on, after those before."""
         model = self.engine.model
-        fresh = [token for number, frame in enumerate(frames) for token in self._ids_in(frame, number)]
+        frames = self._frames[start:]
+        fresh = [token for place, frame in enumerate(frames, start) for token in self._ids_of(frame.time, place)]
         if self._cache is None:
             self._cache = DynamicCache(config=model.config.text_config)
         features = BaseModelOutputWithPooling(pooler_output=[frame.tokens for frame in frames])
@@ -288,10 +291,6 @@ class Stream:
             use_cache=True,
         )
         self._ids += fresh
-
-    def _ids_in(self, frame: _Frame, number: int) -> list[int]:
-        """A frame's ids where it stands: whatever comes first brings what stands before all frames."""
-        return self._ids_of(frame.time, first=True) if number == 0 and not self._ids else frame.ids
 
     # The prompt, in pieces that stand between control tokens, so that pieces and whole are tokenized alike
 
@@ -305,11 +304,16 @@ class Stream:
         place = ids.index(end) + 1
         return ids[:place], ids[place:]
 
-    def _ids_of(self, timestamp: float, first: bool) -> list[int]:
-        if first:
+    def _ids_of(self, timestamp: float, place: int) -> list[int]:
+        """Ids of the frame at `place` among those that stay; the first brings what stands before all frames.
+
+        Frames may be numbered in the prompt, so that a frame's ids change when frames before it are dropped.
+        """
+        if place == 0:
             return self._around(timestamp, "x")[0]
         processor = self.engine.processor
-        return list(processor.tokenizer(f"\n{processor.frame_text(timestamp)}", add_special_tokens=False)["input_ids"])
+        text = f"\n{processor.frame_text(timestamp, place + 1)}"
+        return list(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     # Questions
 
@@ -345,7 +349,7 @@ class Stream:
         self._refuse_while_answering()
         if self._cache is None:
             with torch.inference_mode():
-                self._read(self._frames)
+                self._read(0)
         assert self._cache is not None
         read = len(self._ids)
         ids = [*self._ids, *self._around(self._frames[0].time, question)[1]]

@@ -17,6 +17,7 @@ from transformers.processing_utils import MultiModalData, ProcessingKwargs, Proc
 
 from pvc.errors import MismatchError, UsageError
 from pvc.processing.chat import ChatTokens, encode_rendered, list_conversations, mark_messages
+from pvc.processing.frame_prefix import check_frame_prefix, write_frame_prefix
 from pvc.processing.image import PVCImageProcessor, PVCImageProcessorKwargs
 from pvc.processing.options import check_chat_text, sort_options
 from pvc.processing.padding import TextOptions, pad, truncate
@@ -24,7 +25,7 @@ from pvc.processing.plain import PlainEncoder
 from pvc.processing.template import Rendering, TemplateEncoder, template_variables
 from pvc.processing.video import PVCVideoProcessor, PVCVideosKwargs
 
-IMAGE_OPTIONS = ("image_steps", "min_patches", "max_patches", "crop_to_patches")
+IMAGE_OPTIONS = ("image_steps", "min_patches", "max_patches", "crop_to_patches", "use_thumbnail")
 _FLAT = ("return_mm_token_type_ids", "return_text_replacement_offsets")
 
 
@@ -41,6 +42,11 @@ class PVCProcessor(ProcessorMixin):
 
     Args:
         tokens_per_frame: `K`, visual tokens of one frame and step; must equal the model's.
+        frame_prefix: text before a video frame: "timestamp" (`0.5s: `), "index" (`Frame1: `, as InternVL has it),
+            "none", or a template such as "[{seconds:.2f}] " with `{index}` (from 1) or `{seconds}`.
+
+    Raises:
+        UsageError: another `frame_prefix`, or one that holds a control token.
     """
 
     valid_processor_kwargs = PVCProcessorKwargs
@@ -53,9 +59,12 @@ class PVCProcessor(ProcessorMixin):
         video_processor: Any = None,
         tokens_per_frame: int = 64,
         chat_template: str | None = None,
+        frame_prefix: str = "timestamp",
         **kwargs: Any,
     ) -> None:
+        check_frame_prefix(frame_prefix, tokenizer)
         self.tokens_per_frame = tokens_per_frame
+        self.frame_prefix = frame_prefix
         self.start_image_token = tokenizer.start_image_token
         self.end_image_token = tokenizer.end_image_token
         self.image_token = tokenizer.context_image_token
@@ -96,17 +105,23 @@ class PVCProcessor(ProcessorMixin):
         return f"{self.start_image_token}{self.image_token * count}{self.end_image_token}"
 
     def replace_video_token(self, video_inputs: dict[str, Any], video_idx: int, **kwargs: Any) -> str:
-        """Text of one video: every frame announced with its time in seconds, e.g. `0.5s: <img>...</img>`."""
+        """Text of one video: every frame behind its prefix, e.g. `0.5s: <img>...</img>`."""
         return self.video_text(video_inputs["timestamps"][video_idx])
 
     def video_text(self, timestamps: list[float]) -> str:
-        """Text that stands for frames shown at `timestamps` (seconds)."""
-        return "\n".join(self.frame_text(time) for time in timestamps)
+        """Text that stands for the frames of one video, shown at `timestamps` (seconds)."""
+        return "\n".join(self.frame_text(time, number) for number, time in enumerate(timestamps, 1))
 
-    def frame_text(self, timestamp: float) -> str:
-        """Text that stands for one frame shown at `timestamp` (seconds)."""
+    def frame_text(self, timestamp: float, index: int) -> str:
+        """Text that stands for one frame.
+
+        Args:
+            timestamp: seconds at which it is shown.
+            index: its number in the video, from 1.
+        """
         visual = self.video_token * self.tokens_per_frame
-        return f"{timestamp:.1f}s: {self.start_image_token}{visual}{self.end_image_token}"
+        prefix = write_frame_prefix(self.frame_prefix, index, timestamp)
+        return f"{prefix}{self.start_image_token}{visual}{self.end_image_token}"
 
     # The raw call: text with placeholders
 
