@@ -119,8 +119,8 @@ def read_source(directory: Path, more_rules: Sequence[Rule] = ()) -> Source:
         pictures |= _tiling(config)
         squeezed = "pad2square is true: pictures that are not tiled are padded, but frames of videos are squeezed"
         warnings = (squeezed,) * pictures.get("pad2square", False)
-    files = {"tensors": tensors, "places": places}
-    return Source(directory, str(kind), rules=rules, pictures=pictures, warnings=warnings, **files, **told)
+    told |= {"pictures": pictures, "warnings": warnings}
+    return Source(directory, str(kind), rules=rules, tensors=tensors, places=places, **told)
 
 
 def _transformers(config: dict[str, Any]) -> dict[str, Any]:
@@ -251,7 +251,7 @@ def _tiling(config: dict[str, Any]) -> dict[str, Any]:
     for name in ("dynamic_image_size", "use_thumbnail", "pad2square"):
         if type(config.get(name, False)) is not bool:
             raise ConfigError(f"{name} must be true or false, not {config[name]!r}")
-    tiling = {name: config[name] for name in ("use_thumbnail", "pad2square") if name in config}
+    tiling: dict[str, Any] = {name: config[name] for name in ("use_thumbnail", "pad2square") if name in config}
     return tiling if config.get("dynamic_image_size", True) else {**tiling, "max_patches": 1}
 
 
