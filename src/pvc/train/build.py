@@ -13,6 +13,8 @@ from transformers import GenerationConfig
 
 from pvc.checkpoint.files import PARTS, CheckpointFiles, part_of
 from pvc.checkpoint.loading import load_checkpoint, load_config, load_processor
+from pvc.convert.closed_form import EMBEDDER, PROJECTOR
+from pvc.convert.from_pvc import solve_from_pvc
 from pvc.convert.transforms import widened
 from pvc.errors import ConfigError, PVCError, UsageError
 from pvc.model.config import PVCConfig
@@ -73,8 +75,38 @@ def resolved(recipe: Recipe) -> Recipe:
     Stages then have that model's ratio and steps of a picture unless they say others.
 
     Raises:
-        ConfigError: neither a shape nor a start. CheckpointError: a start that is no PVC model.
+        ConfigError: neither a shape nor a start; `init: exact` where the ratio does not fall.
+        CheckpointError: a start that is no PVC model.
     """
+    return with_compressors(_with_shape(recipe))
+
+
+def with_compressors(recipe: Recipe) -> Recipe:
+    """Fill in each stage's `compressor_norm_groups` and `image_token_order` where it leaves them to its `init`."""
+    before = load_config(CheckpointFiles(_start_directory(recipe))) if recipe.start is not None else None
+    ratio = None if before is None else before.downsample_ratio
+    own = None if before is None else (before.compressor_norm_groups, before.image_token_order)
+    stages = []
+    for stage in recipe.stages:
+        if stage.init == "exact":
+            if ratio is None or not stage.downsample_ratio < ratio:
+                raise ConfigError(
+                    f"stage {stage.name}: init 'exact' needs a downsample_ratio below that of what it starts from "
+                    f"({ratio or 'nothing'}), not {stage.downsample_ratio:g}"
+                )
+            own = round(ratio / stage.downsample_ratio) ** 2, "raster"
+        elif stage.downsample_ratio != ratio:
+            own = None
+        if own is not None and own != (1, "step"):
+            settings = dict(zip(("compressor_norm_groups", "image_token_order"), own, strict=True))
+            update = {key: value for key, value in settings.items() if getattr(stage, key) is None}
+            stage = stage.model_copy(update=update)
+        ratio = stage.downsample_ratio
+        stages.append(stage)
+    return recipe.model_copy(update={"stages": stages})
+
+
+def _with_shape(recipe: Recipe) -> Recipe:
     if recipe.model is not None or recipe.start is None:
         return recipe.model_copy(update={"model": recipe.shape})
     files = CheckpointFiles(_start_directory(recipe))
@@ -188,6 +220,8 @@ def build_config(recipe: Recipe, stage: Stage, vocab_size: int, image_token: int
         video_token_id=video_token,
         downsample_ratio=stage.downsample_ratio,
         image_steps=stage.most_steps,
+        compressor_norm_groups=stage.compressor_norm_groups or 1,
+        image_token_order=stage.image_token_order or "step",
         projector_hidden_act=recipe.shape.projector_hidden_act,
         tie_word_embeddings=bool(text.get("tie_word_embeddings", True)),
     )
@@ -220,7 +254,8 @@ def grow(
 ) -> tuple[PVCForConditionalGeneration, list[str]]:
     """A model for `stage` that starts from `weights`; returns the names of tensors that start anew, too."""
     model = build_model(recipe, stage, processor)
-    weights = {**weights, **widened_compressor(weights, model.config)}
+    changed = exact_compressor if stage.init == "exact" else widened_compressor
+    weights = {**weights, **changed(weights, model.config)}
     state = stored_state(model)
     taken = {key: value for key, value in weights.items() if key in state and state[key].shape == value.shape}
     fresh = sorted(set(state) - set(taken))
@@ -235,20 +270,46 @@ def widened_compressor(weights: dict[str, torch.Tensor], config: PVCConfig) -> d
     in a new one, the columns divided by `k * k`. LayerNorm then spans `k * k` times the channels, so it is a start and
     no equality. Nothing is returned where the weights already fit, or the new factor is no multiple of the old one.
     """
-    prefix = "model.multi_modal_projector."
-    linear = weights.get(f"{prefix}linear_1.weight")
-    if linear is None:
+    prefix = f"{PROJECTOR}."
+    if (old := _factor_before(weights, config)) is None:
         return {}
-    width, new = config.vision_config.hidden_size, config.downsample_factor
-    old = round((linear.shape[1] / width) ** 0.5)
-    if new == old or new % old or old * old * width != linear.shape[1]:
-        return {}
-    times = new // old
+    linear, times = weights[f"{prefix}linear_1.weight"], config.downsample_factor // old
     wide = {f"{prefix}linear_1.weight": widened(linear / times**2, old, times)}
     for name in ("weight", "bias"):
         halves = weights[f"{prefix}norm.modulation.{name}"].chunk(2)  # scale and shift: rows are channels
         wide[f"{prefix}norm.modulation.{name}"] = torch.cat([widened(half.T, old, times).T for half in halves])
     return wide
+
+
+def exact_compressor(weights: dict[str, torch.Tensor], config: PVCConfig) -> dict[str, torch.Tensor]:
+    """Return a compressor for fewer tokens in closed form; nothing where the weights already have the new ratio.
+
+    Args:
+        weights: of the base, under the names of the model's state; its steps all show the first timestep's tokens.
+        config: of the new model.
+
+    Raises:
+        ConfigError: the base's temporal blocks have been trained, or the closed form is not exact enough.
+    """
+    if _factor_before(weights, config) is None:
+        return {}
+    trained = [name for name, value in weights.items() if ".projection_layer." in name and ".temporal." in name]
+    if any(bool(weights[name].any()) for name in trained):
+        raise ConfigError(
+            "init 'exact' needs a base whose temporal blocks have not been trained (num_temporal_layers: 0)"
+        )
+    names = [name for name in weights if name.startswith((f"{PROJECTOR}.norm.", f"{PROJECTOR}.linear_1.", EMBEDDER))]
+    return solve_from_pvc(config, config, {name: weights[name] for name in names}).tensors
+
+
+def _factor_before(weights: dict[str, torch.Tensor], config: PVCConfig) -> int | None:
+    """Patches along a side of the weights' visual tokens, where they are to become larger ones."""
+    linear = weights.get(f"{PROJECTOR}.linear_1.weight")
+    if linear is None:
+        return None
+    width, new = config.vision_config.hidden_size, config.downsample_factor
+    old = round((linear.shape[1] / width) ** 0.5)
+    return None if new == old or new % old or old * old * width != linear.shape[1] else old
 
 
 def parameters_by_part(model: Any) -> dict[str, int]:

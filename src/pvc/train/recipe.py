@@ -98,6 +98,10 @@ class Stage(_Strict):
     `patches`: the tower alone learns to name what each patch shows (nothing reads without it, see the docs);
     `chat`: the whole model learns to answer. A stage starts from the weights of the one before it; tensors whose
     shape changes with `downsample_ratio` start anew, and so do temporal blocks that the stage before did not have.
+    `init`: where the ratio falls, the compressor starts as the mean of the tokens that each of its own replaces, or
+    (exact) in closed form: step t emits the token of block t, so that pictures in all steps are read as before. The
+    model then has `compressor_norm_groups` and `image_token_order` of the closed form, and so have later stages of the
+    same ratio unless they say others.
     `num_temporal_layers` overrides the model's (0 where every clip has one step). `image_steps` may be several
     numbers with weights, drawn for every batch, so that one checkpoint serves several budgets.
 
@@ -139,6 +143,9 @@ class Stage(_Strict):
     downsample_ratio: float = 0.25
     image_steps: dict[int, float] = Field(default_factory=lambda: {4: 1.0})
     num_temporal_layers: int | None = Field(None, ge=0)
+    init: Literal["mean", "exact"] = "mean"
+    compressor_norm_groups: int | None = Field(None, ge=1)
+    image_token_order: Literal["step", "raster"] | None = None
     tasks: dict[str, TaskMix] = Field(default_factory=dict)
     files: dict[str, FileMix] = Field(default_factory=dict)
     bad_rows: float = Field(0.1, ge=0, le=1)
