@@ -1,5 +1,7 @@
 """Cached samples: the batches are those of the processor, every round has them all, and the directory is guarded."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -90,6 +92,22 @@ def test_a_cache_belongs_to_one_recipe(cached):
     write_cache(StageSamples(STAGE, 3, 32), processor, directory, lambda line: None)
     with pytest.raises(CheckpointError, match="another recipe"):
         write_cache(StageSamples(STAGE, 4, 32), processor, directory, lambda line: None)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        (None, "frame_prefix", "index"),
+        ("image_processor", "use_thumbnail", False),
+        ("image_processor", "pad2square", True),
+    ],
+)
+def test_a_cache_belongs_to_one_processor(cached, part, name, value):
+    directory, processor = cached
+    changed = copy.deepcopy(processor)
+    setattr(getattr(changed, part) if part else changed, name, value)
+    with pytest.raises(CheckpointError, match="another recipe"):
+        write_cache(StageSamples(STAGE, 3, 32), changed, directory, lambda line: None)
 
 
 def test_augmentation_depends_on_its_seed_alone_and_keeps_the_middle():

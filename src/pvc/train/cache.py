@@ -152,6 +152,10 @@ def _stamp(stage: Stage, seed: int, size: int, processor: PVCProcessor) -> str:
     if set(stage.zoom) != {1}:  # said only where it is used: files of earlier versions stay good
         drawn["zoom"] = stage.zoom
     parts = [FORMAT, drawn, seed, size, sorted(processor.tokenizer.get_vocab().items())]
+    pictures = processor.image_processor
+    settings = (processor.frame_prefix, pictures.use_thumbnail, pictures.pad2square)
+    if settings != ("timestamp", True, False):  # as above
+        parts.append(settings)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
