@@ -59,7 +59,7 @@ def build_processor(recipe: Recipe) -> PVCProcessor:
 
 def start_weights(recipe: Recipe) -> dict[str, torch.Tensor]:
     """Weights of the model that a recipe starts from, float32, under the names of the model's state."""
-    model, _ = load_checkpoint(_start_directory(recipe), device="cpu", dtype=torch.float32)
+    model, _ = load_checkpoint(start_directory(recipe), device="cpu", dtype=torch.float32)
     return stored_state(model)
 
 
@@ -83,7 +83,7 @@ def resolved(recipe: Recipe) -> Recipe:
 
 def with_compressors(recipe: Recipe) -> Recipe:
     """Fill in each stage's `compressor_norm_groups` and `image_token_order` where it leaves them to its `init`."""
-    before = load_config(CheckpointFiles(_start_directory(recipe))) if recipe.start is not None else None
+    before = load_config(CheckpointFiles(start_directory(recipe))) if recipe.start is not None else None
     ratio = None if before is None else before.downsample_ratio
     own = None if before is None else (before.compressor_norm_groups, before.image_token_order)
     stages = []
@@ -109,7 +109,7 @@ def with_compressors(recipe: Recipe) -> Recipe:
 def _with_shape(recipe: Recipe) -> Recipe:
     if recipe.model is not None or recipe.start is None:
         return recipe.model_copy(update={"model": recipe.shape})
-    files = CheckpointFiles(_start_directory(recipe))
+    files = CheckpointFiles(start_directory(recipe))
     processor = load_processor(files)
     config = load_config(files)
     not_shape = ("model_type", "transformers_version", "architectures", "dtype", "_name_or_path")
@@ -147,14 +147,15 @@ def start_processor(recipe: Recipe) -> PVCProcessor:
     """The processor of the model that a recipe starts from (its tokenizer is what the weights know), with the recipe's
     numbers of tiles, frames and steps.
     """
-    processor = PVCProcessor.from_pretrained(CheckpointFiles(_start_directory(recipe)).directory)
+    processor = PVCProcessor.from_pretrained(CheckpointFiles(start_directory(recipe)).directory)
     processor.image_processor.max_patches = recipe.shape.max_tiles
     processor.image_processor.image_steps = recipe.stages[-1].most_steps
     processor.video_processor.num_frames = recipe.shape.num_frames
     return processor
 
 
-def _start_directory(recipe: Recipe) -> str | None:
+def start_directory(recipe: Recipe) -> str | None:
+    """The directory that a recipe starts from; None for the bundled model."""
     return None if recipe.start == "nano" else recipe.start
 
 
@@ -176,6 +177,10 @@ def check_recipe(recipe: Recipe) -> None:
         try:
             config = build_config(recipe, stage, recipe.shape.vocab_size, 0, 1)
             _refuse_unknown_keys(recipe, config)
+            if stage.kind == "distill":
+                from pvc.train.distill.setup import check_distillation  # it builds on this module
+
+                check_distillation(stage, config)
             if stage.max_step_offset and config.vision_config.timestep == "relative":
                 raise ConfigError("max_step_offset has no meaning where timesteps are relative (step / total)")
         except (ValueError, TypeError, StrictDataclassError) as error:
@@ -201,7 +206,7 @@ def _check_samples(stage: Stage, size: int) -> None:
                 for tiles in mix.tiles:
                     for frames in stage.video_frames if TASKS[task].kind == "video" else (None,):
                         make(task, 0, size=size, frames=frames, level=level, tiles=tiles)
-        for path, file in stage.files.items():
+        for path, file in stage.files.items() if stage.kind != "distill" else ():
             Rows(path, stage.bad_rows, mix=file)
     except PVCError as error:
         raise ConfigError(f"stage {stage.name}: {error}") from error
@@ -329,6 +334,7 @@ __all__ = [
     "grow",
     "parameters_by_part",
     "resolved",
+    "start_directory",
     "start_processor",
     "start_weights",
     "stored_state",

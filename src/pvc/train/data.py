@@ -7,7 +7,7 @@ drawn before (`cache.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from pvc.processing.processor import PVCProcessor
 from pvc.synthetic import TASKS, Sample, make, messages_of
 from pvc.train.collate import IGNORED, ChatCollator, Item, encode
 from pvc.train.files import Ledger, Rows
-from pvc.train.recipe import Stage
+from pvc.train.recipe import FileMix, Stage
 from pvc.train.tables import Member
 
 
@@ -110,9 +110,7 @@ class StageSamples(Dataset[Item]):
             self.kinds.setdefault(TASKS[task].kind, {})[task] = mix.weight
         self.kind_weights = {kind: sum(tasks.values()) for kind, tasks in self.kinds.items()}
         self.rows: dict[str, tuple[Rows, str]] = {}
-        for place, (path, mixed) in enumerate(stage.files.items()):
-            own = seed * 100 + place
-            file = Rows(path, stage.bad_rows, report, mix=mixed, seed=own, ledger=ledger)
+        for path, mixed, file in self._open(report, ledger):
             known = {group: 1 if numbers is None else len(numbers) for group, numbers in file.groups.items()}
             for group, count in known.items():
                 self.rows[f"{path} ({group})"] = file, group
@@ -120,6 +118,12 @@ class StageSamples(Dataset[Item]):
         self.drawn: list[str] = []  # the kind of every batch so far
         self.before: list[int] = []  # and how many earlier batches had it
         self.counts: dict[str, int] = {}
+
+    def _open(self, report: Callable[[str], None], ledger: Ledger | None) -> Iterator[tuple[str, FileMix, Rows]]:
+        """The stage's files, with their weights."""
+        for place, (path, mixed) in enumerate(self.stage.files.items()):
+            own = self.seed * 100 + place
+            yield path, mixed, Rows(path, self.stage.bad_rows, report, mix=mixed, seed=own, ledger=ledger)
 
     def __len__(self) -> int:
         return self.stage.steps * self.stage.batch_size
@@ -141,7 +145,7 @@ class StageSamples(Dataset[Item]):
             return f"samples {batch * self.stage.batch_size} and on, drawn ({kind}: {', '.join(self.kinds[kind])})"
         file, group = self.rows[kind]
         places = range(before * self.stage.batch_size, (before + 1) * self.stage.batch_size)
-        return f"{file.path}, lines {', '.join(str(file.line_at(group, place)) for place in places)}"
+        return f"{file.path}, {file.named(*(file.line_at(group, place) for place in places))}"
 
     def __getitem__(self, index: int) -> Item:
         number, place = divmod(index, self.stage.batch_size)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pvc.errors import ConfigError, PVCError
 from pvc.processing.rows import Row
 from pvc.train.recipe import FileMix
-from pvc.train.tables import open_table
+from pvc.train.tables import Table, open_table
 
 Report = Callable[[str], None]
 NO_ANSWER = "no answer that could be learned"
@@ -76,16 +76,20 @@ class Rows:
         seed: int = 0,
         ledger: Ledger | None = None,
         need_good: bool = True,
+        table: Table | None = None,
+        refuse: Callable[[Row], str | None] | None = None,
     ) -> None:
         mix = mix or FileMix(weight=1.0)
         self.path, self.share, self.report = path, share, report
-        self.ledger = ledger or Ledger()
-        self.table = open_table(path, split=mix.split, subset=mix.subset, stream=seed if mix.stream else None)
+        self.ledger, self.refuse = ledger or Ledger(), refuse or without_answer
+        if table is None:
+            table = open_table(path, split=mix.split, subset=mix.subset, stream=seed if mix.stream else None)
+        self.table = table
         self.total = self.table.total
         self.seed, self.seen = seed, 0
         self.bad: dict[int, str] = dict(self.ledger.of(path))
         useless = {malformed.line: malformed.reason for malformed in self.table.bad}
-        useless |= {row.line: NO_ANSWER for row in self.table.rows or () if not learnable(row)}
+        useless |= {row.line: reason for row in self.table.rows or () if (reason := self.refuse(row))}
         for line, reason in useless.items():
             self.note(line, reason)
         # Not without those that an earlier run has met: the order must not depend on where a training stopped.
@@ -123,8 +127,8 @@ class Rows:
 
     def _read(self, number: int) -> Row:
         row = self.table.row(number)
-        if not learnable(row):
-            raise ConfigError(NO_ANSWER)
+        if reason := self.refuse(row):
+            raise ConfigError(reason)
         return row
 
     def draw(self, group: str, place: int) -> Row:
@@ -162,7 +166,7 @@ class Rows:
         self.bad.update(self.ledger.of(self.path))
         if not new:
             return
-        self.report(f"{self.path}, line {line}: passed over: {reason}")
+        self.report(f"{self.path}, {self.named(line)}: passed over: {reason}")
         if len(self.bad) > self.allowed:
             of = "rows that were read" if self.total is None else "rows"
             raise ConfigError(
@@ -170,10 +174,21 @@ class Rows:
                 f"than 'bad_rows' allows ({self.allowed}){self._named()}"
             )
 
+    def named(self, *lines: int) -> str:
+        """What people call rows: their lines, or their files where every row is a file."""
+        names = getattr(self.table, "names", None)
+        listed = ", ".join(str(line if names is None else names[line - 1]) for line in lines)
+        return listed if names is not None else f"line{'s'[: len(lines) != 1]} {listed}"
+
     def _named(self, most: int = 5) -> str:
-        told = "; ".join(f"line {line}: {reason}" for line, reason in sorted(self.bad.items())[:most])
+        told = "; ".join(f"{self.named(line)}: {reason}" for line, reason in sorted(self.bad.items())[:most])
         more = f"; and {len(self.bad) - most} more" if len(self.bad) > most else ""
         return f": {told}{more}" if told else ""
+
+
+def without_answer(row: Row) -> str | None:
+    """Say what is wrong with a row that teaches no answer."""
+    return None if learnable(row) else NO_ANSWER
 
 
 def learnable(row: Row) -> bool:
@@ -181,4 +196,4 @@ def learnable(row: Row) -> bool:
     return any(message["role"] == "assistant" and message["content"] for message in row.messages)
 
 
-__all__ = ["Ledger", "Rows", "learnable"]
+__all__ = ["Ledger", "Rows", "learnable", "without_answer"]

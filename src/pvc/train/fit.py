@@ -150,7 +150,8 @@ def trainable(stage: Stage, model: nn.Module) -> None:
             raise UsageError(f"stage {stage.name}: trained names {part!r}, which is in no parameter's name")
     if stage.trained:
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_("lora_" in name or any(part in name for part in stage.trained))
+            is_added = "lora_" in name or name.startswith("maps.")  # by adapters, by a distillation's loss
+            parameter.requires_grad_(is_added or any(part in name for part in stage.trained))
     for part in stage.frozen:
         found = [parameter for name, parameter in model.named_parameters() if part in name]
         if not found:

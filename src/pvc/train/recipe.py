@@ -81,6 +81,13 @@ class Augment(_Strict):
     noise: float = Field(0.0, ge=0)
 
 
+def _mixes(value: Any) -> Any:
+    """Weights alone to mixes."""
+    if not isinstance(value, dict):
+        return value
+    return {name: {"weight": mix} if isinstance(mix, (int, float)) else mix for name, mix in value.items()}
+
+
 class Lora(_Strict):
     """Adapters of low rank on the language model's linear layers named `targets`, scaled by alpha / rank."""
 
@@ -92,11 +99,45 @@ class Lora(_Strict):
     )
 
 
+class Distill(_Strict):
+    """What a stage of kind distill learns from its base model, without labels.
+
+    `teacher`: a directory written by `pvc convert --ratio 1/2 --image-steps 1`. `media`: weights of folders of pictures
+    and videos, beside `files` and `tasks`. `eval_media`: a folder to measure on every `evaluate_every` steps.
+    `loss`: "tokens" compares visual tokens and does not run the language model; "answers" compares the predictions and
+    hidden states of the language model. `target`: what pictures in fewer steps than the base has blocks learn by the
+    token loss ("block", "mean" or "map", see `TokenDistiller`).
+    """
+
+    teacher: str = Field(min_length=1)
+    media: dict[str, FileMix] = Field(default_factory=dict)
+    eval_media: str | None = None
+    loss: Literal["tokens", "answers"] = "tokens"
+    target: Literal["block", "mean", "map"] = "map"
+
+    @field_validator("media", mode="before")
+    @classmethod
+    def _weights_alone(cls, value: Any) -> Any:
+        return _mixes(value)
+
+
+# Where a stage of kind distill says nothing. At the rates of fresh weights the closed form would be lost at first.
+DISTILL_DEFAULTS: dict[str, Any] = {
+    "trained": ("temporal", "timestep_embedding", "multi_modal_projector"),
+    "learning_rate": 2e-4,
+    "warmup_steps": 100,
+    "weight_decay": 0.01,
+    "rates": {"multi_modal_projector.linear": 0.1, "timestep_embedding": 0.1, "maps.": 5.0},
+    "image_steps": {1: 1.0, 2: 1.0, 4: 2.0},
+}
+
+
 class Stage(_Strict):
     """One stage of training.
 
     `patches`: the tower alone learns to name what each patch shows (nothing reads without it, see the docs);
-    `chat`: the whole model learns to answer. A stage starts from the weights of the one before it; tensors whose
+    `chat`: the whole model learns to answer; `distill`: it learns from its base model (`distill`, with defaults in
+    `DISTILL_DEFAULTS`). A stage starts from the weights of the one before it; tensors whose
     shape changes with `downsample_ratio` start anew, and so do temporal blocks that the stage before did not have.
     `init`: where the ratio falls, the compressor starts as the mean of the tokens that each of its own replaces, or
     (exact) in closed form: step t emits the token of block t, so that pictures in all steps are read as before. The
@@ -133,7 +174,7 @@ class Stage(_Strict):
     """
 
     name: str = Field(pattern=r"^[a-z0-9_-]+$")
-    kind: Literal["patches", "chat"]
+    kind: Literal["patches", "chat", "distill"]
     steps: int = Field(ge=1)
     batch_size: int = Field(32, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
@@ -172,6 +213,16 @@ class Stage(_Strict):
     checkpointing: bool = False
     rates: dict[str, float] = Field(default_factory=dict)
     ema: float | None = Field(None, gt=0, lt=1)
+    distill: Distill | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _distill_defaults(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or data.get("kind") != "distill":
+            return data
+        # Who names frozen parameters alone trains all others.
+        own = {key: value for key, value in DISTILL_DEFAULTS.items() if key != "trained" or "frozen" not in data}
+        return {**own, **data}
 
     @field_validator("image_steps", "zoom", "file_frames", mode="before")
     @classmethod
@@ -181,9 +232,12 @@ class Stage(_Strict):
     @field_validator("tasks", "files", mode="before")
     @classmethod
     def _weights_alone(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {name: {"weight": mix} if isinstance(mix, (int, float)) else mix for name, mix in value.items()}
+        return _mixes(value)
+
+    @property
+    def is_token_distillation(self) -> bool:
+        """Whether the stage needs neither text nor a language model."""
+        return self.distill is not None and self.distill.loss == "tokens"
 
     @property
     def most_steps(self) -> int:
@@ -192,8 +246,10 @@ class Stage(_Strict):
 
     @model_validator(mode="after")
     def _weights(self) -> Stage:
-        if not self.tasks and not self.files:
-            raise ValueError("tasks must name at least one task, or files one file")
+        if (self.kind == "distill") != (self.distill is not None):
+            raise ValueError("stages of kind distill, and no others, need distill: {teacher: DIRECTORY, media: {...}}")
+        if not self.tasks and not self.files and not (self.distill and self.distill.media):
+            raise ValueError("tasks must name at least one task, or files one file, or distill.media one folder")
         if self.files and (self.kind == "patches" or self.cache is not None):
             raise ValueError("files are for stages of kind chat without a cache")
         if not self.image_steps or min(self.image_steps) < 1 or min(self.image_steps.values()) <= 0:
@@ -210,6 +266,10 @@ class Stage(_Strict):
             raise ValueError("pack and loss are for stages of kind chat: patches have no text")
         if self.cache is not None and (self.pack is not None or self.loss != "token"):
             raise ValueError("a cache keeps samples as they were drawn; pack and loss are for stages without one")
+        if self.kind == "distill" and (self.cache is not None or self.questions is not None):
+            raise ValueError("cache and questions are for stages of kind chat")
+        if self.is_token_distillation and (self.lora is not None or self.pack is not None or self.loss != "token"):
+            raise ValueError("lora, pack and loss need a language model, which distill.loss 'tokens' does not run")
         if self.max_step_offset and (self.kind == "patches" or self.cache is not None):
             raise ValueError("max_step_offset is for stages of kind chat without a cache")
         if self.batch_size % self.accumulation:
@@ -296,7 +356,9 @@ def load_checked(path: str | Path, model: type[Checked]) -> Checked:
 
 
 __all__ = [
+    "DISTILL_DEFAULTS",
     "Augment",
+    "Distill",
     "Lora",
     "ModelRecipe",
     "Recipe",

@@ -35,6 +35,7 @@ from pvc.train.build import (
     grow,
     parameters_by_part,
     resolved,
+    start_directory,
     start_processor,
     start_weights,
     stored_state,
@@ -42,6 +43,8 @@ from pvc.train.build import (
 from pvc.train.cache import CachedSamples, PackedCollator, write_cache
 from pvc.train.curve import draw_curve
 from pvc.train.data import ChatCollator, PatchCollator, StageSamples
+from pvc.train.distill.setup import Prepared, build_visual, grow_visual, is_visual, prepare, restore
+from pvc.train.distill.visual import export_visual, load_visual_weights
 from pvc.train.files import Ledger
 from pvc.train.fit import fit_stage, sharded
 from pvc.train.interrupt import StopRequest
@@ -88,13 +91,11 @@ def run_recipe(
     if not state.is_main_process:
         report = _silent
     options = _Run(report, workers, minutes)
-    weights = start_weights(recipe) if recipe.start else {}
+    weights = _start_weights(recipe)
     model: nn.Module | None = None
     for stage in recipe.stages:
         final = directory / stage.name / "final.safetensors"
-        model, fresh = (
-            grow(recipe, stage, processor, weights) if weights else (build_model(recipe, stage, processor), [])
-        )
+        model, fresh = _stage_model(recipe, stage, processor, weights)
         if final.exists():
             report(f"{stage.name}: done before")
         else:
@@ -114,6 +115,21 @@ def run_recipe(
         _export(recipe, processor, weights, directory)
     state.wait_for_everyone()
     return directory / "model"
+
+
+def _start_weights(recipe: Recipe) -> dict[str, torch.Tensor]:
+    if recipe.start is None:
+        return {}
+    return load_visual_weights(start_directory(recipe)) if is_visual(recipe) else start_weights(recipe)
+
+
+def _stage_model(
+    recipe: Recipe, stage: Stage, processor: PVCProcessor, weights: dict[str, torch.Tensor]
+) -> tuple[nn.Module, list[str]]:
+    """A stage's model, without language model if the recipe never runs it, and names of tensors that start anew."""
+    if not weights:
+        return build_model(recipe, stage, processor), []
+    return (grow_visual if is_visual(recipe) else grow)(recipe, stage, processor, weights)
 
 
 def _silent(line: str) -> None:
@@ -153,28 +169,8 @@ def _run_stage(
     recipe: Recipe, stage: Stage, model: Any, processor: PVCProcessor, directory: Path, options: _Run
 ) -> Any:
     """Train one stage; returns the model with what it has learned (on the first process alone where it is sharded)."""
-    size = int(recipe.shape.vision["image_size"])
     seed = recipe.seed * 1000 + recipe.stages.index(stage)
-    samples = StageSamples(
-        stage,
-        seed=seed,
-        size=size,
-        frames=processor.video_processor.num_frames,
-        report=options.report,
-        processor=processor,
-        longest=stage.longest or getattr(model.config.text_config, "max_position_embeddings", None),
-        ledger=Ledger(directory / "bad_rows.jsonl"),
-    )
-    dataset: Any = samples
-    trained, collator = model, cast(Any, ChatCollator(processor, stage.pack, stage.loss))
-    if stage.kind == "patches":
-        trained, collator = PatchReader(model.model.vision_tower, PATCH_CLASSES), PatchCollator(processor)
-    if stage.cache is not None:
-        cache = directory / "cache" / stage.name
-        with PartialState().main_process_first():
-            write_cache(samples, processor, cache, options.report)
-        dataset, collator = CachedSamples(cache, stage, seed), PackedCollator(processor)
-
+    parts = _parts(stage, model, processor, directory, seed, options.report)
     stop = StopRequest(options.report)
 
     def held_out() -> list[dict[str, Any]]:
@@ -185,7 +181,7 @@ def _run_stage(
         output=directory / stage.name,
         curve=directory / "curve.jsonl",
         report=options.report,
-        measure=held_out if stage.kind == "chat" else None,
+        measure=held_out if stage.kind == "chat" else parts.measure,
         workers=options.workers,
         minutes=options.minutes if stage is recipe.stages[-1] else None,
         progress=getattr(options.report, "progress", None),
@@ -195,12 +191,14 @@ def _run_stage(
     )
     adapters = Adapters(stage, model, seed)
     started = time.monotonic()
-    fitted = fit_stage(stage, trained, dataset, collator, fit, samples.named)
+    fitted = fit_stage(stage, parts.module, parts.dataset, parts.collator, fit, parts.named)
     if fitted.weights and PartialState().is_main_process:
-        model = build_model(recipe, stage, processor)
+        model = (build_visual if is_visual(recipe) else build_model)(recipe, stage, processor)
         adapters = Adapters(stage, model, seed)
-        trained = PatchReader(model.model.vision_tower, PATCH_CLASSES) if stage.kind == "patches" else model
-        trained.load_state_dict(fitted.weights)
+        if stage.kind == "distill":
+            restore(model, fitted.weights)
+        else:
+            _trained(stage, model).load_state_dict(fitted.weights)
     if not sharded() or PartialState().is_main_process:
         adapters.merge()
     if PartialState().is_main_process:
@@ -208,6 +206,36 @@ def _run_stage(
         done |= {} if fit.minutes is None else {"minutes": fit.minutes}
         (directory / stage.name / "done.json").write_text(json.dumps(done) + "\n", encoding="utf-8")
     return model
+
+
+def _trained(stage: Stage, model: Any) -> nn.Module:
+    return PatchReader(model.model.vision_tower, PATCH_CLASSES) if stage.kind == "patches" else model
+
+
+def _parts(stage: Stage, model: Any, processor: PVCProcessor, directory: Path, seed: int, report: Report) -> Prepared:
+    """What a stage trains and on what; raises UsageError and ConfigError as its data and its teacher do."""
+    ledger = Ledger(directory / "bad_rows.jsonl")
+    if stage.kind == "distill":
+        return prepare(stage, model, processor, seed=seed, report=report, ledger=ledger)
+    samples = StageSamples(
+        stage,
+        seed=seed,
+        size=int(dict(processor.video_processor.size)["height"]),
+        frames=processor.video_processor.num_frames,
+        report=report,
+        processor=processor,
+        longest=stage.longest or getattr(model.config.text_config, "max_position_embeddings", None),
+        ledger=ledger,
+    )
+    dataset, collator = samples, cast(Any, ChatCollator(processor, stage.pack, stage.loss))
+    if stage.kind == "patches":
+        collator = PatchCollator(processor)
+    if stage.cache is not None:
+        cache = directory / "cache" / stage.name
+        with PartialState().main_process_first():
+            write_cache(samples, processor, cache, report)
+        dataset, collator = cast(Any, CachedSamples(cache, stage, seed)), PackedCollator(processor)
+    return Prepared(_trained(stage, model), dataset, collator, samples.named)
 
 
 def _held_out(stage: Stage, engine: Engine, stopped: Callable[[], bool]) -> list[dict[str, Any]]:
@@ -226,16 +254,28 @@ def _held_out(stage: Stage, engine: Engine, stopped: Callable[[], bool]) -> list
 
 
 def _export(recipe: Recipe, processor: PVCProcessor, weights: dict[str, torch.Tensor], directory: Path) -> Path:
-    """The last stage's model in bf16 (modulations and timestep embedder stay float32), with processor and recipe."""
-    model, _ = grow(recipe, recipe.stages[-1], processor, weights)
+    """The last stage's model in bf16 (modulations and timestep embedder stay float32), with processor and recipe.
+
+    After token distillation alone, all tensors have the precision of the checkpoint that it started from.
+    """
+    target = directory / "model"
+    model, _ = _stage_model(recipe, recipe.stages[-1], processor, weights)
+    if is_visual(recipe):
+        export_visual(start_directory(recipe), weights, target)
+        return _describe(recipe, processor, model, directory)
     wide = PVCForConditionalGeneration._keep_in_fp32_modules_strict
     halved = {
         key: value if any(part in key for part in wide) else value.to(torch.bfloat16)
-        for key, value in stored_state(model).items()
+        for key, value in stored_state(cast(Any, model)).items()
     }
-    target = directory / "model"
     model.config.dtype = torch.bfloat16
-    model.save_pretrained(target, state_dict=halved)
+    cast(Any, model).save_pretrained(target, state_dict=halved)
+    return _describe(recipe, processor, model, directory)
+
+
+def _describe(recipe: Recipe, processor: PVCProcessor, model: nn.Module, directory: Path) -> Path:
+    """Write what stands beside the weights: processor, recipe and card."""
+    target = directory / "model"
     processor.save_pretrained(target)
     write_summary(recipe, directory, parameters_by_part(model))
     (target / "training.json").write_text(json.dumps(_history(recipe, directory), indent=1) + "\n", encoding="utf-8")

@@ -31,6 +31,7 @@ from pvc.train.recipe import Stage
 
 KEPT = 2  # checkpoints of a stage
 STAGING = "saving"
+UNDECAYED = ("modulation", "timestep_embedding")
 
 
 class StageTrainer(Trainer):
@@ -47,7 +48,7 @@ class StageTrainer(Trainer):
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         self.log_of.counts.add(inputs)
-        if "input_ids" in inputs:
+        if "input_ids" in inputs and self.stage.kind == "chat":
             result = self._of_answers(model, dict(inputs), kwargs.get("num_items_in_batch"))
         else:
             result = super().compute_loss(model, inputs, *args, **kwargs)
@@ -98,6 +99,12 @@ class StageTrainer(Trainer):
         return loader
 
     # Rates
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """All but biases, norms, and what conditions on timesteps: decay would let the closed form's blocks leak."""
+        return [
+            name for name in super().get_decay_parameter_names(model) if not any(part in name for part in UNDECAYED)
+        ]
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """The usual optimizer, its groups parted by the stage's `rates`."""

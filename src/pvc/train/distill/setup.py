@@ -1,0 +1,166 @@
+"""Puts a stage of kind distill together: student, teacher, loss, samples and what is measured on the way.
+
+Called by `pvc.train.run` and, for its checks, by `pvc.train.build`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from torch import nn
+
+from pvc.checkpoint.files import CheckpointFiles
+from pvc.checkpoint.loading import load_config
+from pvc.errors import ConfigError
+from pvc.model.config import PVCConfig
+from pvc.processing.processor import PVCProcessor
+from pvc.train.build import build_config
+from pvc.train.distill.media import Folder, MediaCollator, MediaSamples, eval_items, open_rows
+from pvc.train.distill.teacher import check_pair, share_frozen
+from pvc.train.distill.tokens import TokenDistiller
+from pvc.train.distill.visual import VisualModel, load_visual
+from pvc.train.files import Ledger
+from pvc.train.fit import sharded, trainable
+from pvc.train.log import Measure, Report
+from pvc.train.recipe import Recipe, Stage
+
+VARIANCE_SAMPLES = 16
+STUDENT = "student."
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a stage trains (`module`), on what, what a batch is called, and how it is measured."""
+
+    module: nn.Module
+    dataset: Any
+    collator: Any
+    named: Callable[[int], str]
+    measure: Measure | None = None
+
+
+def is_visual(recipe: Recipe) -> bool:
+    """Whether no stage needs the language model, so that it need not be loaded."""
+    return all(stage.is_token_distillation for stage in recipe.stages)
+
+
+def build_visual(recipe: Recipe, stage: Stage, processor: PVCProcessor) -> VisualModel:
+    """Tower and compressor with random weights in the shape that `stage` asks for; the processor is made to fit."""
+    torch.manual_seed(recipe.seed)
+    tokens = processor.image_token_id, processor.video_token_id
+    config = build_config(recipe, stage, len(processor.tokenizer), *tokens)
+    config._attn_implementation = config.vision_config._attn_implementation = "sdpa"
+    processor.tokens_per_frame = config.tokens_per_frame
+    return VisualModel.from_config(config)
+
+
+def grow_visual(
+    recipe: Recipe, stage: Stage, processor: PVCProcessor, weights: dict[str, torch.Tensor]
+) -> tuple[VisualModel, list[str]]:
+    """Tower and compressor for `stage` that start from `weights`; returns the names of tensors that start anew, too."""
+    model = build_visual(recipe, stage, processor)
+    state = model.state_dict()
+    taken = {key: value for key, value in weights.items() if key in state and state[key].shape == value.shape}
+    model.load_state_dict({**state, **taken})
+    return model, sorted(set(state) - set(taken))
+
+
+def check_distillation(stage: Stage, config: PVCConfig) -> None:
+    """Check a stage's teacher and data as far as it costs nothing.
+
+    Args:
+        stage: of kind distill.
+        config: of the student in this stage.
+
+    Raises:
+        ConfigError, CheckpointError: teacher and student do not fit together. UsageError: a folder without media.
+    """
+    assert stage.distill is not None
+    check_pair(config, load_config(CheckpointFiles(stage.distill.teacher)), order=stage.is_token_distillation)
+    for _ in open_rows(stage):
+        pass
+    if stage.distill.eval_media is not None:
+        Folder(stage.distill.eval_media)
+    elif stage.evaluate_every is not None:
+        raise ConfigError("evaluate_every needs distill.eval_media, a folder to measure on")
+
+
+def prepare(
+    stage: Stage, model: Any, processor: PVCProcessor, *, seed: int, report: Report, ledger: Ledger | None = None
+) -> Prepared:
+    """Load the teacher and build what the stage trains.
+
+    Args:
+        stage: of kind distill.
+        model: the student, a whole model or a `VisualModel`; it is trained in place.
+        processor: the student's.
+        seed: of samples and of new weights.
+        report: gets a line about shared memory, and rows that are passed over.
+        ledger: of rows that are passed over.
+
+    Raises:
+        ConfigError, CheckpointError: teacher and student do not fit together.
+    """
+    assert stage.distill is not None
+    student = VisualModel.from_model(model)
+    teacher = load_visual(stage.distill.teacher)
+    groups = check_pair(student.config, teacher.config)
+    torch.manual_seed(seed)  # a run that goes on builds the same before it loads what was learned
+    distiller = TokenDistiller(student, teacher, groups, stage.distill.target, stage.image_steps)
+    trainable(stage, distiller)
+    if not sharded():  # weights that are spread are no longer the same tensors
+        report(f"{stage.name}: {share_frozen(student, teacher).describe()}")
+    frames = processor.video_processor.num_frames
+    size = int(dict(processor.video_processor.size)["height"])
+    samples = MediaSamples(stage, seed, size, frames, report, processor=processor, ledger=ledger)
+    collator = MediaCollator(processor)
+    count = min(VARIANCE_SAMPLES, len(samples))
+    distiller.measure_variance((collator([samples[place]]) for place in range(count)), PartialState().device)
+    return Prepared(distiller, samples, collator, samples.named, _measure(stage, distiller, processor, collator))
+
+
+def _measure(
+    stage: Stage, distiller: TokenDistiller, processor: PVCProcessor, collator: MediaCollator
+) -> Measure | None:
+    """What measures the part of the teacher's variance that the student's tokens explain (1 less the loss)."""
+    if stage.distill is None or stage.distill.eval_media is None:
+        return None
+    frames, steps = processor.video_processor.num_frames, sorted(stage.image_steps)
+    items = eval_items(stage.distill.eval_media, processor, stage.evaluate_count, frames, steps)
+
+    def measure() -> list[dict[str, Any]]:
+        was_training, device = distiller.training, next(distiller.parameters()).device
+        distiller.eval()
+        rows = []
+        with torch.no_grad():
+            for name, encoded in items.items():
+                batches = [
+                    {key: value.to(device) for key, value in one.items() if key != "num_images"} for one in encoded
+                ]
+                losses = [distiller(**batch)["loss"].item() for batch in batches]
+                rows.append({"task": name, "accuracy": 1 - sum(losses) / len(losses)})
+        distiller.train(was_training)
+        return rows
+
+    return measure
+
+
+def restore(model: Any, weights: dict[str, torch.Tensor]) -> None:
+    """Put the student's part of a distiller's whole weights into a model."""
+    own = {name.removeprefix(STUDENT): value for name, value in weights.items() if name.startswith(STUDENT)}
+    VisualModel.from_model(model).load_state_dict(own)
+
+
+__all__ = [
+    "Prepared",
+    "build_visual",
+    "check_distillation",
+    "grow_visual",
+    "is_visual",
+    "prepare",
+    "restore",
+]

@@ -1,0 +1,210 @@
+"""The token loss: the student's visual tokens against those of its base, without the language model.
+
+Called by Trainer through `TokenDistiller.forward`; `setup.py` builds it.
+
+T steps, G the teacher's tokens in one of the student's, K student's tokens per frame and step, L language width,
+r rank of a map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from pvc.model.config import PVCVisionConfig
+from pvc.model.inputs import clip_sizes, steps_of_tiles
+from pvc.model.order import block_places
+from pvc.train.distill.teacher import Hidden
+from pvc.train.distill.visual import VisualModel
+
+MAX_RANK = 256
+CLIP = "clip"
+
+
+def blocks_of(tokens: torch.Tensor, groups: int) -> torch.Tensor:
+    """Split the teacher's tokens `(..., G K, L)` of a frame into blocks in the order of steps: `(..., G, K, L)`."""
+    *lead, count, width = tokens.shape
+    side, times = round((count // groups) ** 0.5), round(groups**0.5)
+    grid = tokens.view(*lead, side, times, side, times, width).movedim((-4, -2), (-5, -4))  # (..., b, b, k, k, L)
+    places = block_places(groups)
+    return torch.stack([grid[..., row, column, :, :, :].flatten(-3, -2) for row, column in places], dim=-3)
+
+
+def shown_blocks(config: PVCVisionConfig, start: int, steps: int, groups: int) -> list[int]:
+    """Return the block that each of `steps` steps from number `start` stands for."""
+    numbers: Iterable[int] = range(start, start + steps)
+    if config.timestep == "cyclic":
+        numbers = [number % (config.timestep_period or 1) for number in numbers]
+    elif config.timestep == "index" and config.timestep_limit is not None:
+        numbers = [min(number, config.timestep_limit) for number in numbers]
+    return [number % groups for number in numbers]
+
+
+class TokenMap(nn.Module):
+    """A linear map from the tokens of some steps to all blocks; it is discarded after training.
+
+    It starts by copying: a block that was shown is its step's token, another one the mean of all tokens. What is
+    learned beside that has at most rank `MAX_RANK`.
+    """
+
+    start: torch.Tensor
+
+    def __init__(self, steps: int, groups: int, width: int) -> None:
+        super().__init__()
+        copy = torch.eye(groups, steps)
+        copy[steps:] = 1 / steps
+        self.register_buffer("start", copy)
+        rank = min(MAX_RANK, steps * width)
+        self.down = nn.Linear(steps * width, rank, bias=False)
+        self.up = nn.Linear(rank, groups * width)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """`(..., T, L)` to `(..., G, L)`; the first `T` blocks are those that the steps show."""
+        learned = self.up(self.down(tokens.flatten(-2))).unflatten(-1, (len(self.start), tokens.shape[-1]))
+        return torch.einsum("gt,...tl->...gl", self.start.to(tokens.dtype), tokens) + learned
+
+
+class TokenDistiller(nn.Module):
+    """Student, teacher and the loss between their tokens.
+
+    Args:
+        student, teacher: their towers and compressors. The teacher is not among the parameters.
+        groups: `G`.
+        target: what a picture in fewer than `G` steps learns. "block": each step its block. "mean": the first step the
+            mean of all blocks, later ones their block's difference from it. "map": all blocks, by a `TokenMap`. With
+            "map" clips learn that, too, from the last `G` frames; frames learn their block in any case.
+        image_steps: numbers of steps that pictures may have.
+        variance: of the teacher's tokens; squared errors are divided by it.
+    """
+
+    # The loss is a mean of its own batch; otherwise Trainer would scale it by the number of processes.
+    accepts_loss_kwargs = False
+    _no_split_modules = ["PVCVisionLayer"]
+    variance: torch.Tensor
+
+    def __init__(
+        self,
+        student: VisualModel,
+        teacher: VisualModel,
+        groups: int,
+        target: str,
+        image_steps: Iterable[int],
+        variance: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self._teacher = Hidden(teacher)
+        self.groups, self.target = groups, target
+        self.register_buffer("variance", torch.tensor(variance, dtype=torch.float32))
+        width = student.config.text_config.hidden_size
+        names = {str(steps): steps for steps in sorted(image_steps) if steps < groups} | {CLIP: groups}
+        self.maps = nn.ModuleDict(
+            {name: TokenMap(steps, groups, width) for name, steps in names.items()} if target == "map" else {}
+        )
+
+    def activation_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+        """Compute the tower's activations again on the way back, as Trainer asks for it."""
+        tower = self.student.model.vision_tower
+        enable = getattr(tower, "activation_checkpointing_enable", None) or tower.gradient_checkpointing_enable
+        enable(*args, **kwargs)
+
+    gradient_checkpointing_enable = activation_checkpointing_enable
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        image_grid_thw: torch.Tensor | None = None,
+        image_steps: torch.Tensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        video_grid_thw: torch.Tensor | None = None,
+        step_offset: torch.Tensor | None = None,
+        media_weights: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Return the loss of a batch: the mean over its samples, media weighted by `media_weights` `(media,)`.
+
+        The other inputs are those of the model; images come before videos among the media.
+        """
+        tiles: list[int] = []
+        frames: list[int] = []
+        steps: list[int] = []
+        if pixel_values is not None:
+            tiles = clip_sizes(image_grid_thw, len(pixel_values), "tiles", default=[1] * len(pixel_values))
+            steps = steps_of_tiles(image_steps, tiles, self.student.config)
+        if pixel_values_videos is not None:
+            stored = len(pixel_values_videos)
+            frames = clip_sizes(video_grid_thw, stored, "frames", default=[stored])
+        pixels = torch.cat([one for one in (pixel_values, pixel_values_videos) if one is not None])
+        starts = [0] * sum(tiles) + ([0] * len(frames) if step_offset is None else step_offset.tolist())
+        clips, _ = self.student.model.encode_clips(
+            pixels, frames=[1] * sum(tiles) + frames, steps=steps + frames, step_offset=starts if any(starts) else None
+        )
+        with torch.no_grad():
+            base = self._base_blocks(pixels, [1] * sum(tiles) + frames)
+        losses, place = [], 0
+        for count in tiles:
+            own = [self._of_tile(clips[tile], base[tile][0]) for tile in range(place, place + count)]
+            losses.append(torch.stack(own).mean())
+            place += count
+        losses += [self._of_clip(clips[n], base[n], starts[n]) for n in range(place, place + len(frames))]
+        stacked = torch.stack(losses)
+        weights = stacked.new_ones(len(stacked)) if media_weights is None else media_weights.to(stacked)
+        return {"loss": (stacked * weights).sum() / weights.sum() + self._no_part(stacked)}
+
+    def _base_blocks(self, pixels: torch.Tensor, frames: Sequence[int]) -> list[torch.Tensor]:
+        """The teacher's tokens by block, one `(F, G, K, L)` float32 tensor per clip."""
+        teacher: Any = self._teacher.on(pixels.device)
+        clips, _ = teacher.model.encode_clips(pixels, frames=list(frames))
+        return [blocks_of(clip.float(), self.groups) for clip in clips]
+
+    def _of_tile(self, tokens: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
+        """Loss of a picture's tile: `(T, K, L)` tokens against `(G, K, L)` blocks."""
+        tokens, steps = tokens.float(), len(tokens)
+        shown = shown_blocks(self.student.config.vision_config, 0, steps, self.groups)
+        if steps >= self.groups or self.target == "block":
+            return self._error(tokens, base[shown])
+        if self.target == "mean":
+            mean = base.mean(0, keepdim=True)
+            return self._error(tokens, torch.cat((mean, base[shown[1:]] - mean)))
+        others = [block for block in range(self.groups) if block not in shown]
+        found = self.maps[str(steps)](tokens.transpose(0, 1)).transpose(0, 1)
+        return self._error(found, base[shown + others])
+
+    def _of_clip(self, tokens: torch.Tensor, base: torch.Tensor, start: int) -> torch.Tensor:
+        """Loss of a video: `(T, K, L)` tokens against `(T, G, K, L)` blocks of the same frames."""
+        tokens, steps = tokens.float(), len(tokens)
+        shown = shown_blocks(self.student.config.vision_config, start, steps, self.groups)
+        loss = self._error(tokens, base[torch.arange(steps), shown])
+        if CLIP not in self.maps or steps < self.groups:
+            return loss
+        # The last G frames, the newest first: together they have shown every block, of different moments.
+        places = torch.arange(self.groups - 1, steps)[:, None] - torch.arange(self.groups)
+        found = self.maps[CLIP](tokens[places].transpose(1, 2)).transpose(1, 2)  # (frames, G, K, L)
+        blocks = torch.tensor(shown)[places]
+        return loss + self._error(found, base[places[:, :1], blocks])
+
+    def _error(self, found: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+        return (found.float() - expected).square().mean() / self.variance
+
+    def _no_part(self, like: torch.Tensor) -> torch.Tensor:
+        """Zero, by way of every map: DDP stops where a parameter takes no part in a step."""
+        parts = [parameter.flatten()[:0].sum() for parameter in self.maps.parameters()]
+        return torch.stack(parts).sum() if parts else like.new_zeros(())
+
+    @torch.no_grad()
+    def measure_variance(self, batches: Iterable[dict[str, torch.Tensor]], device: torch.device) -> None:
+        """Set `variance` from the teacher's tokens of some batches, computed on `device`: the mean over channels."""
+        tokens = []
+        for batch in batches:
+            for pixels in (batch.get("pixel_values"), batch.get("pixel_values_videos")):
+                if pixels is not None:
+                    blocks = self._base_blocks(pixels.to(device), [1] * len(pixels))
+                    tokens += [block.flatten(0, -2) for block in blocks]
+        self.variance.fill_(torch.cat(tokens).var(0).mean().clamp(min=1e-12).item())
+
+
+__all__ = ["TokenDistiller", "TokenMap", "blocks_of", "shown_blocks"]
