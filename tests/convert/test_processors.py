@@ -172,3 +172,25 @@ def test_preparation_that_is_not_followed_is_named(tmp_path, name, settings, nam
     (source / name).write_text(json.dumps(settings))
     report = convert(source, tmp_path / "made", ONE_STEP)
     assert [warning.split()[:3] for warning in report.warnings] == [[f"{name}:", key, "is"] for key in named]
+
+
+@pytest.mark.parametrize("maker", [sources.transformers_format, sources.chat_format])
+def test_keys_that_nothing_reads_are_named(tmp_path, maker):
+    source = maker(tmp_path / "source")
+    change(source, torch_dtype="bfloat16", use_cache=False, system_message=None)
+    assert convert(source, tmp_path / "quiet", ONE_STEP).warnings == ()
+    change(source, system_message="be brief", crop_style={"a": 1})
+    first, second = convert(source, tmp_path / "named", ONE_STEP).warnings
+    assert first == "passed over in config.json: crop_style"
+    assert "system_message: pass it" in second
+    change(source, **{f"key{number}" * 30: number for number in range(500)})
+    assert len(convert(source, tmp_path / "many", ONE_STEP).warnings[0]) < 1000
+
+
+def test_keys_of_official_files_are_known(tmp_path):
+    """Names and values as in a published configuration of InternVL2.5."""
+    source = sources.chat_format(tmp_path / "source")
+    official = {"_commit_hash": None, "output_attentions": False, "transformers_version": None, "pad2square": False}
+    official |= {"torch_dtype": "bfloat16", "use_backbone_lora": 0, "use_llm_lora": 0, "tie_word_embeddings": False}
+    change(source, **official, dynamic_image_size=True, use_thumbnail=True, max_dynamic_patch=12)
+    assert convert(source, tmp_path / "made", ONE_STEP).warnings == ()

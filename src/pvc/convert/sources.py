@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, GenerationConfig
+from transformers import AutoConfig, GenerationConfig, PretrainedConfig
 
 from pvc.checkpoint.files import Tensor, find_shards, read_header, read_json
 from pvc.convert.keymap import CHAT, CHAT_INTERNLM2, TRANSFORMERS, Rule
@@ -41,6 +41,14 @@ _NOT_SHAPE = frozenset(
     | {"tie_encoder_decoder", "pruned_heads", "finetuning_task", "prefix", "task_specific_params", "tokenizer_class"}
     | {"tf_legacy_loss", "_attn_implementation_autoset", "sep_token_id", "decoder_start_token_id", "moe_config"}
 )
+# Keys of whole models' configurations that are read here or by transformers, and those of training.
+_WHOLE = {
+    "internvl": frozenset({"vision_config", "text_config", "image_token_id", "image_seq_length", "downsample_ratio"})
+    | {"projector_hidden_act", "vision_feature_layer", "vision_feature_select_strategy", "video_token_id"},
+    "internvl_chat": frozenset({"vision_config", "llm_config", "downsample_ratio", "select_layer", "ps_version"})
+    | {"force_image_size", "template", "dynamic_image_size", "use_thumbnail", "pad2square", "min_dynamic_patch"}
+    | {"max_dynamic_patch", "use_backbone_lora", "use_llm_lora", "hidden_size", "vocab_size"},
+}
 # Keys of vision towers' configurations that change nothing in what a trained tower computes; official files have them.
 _VISION_IDLE = frozenset({"dropout", "initializer_factor", "drop_path_rate", "use_flash_attn"})
 _VISION_SAME = frozenset(
@@ -119,7 +127,7 @@ def read_source(directory: Path, more_rules: Sequence[Rule] = ()) -> Source:
         pictures |= _tiling(config)
         squeezed = "pad2square is true: pictures that are not tiled are padded, but frames of videos are squeezed"
         warnings = (squeezed,) * pictures.get("pad2square", False)
-    told |= {"pictures": pictures, "warnings": warnings}
+    told |= {"pictures": pictures, "warnings": warnings + _passed_over(config, str(kind))}
     return Source(directory, str(kind), rules=rules, tensors=tensors, places=places, **told)
 
 
@@ -244,6 +252,18 @@ def _preprocessing(directory: Path) -> dict[str, Any]:
             settings |= {key: found[key] for key in keys if isinstance(found, dict) and found.get(key) is not None}
             _check_preprocessing(settings, path)
     return settings
+
+
+def _passed_over(config: dict[str, Any], kind: str) -> tuple[str, ...]:
+    """Name keys of the whole model's configuration that nothing here reads."""
+    idle = _NOT_SHAPE | set(GenerationConfig().to_dict()) | set(PretrainedConfig().to_dict())
+    known = idle | _WHOLE.get(kind, _WHOLE["internvl_chat"]) | {"system_message"}
+    names = [name[:40] for name, value in config.items() if name not in known and value is not None]
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    warnings = [f"passed over in config.json: {', '.join(names[:20])}{more}"] if names else []
+    if config.get("system_message"):
+        warnings.append("config.json has a system_message: pass it as the first message of a conversation")
+    return tuple(warnings)
 
 
 def _tiling(config: dict[str, Any]) -> dict[str, Any]:
