@@ -37,6 +37,7 @@ nightly: test-slow test-vllm
 
 test-vllm: .venv-vllm/.installed
 	VLLM_CPU_KVCACHE_SPACE=1 .venv-vllm/bin/python -m tests.integrations.vllm_tokens
+	VLLM_CPU_KVCACHE_SPACE=1 .venv-vllm/bin/python -m tests.integrations.vllm_closed_form
 
 demo: $(STAMP)
 	@$(PY) examples/demo.py

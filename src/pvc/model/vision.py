@@ -27,8 +27,7 @@ from pvc.errors import MismatchError, UsageError
 from pvc.model.cache import TemporalCache
 from pvc.model.config import PVCVisionConfig
 from pvc.model.layout import ClipLayout
-from pvc.model.linear import init_linear
-from pvc.model.skipping import TemporalSkip
+from pvc.model.linear import init_linear, is_zero
 from pvc.model.temporal import (
     Conditioning,
     KeyValue,
@@ -97,21 +96,20 @@ class PVCVisionEncoder(nn.Module):
             PVCVisionLayer(config, temporal=index >= self.first_temporal) for index in range(config.num_hidden_layers)
         )
         self.gradient_checkpointing = False
-        self.skip = TemporalSkip()
-
-    def train(self, mode: bool = True) -> PVCVisionEncoder:
-        self.skip.forget()  # weights may have changed in ways that leave no trace
-        return super().train(mode)
 
     def first_active(self) -> int:
         """Return the index of the first layer whose temporal block is used in a call made now.
 
-        In inference, temporal blocks that are the identity are skipped, and static frames share their layers, too.
+        In inference, leading temporal blocks that are the identity are skipped, and static frames share their layers,
+        too. Weights are looked at in every call: not every way of changing them leaves a trace.
         """
-        if self.training or torch.is_grad_enabled():
-            return self.first_temporal
-        blocks: list[Any] = [layer.temporal for layer in self.layer[self.first_temporal :]]
-        return self.first_temporal + self.skip.count(blocks)
+        first = self.first_temporal
+        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return first
+        layers: list[Any] = list(self.layer)
+        while first < len(layers) and is_zero(layers[first].temporal.attention.projection_layer):
+            first += 1
+        return first
 
     def lower(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """`(F, N, D)` embedded frames to the same shape: the layers that know no time, once per stored frame."""
