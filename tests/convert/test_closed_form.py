@@ -162,11 +162,12 @@ def test_every_frame_of_a_video_shows_one_block(source, converted):
 
 def test_index_timesteps_up_to_a_limit(source, tmp_path):
     described = read_source(source)
-    convert(described, tmp_path / "made", Options(timestep="index", timestep_limit=12))
+    report = convert(described, tmp_path / "made", Options(timestep="index", timestep_limit=13))
+    assert any("frames after number 14 of a video all show block 1" in warning for warning in report.warnings)
     assert all(one.within for one in compare(described, tmp_path / "made"))
     config = json.loads((tmp_path / "made" / "config.json").read_text())
     assert config["vision_config"]["timestep"] == "index"
-    assert config["vision_config"]["timestep_limit"] == 12
+    assert config["vision_config"]["timestep_limit"] == 13
     with pytest.raises(ConfigError, match=r"residual of .* for 2001 timesteps"):
         convert(described, tmp_path / "long", Options(timestep="index", timestep_limit=2000))
 

@@ -15,7 +15,11 @@ from pvc.cli.progress import counting, status
 from pvc.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
-    from pvc.convert.options import Report
+    from collections.abc import Sequence
+
+    from pvc.convert.keymap import Rule
+    from pvc.convert.options import Options, Report
+    from pvc.convert.sources import Source
 
 RATIOS = {"1/2": 0.5, "1/4": 0.25, "1/8": 0.125}
 
@@ -65,17 +69,16 @@ def convert(
         raise UsageError(f"--ratio must be one of {', '.join(RATIOS)}, not {ratio!r}")
     if to not in ("pvc", "internvl"):
         raise UsageError(f"--to must be pvc or internvl, not {to!r}")
-    from pvc.convert.map_file import read_map
-    from pvc.convert.options import Options
-    from pvc.convert.shards import refuse_existing
-
     if report:
         from pvc.convert.mapping import mapping_lines
 
-        print("\n".join(mapping_lines(source, read_map(key_map) if key_map else ())))
+        print("\n".join(mapping_lines(source, _rules(key_map))))
         return
     if dest is None:
         raise UsageError("a directory to write is missing: pvc convert SOURCE DEST")
+    from pvc.convert.options import Options
+    from pvc.convert.shards import refuse_existing
+
     refuse_existing(dest)
     if to == "internvl":
         from pvc.convert.back import convert_back
@@ -84,10 +87,6 @@ def convert(
             done = convert_back(source, dest, progress=progress)
         _tell(dest, done)
         return
-    from pvc.convert.from_pvc import convert_pvc, is_pvc
-    from pvc.convert.run import convert as convert_to_pvc
-    from pvc.convert.sources import read_source
-
     options = Options(
         temporal_layers=temporal_layers,
         ratio=RATIOS[ratio],
@@ -98,27 +97,46 @@ def convert(
         num_frames=num_frames,
         init=init,
     )
+    _to_pvc(source, dest, options, key_map, check)
+
+
+def _rules(key_map: Path | None) -> Sequence[Rule]:
+    from pvc.convert.map_file import read_map
+
+    return () if key_map is None else read_map(key_map)
+
+
+def _to_pvc(source: Path, dest: Path, options: Options, key_map: Path | None, check: bool) -> None:
+    from pvc.convert.from_pvc import convert_pvc, is_pvc
+    from pvc.convert.run import convert as convert_to_pvc
+    from pvc.convert.sources import read_source
+
     if is_pvc(source):
         if check or key_map:
             raise UsageError(f"{source} is a PVC checkpoint: --check and --map are for conversions from InternVL")
         with counting("tensors") as progress:
-            _tell(dest, convert_pvc(source, dest, options, progress=progress))
+            done = convert_pvc(source, dest, options, progress=progress)
+        _tell(dest, done)
         return
-    described = read_source(source, read_map(key_map) if key_map else ())
+    described = read_source(source, _rules(key_map))
     with counting("tensors") as progress:
         done = convert_to_pvc(described, dest, options, progress=progress)
     _tell(dest, done)
     if check:
-        from pvc.convert.check import compare
+        _check(described, dest)
 
-        with status("comparing"):
-            found = compare(described, dest)
-        for one in found:
-            bound = "" if one.bound is None else f" (at most {one.bound:g})"
-            print(f"{one.what}: largest difference {one.largest:.3g}, relative {one.relative:.3g}{bound}")
-        failed = [one.what for one in found if not one.within]
-        if failed:
-            raise CheckpointError(f"{dest} does not compute what its source does: {', '.join(failed)}")
+
+def _check(source: Source, dest: Path) -> None:
+    from pvc.convert.check import compare
+
+    with status("comparing"):
+        found = compare(source, dest)
+    for one in found:
+        bound = "" if one.bound is None else f" (at most {one.bound:g})"
+        print(f"{one.what}: largest difference {one.largest:.3g}, relative {one.relative:.3g}{bound}")
+    failed = [one.what for one in found if not one.within]
+    if failed:
+        raise CheckpointError(f"{dest} does not compute what its source does: {', '.join(failed)}")
 
 
 def _tell(dest: Path, report: Report) -> None:

@@ -64,7 +64,7 @@ def convert_back(source: str | Path, target: str | Path, *, progress: Progress =
     steps, unknown = plan(kept, BACK, inverse=True)
     if unknown:
         raise CheckpointError(f"tensors without a place in InternVL: {', '.join(unknown[:5])}")
-    report = Report(used=len(kept))
+    report = Report(used=len(kept), warnings=_lost_settings(files))
     with staged(target) as staging:
         shards = Shards(staging, _SHARD)
         dtype = read_tensor(places[_LINEAR], _LINEAR).dtype
@@ -79,6 +79,21 @@ def convert_back(source: str | Path, target: str | Path, *, progress: Progress =
         report.shards, report.nbytes = shards.close()
         _write_settings(files, config, staging)
     return report
+
+
+def _lost_settings(files: CheckpointFiles) -> tuple[str, ...]:
+    """Name settings of the processor that transformers' InternVL processor does not have."""
+    processor = load_processor(files)
+    pictures = processor.image_processor
+    values = {
+        "frame_prefix": (processor.frame_prefix, "index"),
+        "use_thumbnail": (pictures.use_thumbnail, True),
+        "pad2square": (pictures.pad2square, False),
+    }
+    lost = [
+        f"{name} is {value!r}, InternVL's is {theirs!r}" for name, (value, theirs) in values.items() if value != theirs
+    ]
+    return (f"not kept: {'; '.join(lost)}",) if lost else ()
 
 
 def refuse_trained_blocks(places: Mapping[str, Path]) -> None:

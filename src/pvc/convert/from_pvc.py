@@ -69,7 +69,8 @@ def convert_pvc(
     processor.tokens_per_frame = config.tokens_per_frame
     processor.image_processor.image_steps = config.image_steps
     check_template(processor)
-    report = Report(used=len(stored), residual=form.residual)
+    warnings = options.warnings(base.downsample_ratio)
+    report = Report(used=len(stored), residual=form.residual, warnings=warnings)
     dtype = stored[f"{PROJECTOR}.linear_1.weight"].read().dtype
     with staged(target) as staging:
         shards = Shards(staging, _SHARD)

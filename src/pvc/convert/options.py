@@ -42,6 +42,17 @@ class Options:
         if self.init not in INITS:
             raise UsageError(f"init must be one of {', '.join(INITS)}, not {self.init!r}")
 
+    def warnings(self, ratio: float) -> tuple[str, ...]:
+        """Say what a conversion from `ratio` does that a user may not expect."""
+        blocks = round(ratio / self.ratio) ** 2
+        if self.init == "exact" and blocks > 1 and self.timestep == "index" and self.timestep_limit is not None:
+            last = self.timestep_limit
+            return (
+                f"frames after number {last + 1} of a video all show block {last % blocks} of their patches; "
+                "--timestep cyclic goes on through all blocks",
+            )
+        return ()
+
     def config_fields(self, ratio: float) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return what a conversion from `ratio` sets in the configurations of the tower and of the whole model.
 

@@ -124,6 +124,7 @@ def convert(
         warnings += (
             "config.json says that the output layer is the embedding, but both are stored and differ: kept apart",
         )
+    warnings += options.warnings(source.ratio)
     report = Report(warnings=warnings, added_tokens=config.text_config.vocab_size - source.text["vocab_size"])
     if source.unknown:
         report.warnings += (f"passed over in the language model's configuration: {', '.join(source.unknown)}",)
