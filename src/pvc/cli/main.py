@@ -20,6 +20,7 @@ from pvc.cli.ask import ask
 from pvc.cli.bench import bench
 from pvc.cli.convert import convert
 from pvc.cli.data import data
+from pvc.cli.distill import distill
 from pvc.cli.encode import encode
 from pvc.cli.evaluate import evaluate
 from pvc.cli.fit_steps import fit_steps
@@ -43,6 +44,7 @@ app.command()(ask)
 app.command()(bench)
 app.command()(convert)
 app.add_typer(data, name="data")
+app.command()(distill)
 app.command()(encode)
 app.command()(info)
 app.command("eval")(evaluate)

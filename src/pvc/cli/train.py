@@ -43,16 +43,20 @@ def train(
     loaded = resolved(changed(load_recipe(recipe), init_from, stage or [], minutes))
     check_recipe(loaded)
     if dry_run:
-        print(f"{recipe}: ok, {len(loaded.stages)} stages: {', '.join(stage.name for stage in loaded.stages)}")
-        _tell_memory(loaded)
+        print_dry_run(loaded, str(recipe))
         return
+    run_with_journal(loaded, out or Path("runs") / loaded.name, threads=threads, workers=workers, minutes=minutes)
 
+
+def run_with_journal(
+    recipe: Recipe, directory: Path, *, threads: int = 1, workers: int = 0, minutes: float | None = None
+) -> None:
+    """Run a recipe with its log in `directory`/log.txt, and print where the model is."""
     from pvc.train.run import run_recipe
 
-    directory = out or Path("runs") / loaded.name
     journal = Journal(directory / "log.txt")
     try:
-        finished = run_recipe(loaded, directory, report=journal, threads=threads, workers=workers, minutes=minutes)
+        finished = run_recipe(recipe, directory, report=journal, threads=threads, workers=workers, minutes=minutes)
     except Interrupted as error:
         raise Interrupted(f"{error}. {_how_to_resume()}") from error
     finally:
@@ -67,11 +71,13 @@ def _how_to_resume() -> str:
     return f"Resume with: {shlex.join(['pvc', *sys.argv[1:]])}"
 
 
-def _tell_memory(recipe: Recipe) -> None:
-    """What every stage would take, on one process and (its weights spread) on eight."""
+def print_dry_run(recipe: Recipe, name: str) -> None:
+    """Print what every stage would take, on one process and (its weights spread) on eight."""
     from pvc.train.build import build_processor, start_processor
     from pvc.train.memory import stage_memory
 
+    names = [stage.name for stage in recipe.stages]
+    print(f"{name}: ok, {len(names)} stage{'s'[: len(names) != 1]}: {', '.join(names)}")
     with status("Drawing batches"):
         processor = build_processor(recipe) if recipe.start is None else start_processor(recipe)
     for stage in recipe.stages:
@@ -79,6 +85,12 @@ def _tell_memory(recipe: Recipe) -> None:
             with status(f"Working out the memory of {stage.name}"):
                 memory = stage_memory(recipe, stage, processor)
             print(f"{stage.name}: {memory.describe(8)}")
+        elif stage.kind == "distill":
+            from pvc.train.distill.cost import stage_cost
+
+            with status(f"Working out the cost of {stage.name}"):
+                cost = stage_cost(recipe, stage, processor)
+            print(f"{stage.name}: {cost.describe()}")
 
 
 def changed(recipe: Recipe, init_from: str | None, stages: list[str], minutes: float | None) -> Recipe:
@@ -95,4 +107,4 @@ def changed(recipe: Recipe, init_from: str | None, stages: list[str], minutes: f
     return recipe.model_copy(update={"stages": kept, **({"start": init_from} if init_from else {})})
 
 
-__all__ = ["changed", "train"]
+__all__ = ["changed", "print_dry_run", "run_with_journal", "train"]

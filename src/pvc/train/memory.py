@@ -91,7 +91,7 @@ def stage_memory(
         Adapters(stage, model, 0)
     trainable(stage, model)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    _as_if_here(model, mode)
+    as_if_here(model, mode)
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     parameters = sum(size for size, _ in sizes)
     trained = sum(size for size, wanted in sizes if wanted)
@@ -119,7 +119,7 @@ def stage_memory(
     )
 
 
-def _as_if_here(model: torch.nn.Module, mode: FakeTensorMode) -> None:
+def as_if_here(model: torch.nn.Module, mode: FakeTensorMode) -> None:
     """Weights on no device to weights of a CPU without data: kernels differ by device, and with them what is kept."""
     made: dict[int, Any] = {}  # tied weights stay tied
     with mode:
@@ -180,4 +180,4 @@ def _tensors(value: Any) -> list[torch.Tensor]:
     return [value] if isinstance(value, torch.Tensor) else list(value)
 
 
-__all__ = ["Memory", "stage_memory"]
+__all__ = ["Memory", "as_if_here", "stage_memory"]

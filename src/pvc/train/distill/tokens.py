@@ -185,7 +185,7 @@ class TokenDistiller(nn.Module):
         places = torch.arange(self.groups - 1, steps)[:, None] - torch.arange(self.groups)
         found = self.maps[CLIP](tokens[places].transpose(1, 2)).transpose(1, 2)  # (frames, G, K, L)
         blocks = torch.tensor(shown)[places]
-        return loss + self._error(found, base[places[:, :1], blocks])
+        return (loss + self._error(found, base[places[:, :1], blocks])) / 2
 
     def _error(self, found: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
         return (found.float() - expected).square().mean() / self.variance

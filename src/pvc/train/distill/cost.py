@@ -1,0 +1,168 @@
+"""What a stage of token distillation costs, from the shapes alone: operations and memory of a tile and of a clip.
+
+Nothing is allocated: student and teacher run on tensors without data, torch counts their operations, and what autograd
+would keep is added up. Used by `pvc distill --dry-run`, `pvc train --dry-run` and the figures in `recipes/distill-*`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from pvc.errors import UsageError
+from pvc.model.config import PVCConfig
+from pvc.processing.processor import PVCProcessor
+from pvc.train.distill.setup import build_visual
+from pvc.train.distill.tokens import TokenDistiller
+from pvc.train.distill.visual import VisualModel
+from pvc.train.fit import trainable
+from pvc.train.memory import GRADIENT, MASTER, MOMENTS, as_if_here
+from pvc.train.recipe import Recipe, Stage
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of one process.
+
+    Attributes:
+        operations: floating-point operations of a medium, forward and backward, the teacher's included, by name.
+        activations: bytes that autograd keeps of it.
+        parameters, trained, unshared: of the student's tower and compressor; those that are trained; those of the
+            teacher that are not the student's.
+    """
+
+    operations: dict[str, float]
+    activations: dict[str, int]
+    parameters: int
+    trained: int
+    unshared: int
+
+    @property
+    def fixed(self) -> int:
+        """Bytes of weights (the teacher's, too), gradients and AdamW's moments."""
+        return (self.parameters + self.unshared) * MASTER + self.trained * (GRADIENT + MOMENTS)
+
+    def describe(self) -> str:
+        """One line for people."""
+        media = "; ".join(
+            f"{name} {_flops(count)}, {_bytes(self.activations[name])} kept" for name, count in self.operations.items()
+        )
+        return (
+            f"no language model; weights, gradients and optimizer {_bytes(self.fixed)} "
+            f"({self.parameters:,} parameters, {self.trained:,} trained); {media}"
+        )
+
+
+def _flops(count: float) -> str:
+    return f"{count / 1e12:.1f} TFLOP" if count >= 1e11 else f"{count / 1e6:.1f} MFLOP"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**28 else f"{count / 2**20:.1f} MiB"
+
+
+class _Traced(TokenDistiller):
+    """A distiller whose teacher runs as it would with gradients: without them the CPU's path depends on values."""
+
+    def _base_blocks(self, pixels: torch.Tensor, frames: Sequence[int]) -> list[torch.Tensor]:
+        with torch.enable_grad():
+            return super()._base_blocks(pixels, frames)
+
+
+def stage_cost(recipe: Recipe, stage: Stage, processor: PVCProcessor) -> Cost:
+    """Work out the cost of a stage of token distillation.
+
+    Args:
+        recipe: with the model's shape (`build.resolved`).
+        stage: of kind distill.
+        processor: of the student.
+
+    Raises:
+        UsageError: the stage runs the language model.
+    """
+    if stage.distill is None or not stage.is_token_distillation:
+        raise UsageError(f"stage {stage.name}: only the cost of the token loss is worked out")
+    with torch.device("meta"):
+        student = build_visual(recipe, stage, processor)
+        teacher = VisualModel.from_config(_teacher_config(student.config))
+        groups = (student.config.downsample_factor // teacher.config.downsample_factor) ** 2
+        distiller = _Traced(student, teacher, groups, stage.distill.target, stage.image_steps)
+    trainable(stage, distiller)
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    as_if_here(distiller, mode)
+    as_if_here(teacher, mode)
+    if stage.checkpointing:
+        distiller.activation_checkpointing_enable({"use_reentrant": False})
+    side = student.config.vision_config.image_size[0]
+    frames = max(stage.file_frames or {processor.video_processor.num_frames: 1.0})
+    operations, activations = {}, {}
+    for steps in sorted(stage.image_steps):
+        name = f"tile in {steps} step{'s'[: steps != 1]}"
+        batch = {"pixel_values": (1, 3, side, side)}
+        operations[name], activations[name] = _run(distiller, batch, torch.tensor([steps]), mode, stage)
+    name = f"clip of {frames} frames"
+    batch = {"pixel_values_videos": (frames, 3, side, side)}
+    operations[name], activations[name] = _run(distiller, batch, None, mode, stage)
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in distiller.parameters()]
+    # The teacher has temporal blocks of its own where the student's are trained.
+    own = sum(p.numel() for p in student.model.vision_tower.parameters() if p.requires_grad)
+    own += sum(p.numel() for p in teacher.model.multi_modal_projector.parameters())
+    return Cost(
+        operations,
+        activations,
+        parameters=sum(size for size, _ in sizes),
+        trained=sum(size for size, wanted in sizes if wanted),
+        unshared=own,
+    )
+
+
+def _teacher_config(student: PVCConfig) -> PVCConfig:
+    """What `pvc convert --ratio 1/2 --image-steps 1` writes for the same source, but for temporal blocks.
+
+    They are the identity there, and inference skips them.
+    """
+    values = student.to_dict()
+    vision = {**values["vision_config"], "timestep": "index", "timestep_period": None, "num_temporal_layers": 0}
+    changes = {"downsample_ratio": 0.5, "image_steps": 1, "compressor_norm_groups": 1, "image_token_order": "step"}
+    return PVCConfig.from_dict({**values, **changes, "vision_config": vision})
+
+
+def _run(
+    distiller: TokenDistiller,
+    shapes: Mapping[str, Sequence[int]],
+    steps: torch.Tensor | None,
+    mode: FakeTensorMode,
+    stage: Stage,
+) -> tuple[float, int]:
+    """Operations of a forward and backward pass, and bytes that are kept between them."""
+    known = {parameter.untyped_storage()._cdata for parameter in distiller.parameters()}
+    sizes: dict[int, int] = {}
+    alive = []  # a storage that was freed could give its number to another
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in known and storage._cdata not in sizes:
+            sizes[storage._cdata] = storage.nbytes()
+            alive.append(storage)
+        return tensor
+
+    distiller.train()
+    with ExitStack() as stack:
+        stack.enter_context(mode)
+        counter = stack.enter_context(FlopCounterMode(display=False))
+        if stage.precision != "float32":
+            stack.enter_context(torch.autocast("cpu", torch.bfloat16))
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            batch = {name: torch.empty(shape) for name, shape in shapes.items()}
+            loss = distiller(**batch, image_steps=steps)["loss"]
+        loss.backward()
+        distiller.zero_grad()
+        return float(counter.get_total_flops()), sum(sizes.values())
+
+
+__all__ = ["Cost", "stage_cost"]
