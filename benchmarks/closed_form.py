@@ -1,0 +1,200 @@
+"""What the closed form gives before any training, and what distillation and labels add: one seed, small models.
+
+    python benchmarks/closed_form.py OUT --phase base        train a base on pictures and clips at ratio 1/2, one step
+    python benchmarks/closed_form.py OUT --phase measure     convert it, and measure it beside its base
+    python benchmarks/closed_form.py OUT --phase train       the converted model with labels and without, and measure
+
+Every phase can be stopped and started again. Results are in OUT/results.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import pvc
+from pvc.convert.from_pvc import convert_pvc
+from pvc.convert.options import Options
+from pvc.engine.engine import Engine
+from pvc.evaluate.accuracy import Held, score
+from pvc.model.order import block_places
+from pvc.synthetic import Sample
+from pvc.train.recipe import Recipe
+from pvc.train.run import run_recipe
+
+MODEL = {
+    "vocab_size": 400,
+    "num_frames": 8,
+    "max_new_tokens": 16,
+    "vision": {
+        "image_size": 32,
+        "patch_size": 8,
+        "hidden_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 256,
+        "attention_bias": True,
+        "layer_scale_init_value": 1.0,
+        "initializer_range": 0.06,
+        "num_temporal_layers": 2,
+        "timestep": "cyclic",
+        "timestep_period": 4,
+    },
+    "text": {
+        "model_type": "qwen2",
+        "hidden_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "intermediate_size": 176,
+        "max_position_embeddings": 1024,
+        "initializer_range": 0.05,
+        "tie_word_embeddings": True,
+    },
+}
+TASKS = {
+    "rows": {"weight": 2, "levels": [1]},
+    "static": {"weight": 1, "levels": [1]},
+    "board": {"weight": 1, "levels": [1]},
+}
+FRAMES = 8
+NOISE = 60.0  # grey levels, standard deviation, independent for every frame and pixel
+STEPS = 600
+
+
+def base_recipe(steps: int) -> Recipe:
+    one_step = {"downsample_ratio": 0.5, "image_steps": 1, "num_temporal_layers": 0}
+    patches = {"name": "patches", "kind": "patches", "steps": steps // 3, "batch_size": 64, "learning_rate": 2e-3}
+    patches |= {"tasks": {"rows": {"levels": [1, 2]}, "board": {"levels": [1]}}, "video_frames": {4: 1}}
+    base = {"name": "base", "kind": "chat", "steps": steps, "batch_size": 32, "learning_rate": 1.5e-3, "questions": 3}
+    base |= {"tasks": TASKS, "video_frames": {FRAMES: 1}, "augment": {"noise": 1.0}}
+    base |= {"evaluate_every": 500, "evaluate_count": 40}
+    stages = [{**patches, **one_step}, {**base, **one_step}]
+    return Recipe.model_validate({"name": "base", "model": MODEL, "stages": stages})
+
+
+def noisy(sample: Sample) -> Sample:
+    """Independent noise on every frame of a sample."""
+    rng = np.random.default_rng(zlib.crc32((sample.question + sample.answer).encode()))
+    media = []
+    for medium in sample.media:
+        frames = np.stack([np.clip(frame + rng.normal(0, NOISE, frame.shape), 0, 255) for frame in medium.frames])
+        media.append(replace(medium, frames=frames.astype(np.uint8)))
+    return replace(sample, media=tuple(media))
+
+
+def thinned(change: Callable[[Sample], Sample] | None, every: int) -> Callable[[Sample], Sample]:
+    """A sample with every so many frames of its clips, after `change`."""
+
+    def thin(sample: Sample) -> Sample:
+        sample = change(sample) if change else sample
+        media = [
+            replace(medium, frames=medium.frames[::every], timestamps=medium.timestamps[::every])
+            for medium in sample.media
+        ]
+        return replace(sample, media=tuple(media))
+
+    return thin
+
+
+class AveragedTokens(nn.Module):
+    """A base's compressor whose tokens are averaged 2 x 2: `(R, N, D)` to `(R, K / 4, L)`."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, hidden: torch.Tensor, conditioning: Any) -> torch.Tensor:
+        tokens = self.inner(hidden, conditioning)
+        side = round(tokens.shape[1] ** 0.5) // 2
+        return tokens.unflatten(1, (side, 2, side, 2)).mean((2, 4)).flatten(1, 2)
+
+
+def averaged(engine: Engine) -> Engine:
+    engine.model.model.multi_modal_projector = AveragedTokens(engine.model.model.multi_modal_projector)
+    engine.processor.tokens_per_frame //= len(block_places(4))
+    return engine
+
+
+MEASURES: dict[str, tuple[str, Held]] = {
+    "clips with noise": ("static", Held(level=1, frames=FRAMES, change=noisy)),
+    "clips with occluders": ("board", Held(level=1, frames=FRAMES)),
+    "pictures": ("rows", Held(level=1)),
+}
+
+
+def measured(engine: Engine, steps: tuple[int | None, ...], every: int = 1, count: int = 200) -> dict[str, float]:
+    """Characters right: clips, and pictures in each number of steps."""
+    found = {}
+    for name, (task, held) in MEASURES.items():
+        used = replace(held, change=thinned(held.change, every)) if every > 1 and task != "rows" else held
+        for number in steps if task == "rows" else steps[:1]:
+            row = score(engine, task, count, used, number).row()
+            label = name if task != "rows" else f"{name}, {number or 1} step{'s' * ((number or 1) > 1)}"
+            found[label] = round(100 * row["characters"], 1)
+    return found
+
+
+def load(directory: Path, **changes: Any) -> Engine:
+    engine = pvc.load(directory, device="cpu", dtype="float32")
+    for name, value in changes.items():
+        setattr(engine.model.config, name, value)
+    return engine
+
+
+def measure(out: Path) -> dict[str, Any]:
+    base, target = out / "base" / "model", out / "converted"
+    if not target.exists():
+        started = time.perf_counter()
+        report = convert_pvc(base, target, Options(temporal_layers=2))
+        print(f"converted in {time.perf_counter() - started:.1f} s, residual {report.residual:.2g}")
+    return {
+        "base, all tokens": measured(load(base), (1,)),
+        "base, a quarter of the frames": measured(load(base), (1,), every=4),
+        "base, tokens averaged 2 x 2": measured(averaged(load(base)), (1,)),
+        "converted, raster order": measured(load(target), (4, 2, 1)),
+        "converted, step order": measured(load(target, image_token_order="step"), (4, 2, 1)),
+    }
+
+
+def labelled_recipe(start: Path) -> Recipe:
+    stage = {"name": "labels", "kind": "chat", "steps": STEPS, "batch_size": 32, "learning_rate": 3e-4, "questions": 3}
+    stage |= {"tasks": TASKS, "video_frames": {FRAMES: 1}, "augment": {"noise": 1.0}, "image_steps": {1: 1, 2: 1, 4: 2}}
+    return Recipe.model_validate({"name": "labels", "start": str(start), "stages": [stage]})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--phase", choices=("base", "measure", "train"), required=True)
+    parser.add_argument("--steps", type=int, default=3000, help="of the base")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    path = options.out / "results.json"
+    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    started = time.process_time()
+    if options.phase == "base":
+        run_recipe(base_recipe(options.steps), options.out / "base")
+    elif options.phase == "measure":
+        results |= measure(options.out)
+    else:
+        model = run_recipe(labelled_recipe(options.out / "converted"), options.out / "labels")
+        results["after training with labels"] = measured(load(model), (4, 2, 1))
+    results.setdefault("core minutes", {})[options.phase] = round((time.process_time() - started) / 60, 1)
+    options.out.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
