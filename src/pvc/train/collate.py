@@ -90,17 +90,19 @@ class ChatCollator:
             rows = [[sample] for sample in samples]
         else:
             rows = [[samples[place] for place in row] for row in bins([_length(s) for s in samples], self.pack)]
-        batch = self._rows(rows)
+        batch = self.rows(rows)
         for key in MEDIA:
             if parts := [sample[key] for row in rows for sample in row if key in sample]:
                 batch[key] = torch.cat(parts)
         return batch
 
-    def _rows(self, rows: list[list[dict[str, torch.Tensor]]]) -> dict[str, torch.Tensor]:
+    def rows(self, rows: list[list[dict[str, torch.Tensor]]], extra: Sequence[str] = ()) -> dict[str, torch.Tensor]:
+        """Lay the text of samples `(1, Q)` into rows; `extra`: further keys, which are padded with zeros."""
         longest = max(sum(_length(sample) for sample in row) for row in rows)
         pads = {"input_ids": self.processor.tokenizer.pad_token_id or 0, "labels": IGNORED}
         pads |= {"attention_mask": 0} if self.pack is None else {"position_ids": 0}
         pads |= {"loss_weights": 0} if self.loss != "token" else {}
+        pads |= dict.fromkeys(extra, 0)
         batch = {}
         for key, pad in pads.items():
             lines = [torch.cat([_column(sample, key) for sample in row]) for row in rows]

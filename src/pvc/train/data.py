@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from pvc import media
 from pvc.errors import PVCError
 from pvc.processing.processor import PVCProcessor
+from pvc.processing.rows import Row
 from pvc.synthetic import TASKS, Sample, make, messages_of
 from pvc.train.collate import IGNORED, ChatCollator, Item, encode
 from pvc.train.files import Ledger, Rows
@@ -181,11 +182,15 @@ class StageSamples(Dataset[Item]):
                 try:
                     row = file.draw(group, place)
                     offset = drawn_offset(self.stage, self.seed, index)
-                    item = Item(opened(row.messages, frames, self.size), steps, step_offset=offset)
+                    item = Item(opened(self._messages(row, index), frames, self.size), steps, step_offset=offset)
                     return item if self.processor is None else replace(item, encoded=self._encoded(item))
                 except PVCError as error:
                     file.note(line, str(error))
             place = file.substitute(group, place, rng)
+
+    def _messages(self, row: Row, index: int) -> Sequence[dict[str, Any]]:
+        """The conversation about a row's media in sample `index`."""
+        return row.messages
 
     def _encoded(self, item: Item) -> dict[str, torch.Tensor]:
         assert self.processor is not None

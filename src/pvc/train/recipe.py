@@ -268,6 +268,10 @@ class Stage(_Strict):
             raise ValueError("a cache keeps samples as they were drawn; pack and loss are for stages without one")
         if self.kind == "distill" and (self.cache is not None or self.questions is not None):
             raise ValueError("cache and questions are for stages of kind chat")
+        if self.kind == "distill" and self.tasks and not self.is_token_distillation:
+            raise ValueError("distill.loss 'answers' asks about files and distill.media; tasks are for 'tokens'")
+        if self.kind == "distill" and self.loss != "token":
+            raise ValueError("loss is for stages of kind chat; distillation weights every sample the same")
         if self.is_token_distillation and (self.lora is not None or self.pack is not None or self.loss != "token"):
             raise ValueError("lora, pack and loss need a language model, which distill.loss 'tokens' does not run")
         if self.max_step_offset and (self.kind == "patches" or self.cache is not None):

@@ -193,10 +193,10 @@ def _run_stage(
     started = time.monotonic()
     fitted = fit_stage(stage, parts.module, parts.dataset, parts.collator, fit, parts.named)
     if fitted.weights and PartialState().is_main_process:
-        model = (build_visual if is_visual(recipe) else build_model)(recipe, stage, processor)
+        before, model = model, (build_visual if is_visual(recipe) else build_model)(recipe, stage, processor)
         adapters = Adapters(stage, model, seed)
         if stage.kind == "distill":
-            restore(model, fitted.weights)
+            restore(model, fitted.weights, before)
         else:
             _trained(stage, model).load_state_dict(fitted.weights)
     if not sharded() or PartialState().is_main_process:
@@ -216,7 +216,7 @@ def _parts(stage: Stage, model: Any, processor: PVCProcessor, directory: Path, s
     """What a stage trains and on what; raises UsageError and ConfigError as its data and its teacher do."""
     ledger = Ledger(directory / "bad_rows.jsonl")
     if stage.kind == "distill":
-        return prepare(stage, model, processor, seed=seed, report=report, ledger=ledger)
+        return prepare(stage, model, processor, seed=seed, report=report, ledger=ledger, directory=directory)
     samples = StageSamples(
         stage,
         seed=seed,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,11 +15,14 @@ from accelerate import PartialState
 from torch import nn
 
 from pvc.checkpoint.files import CheckpointFiles
-from pvc.checkpoint.loading import load_config
+from pvc.checkpoint.loading import load_checkpoint, load_config
+from pvc.engine.engine import Engine
 from pvc.errors import ConfigError
 from pvc.model.config import PVCConfig
 from pvc.processing.processor import PVCProcessor
 from pvc.train.build import build_config
+from pvc.train.distill.answer_data import AnswerCollator, Answers, AnswerSamples, first_batches
+from pvc.train.distill.answers import AnswerDistiller
 from pvc.train.distill.media import Folder, MediaCollator, MediaSamples, eval_items, open_rows
 from pvc.train.distill.teacher import check_pair, share_frozen
 from pvc.train.distill.tokens import TokenDistiller
@@ -84,13 +88,22 @@ def check_distillation(stage: Stage, config: PVCConfig) -> None:
     for _ in open_rows(stage):
         pass
     if stage.distill.eval_media is not None:
+        if not stage.is_token_distillation:
+            raise ConfigError("distill.eval_media is measured by the token loss; with loss 'answers' use `pvc eval`")
         Folder(stage.distill.eval_media)
     elif stage.evaluate_every is not None:
         raise ConfigError("evaluate_every needs distill.eval_media, a folder to measure on")
 
 
 def prepare(
-    stage: Stage, model: Any, processor: PVCProcessor, *, seed: int, report: Report, ledger: Ledger | None = None
+    stage: Stage,
+    model: Any,
+    processor: PVCProcessor,
+    *,
+    seed: int,
+    report: Report,
+    ledger: Ledger | None,
+    directory: Path,
 ) -> Prepared:
     """Load the teacher and build what the stage trains.
 
@@ -101,26 +114,77 @@ def prepare(
         seed: of samples and of new weights.
         report: gets a line about shared memory, and rows that are passed over.
         ledger: of rows that are passed over.
+        directory: of the run, for the teacher's answers.
 
     Raises:
         ConfigError, CheckpointError: teacher and student do not fit together.
     """
     assert stage.distill is not None
-    student = VisualModel.from_model(model)
-    teacher = load_visual(stage.distill.teacher)
-    groups = check_pair(student.config, teacher.config)
     torch.manual_seed(seed)  # a run that goes on builds the same before it loads what was learned
-    distiller = TokenDistiller(student, teacher, groups, stage.distill.target, stage.image_steps)
+    if stage.is_token_distillation:
+        return _prepare_tokens(stage, model, processor, seed, report, ledger)
+    return _prepare_answers(stage, model, processor, seed, report, ledger, directory)
+
+
+def _samples_options(
+    stage: Stage, processor: PVCProcessor, seed: int, report: Report, ledger: Ledger | None
+) -> dict[str, Any]:
+    size = int(dict(processor.video_processor.size)["height"])
+    options = {"stage": stage, "seed": seed, "size": size, "frames": processor.video_processor.num_frames}
+    return {**options, "report": report, "processor": processor, "ledger": ledger}
+
+
+def _share(stage: Stage, distiller: nn.Module, student: nn.Module, teacher: nn.Module, report: Report) -> None:
     trainable(stage, distiller)
     if not sharded():  # weights that are spread are no longer the same tensors
         report(f"{stage.name}: {share_frozen(student, teacher).describe()}")
-    frames = processor.video_processor.num_frames
-    size = int(dict(processor.video_processor.size)["height"])
-    samples = MediaSamples(stage, seed, size, frames, report, processor=processor, ledger=ledger)
+
+
+def _prepare_tokens(
+    stage: Stage, model: Any, processor: PVCProcessor, seed: int, report: Report, ledger: Ledger | None
+) -> Prepared:
+    assert stage.distill is not None
+    student, teacher = VisualModel.from_model(model), load_visual(stage.distill.teacher)
+    groups = check_pair(student.config, teacher.config)
+    distiller = TokenDistiller(student, teacher, groups, stage.distill.target, stage.image_steps)
+    _share(stage, distiller, student, teacher, report)
+    samples = MediaSamples(**_samples_options(stage, processor, seed, report, ledger))
     collator = MediaCollator(processor)
     count = min(VARIANCE_SAMPLES, len(samples))
     distiller.measure_variance((collator([samples[place]]) for place in range(count)), PartialState().device)
     return Prepared(distiller, samples, collator, samples.named, _measure(stage, distiller, processor, collator))
+
+
+def _prepare_answers(
+    stage: Stage,
+    model: Any,
+    processor: PVCProcessor,
+    seed: int,
+    report: Report,
+    ledger: Ledger | None,
+    directory: Path,
+) -> Prepared:
+    assert stage.distill is not None
+    teacher, teacher_processor = load_checkpoint(stage.distill.teacher, device="cpu", dtype=torch.float32)
+    check_pair(model.config, teacher.config, order=False)
+    distiller = AnswerDistiller(model, teacher)
+    _share(stage, distiller, model, teacher, report)
+    state = PartialState()
+    with state.main_process_first():  # the first process asks, the others read its answers
+        samples = AnswerSamples(
+            **_samples_options(stage, processor, seed, report if state.is_main_process else _silent, ledger),
+            answers=Answers(directory / "answers.jsonl"),
+            teacher=teacher_processor,
+        )
+        if state.is_main_process:
+            samples.ask_teacher(Engine(teacher.to(state.device), teacher_processor, None), report)
+    collator = AnswerCollator(processor, teacher_processor, stage.pack)
+    distiller.measure_variance(first_batches(samples, collator, VARIANCE_SAMPLES), state.device)
+    return Prepared(distiller, samples, collator, samples.named)
+
+
+def _silent(line: str) -> None:
+    """What processes other than the first report."""
 
 
 def _measure(
@@ -149,10 +213,11 @@ def _measure(
     return measure
 
 
-def restore(model: Any, weights: dict[str, torch.Tensor]) -> None:
-    """Put the student's part of a distiller's whole weights into a model."""
+def restore(model: Any, weights: dict[str, torch.Tensor], before: Any) -> None:
+    """Put the student's part of a distiller's whole weights into a model, and what it leaves out from `before`."""
     own = {name.removeprefix(STUDENT): value for name, value in weights.items() if name.startswith(STUDENT)}
-    VisualModel.from_model(model).load_state_dict(own)
+    others = {name: value for name, value in before.state_dict().items() if name not in own}
+    model.load_state_dict({**others, **own})
 
 
 __all__ = [

@@ -1,0 +1,133 @@
+"""The answer loss: the student's predictions and hidden states against its teacher's, on the teacher's own answers.
+
+Called by Trainer through `AnswerDistiller.forward`; `setup.py` builds it, `answer_data.py` makes its batches.
+
+B rows, Q and Q' tokens of a row of the student and of the teacher, V vocabulary, P selected positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from pvc.train.distill.teacher import Hidden
+
+TEACHER = "teacher_"
+MARKS = ("answer", "after")
+
+
+class AnswerDistiller(nn.Module):
+    """Student, teacher and the loss between what their language models say.
+
+    The loss of a sample is the mean KL divergence (temperature 1) of the student's from the teacher's predictions at
+    the answer's positions, and the mean-squared difference of the last hidden states at all text after the media, over
+    the variance of the teacher's.
+
+    Args:
+        student, teacher: whole models. The teacher is not among the parameters.
+    """
+
+    # The loss is a mean of its own batch; otherwise Trainer would scale it by the number of processes.
+    accepts_loss_kwargs = False
+    variance: torch.Tensor
+
+    def __init__(self, student: Any, teacher: Any) -> None:
+        super().__init__()
+        self.student = student
+        self._no_split_modules = student._no_split_modules
+        self._teacher = Hidden(teacher)
+        self.register_buffer("variance", torch.tensor(1.0))
+
+    def activation_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+        """Compute the student's activations again on the way back, as Trainer asks for it."""
+        enable = getattr(self.student, "activation_checkpointing_enable", None)
+        (enable or self.student.gradient_checkpointing_enable)(*args, **kwargs)
+
+    gradient_checkpointing_enable = activation_checkpointing_enable
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        teacher_input_ids: torch.Tensor,
+        answer: torch.Tensor,
+        after: torch.Tensor,
+        teacher_answer: torch.Tensor,
+        teacher_after: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        teacher_attention_mask: torch.Tensor | None = None,
+        teacher_position_ids: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        image_grid_thw: torch.Tensor | None = None,
+        image_steps: torch.Tensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        video_grid_thw: torch.Tensor | None = None,
+        step_offset: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Return the loss of a batch: the mean over its samples.
+
+        Args:
+            input_ids, attention_mask, position_ids: `(B, Q)`, the student's text.
+            teacher_input_ids, ...: `(B, Q')`, the teacher's, in the same rows. It has more visual tokens.
+            answer, after: `(B, Q)` int64: the number of its sample, from 1, where a position predicts a token of an
+                answer, or is text after the media; 0 elsewhere. `teacher_answer`, `teacher_after`: the same, `(B, Q')`.
+            pixel_values, ...: media, as the model takes them; the teacher's pictures are encoded in one step.
+        """
+        media = {"pixel_values": pixel_values, "image_grid_thw": image_grid_thw}
+        media |= {"pixel_values_videos": pixel_values_videos, "video_grid_thw": video_grid_thw}
+        teacher: Any = self._teacher.on(input_ids.device)
+        with torch.no_grad():
+            expected = teacher.model(
+                input_ids=teacher_input_ids,
+                attention_mask=teacher_attention_mask,
+                position_ids=teacher_position_ids,
+                image_steps=None if pixel_values is None else 1,
+                use_cache=False,
+                **media,
+            ).last_hidden_state
+            wanted = teacher.lm_head(expected[teacher_answer > 0]).float()
+        hidden = self.student.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            image_steps=image_steps,
+            step_offset=step_offset,
+            use_cache=False,
+            **media,
+        ).last_hidden_state
+        found = self.student.lm_head(hidden[answer > 0]).float()
+        divergence = functional.kl_div(
+            found.log_softmax(-1), wanted.log_softmax(-1), reduction="none", log_target=True
+        ).sum(-1)
+        squares = (hidden[after > 0].float() - expected[teacher_after > 0].float()).square().mean(-1) / self.variance
+        return {"loss": by_sample(divergence, answer) + by_sample(squares, after)}
+
+    @torch.no_grad()
+    def measure_variance(self, batches: Iterable[dict[str, torch.Tensor]], device: torch.device) -> None:
+        """Set `variance` from the teacher's hidden states after the media: the mean over channels."""
+        teacher: Any = self._teacher.on(device)
+        states = []
+        for batch in batches:
+            own = {name: value.to(device) for name, value in batch.items()}
+            text = {name: own.get(f"{TEACHER}{name}") for name in ("input_ids", "attention_mask", "position_ids")}
+            media = {name: own.get(name) for name in ("pixel_values", "image_grid_thw")}
+            media |= {name: own.get(name) for name in ("pixel_values_videos", "video_grid_thw")}
+            steps = None if media["pixel_values"] is None else 1
+            output = teacher.model(**text, **media, image_steps=steps, use_cache=False)
+            states.append(output.last_hidden_state[own["teacher_after"] > 0].float())
+        self.variance.fill_(torch.cat(states).var(0).mean().clamp(min=1e-12).item())
+
+
+def by_sample(values: torch.Tensor, marks: torch.Tensor) -> torch.Tensor:
+    """Mean over samples of the means of `(P,)` values, selected where `(B, Q)` marks have a sample's number."""
+    numbers = marks[marks > 0] - 1
+    count = int(numbers.max()) + 1
+    sums = values.new_zeros(count).index_add(0, numbers, values)
+    return (sums / torch.bincount(numbers, minlength=count)).mean()
+
+
+__all__ = ["MARKS", "TEACHER", "AnswerDistiller", "by_sample"]
