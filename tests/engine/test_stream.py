@@ -158,6 +158,41 @@ def test_what_is_kept_are_the_first_the_latest_and_an_even_middle():
         Keep(recent=0)
 
 
+@pytest.mark.parametrize("period", [4, 8, 16])
+@pytest.mark.parametrize("keep", [Keep(), Keep(first=3, middle=50, recent=30, batch=7)])
+def test_thinning_keeps_frames_of_every_timestep(period, keep):
+    """Every second frame alone would be of every second timestep: after 1,000 frames all of one block."""
+    numbers: list[int] = []
+    for number in range(1000):
+        numbers.append(number)
+        kept = keep.chosen([0.5 * one for one in numbers], numbers, period)
+        numbers = [numbers[place] for place in kept]
+        assert len(numbers) <= keep.most
+    middle = numbers[keep.first : len(numbers) - keep.recent]
+    assert numbers[: keep.first] == list(range(keep.first))
+    assert numbers[-keep.recent :] == list(range(1000 - keep.recent, 1000))
+    assert keep.middle - 2 * period < len(middle) <= keep.middle + keep.batch
+    for phase in range(period):
+        share = sum(number % period == phase for number in middle) / len(middle)
+        # Four blocks in sixteen timesteps or fewer: 15 % of the frames for every block.
+        assert share >= 0.6 / period
+    for block in range(4):
+        assert sum(number % 4 == block for number in middle) >= 0.15 * len(middle)
+    # Groups are spread over the whole time.
+    assert max(np.diff(middle)) < 1000 / (keep.middle / period) * 2.5
+
+
+def test_a_live_session_thins_in_groups_of_its_period(tmp_path):
+    directory = write_tiny_checkpoint(tmp_path / "cyclic", vision={"timestep": "cyclic", "timestep_period": 4})
+    stream = pvc.load(directory, device="cpu").stream(keep=Keep(first=2, middle=8, recent=4, batch=4))
+    for number in range(60):
+        stream.push(np.full((32, 32, 3), number, np.uint8), float(number))
+    middle = [round(time) for time in stream.timestamps[2:-4]]
+    runs = np.split(np.array(middle), np.flatnonzero(np.diff(middle) > 1) + 1)
+    whole = [run for run in runs if run[0] >= 4 and run[-1] < 56]
+    assert whole and all(len(run) % 4 == 0 and run[0] % 4 == 0 for run in whole)
+
+
 def test_p7_memory_stays_within_the_bound_that_was_stated(prefixed):
     engine = prefixed
     stream = engine.stream(keep=KEEP, window=4)

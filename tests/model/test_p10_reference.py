@@ -5,7 +5,7 @@ import torch
 
 from pvc.testing import tiny_model
 
-from ..reference.slow import encode_clip, timestep_vector
+from ..reference.slow import encode_clip, raster, timestep_vector
 from .helpers import frames, limit, relative_difference
 
 
@@ -17,8 +17,9 @@ from .helpers import frames, limit, relative_difference
         {"timestep": "relative"},
         {"temporal_window": 2, "timestep_limit": 2},
         {"num_temporal_layers": 4, "timestep_scale": 30.0},
+        {"timestep": "cyclic", "timestep_period": 3},
     ],
-    ids=["index", "relative", "window-and-limit", "all-layers"],
+    ids=["index", "relative", "window-and-limit", "all-layers", "cyclic"],
 )
 def test_p10_video_equals_reference(dtype, vision):
     changes = {"image_steps": 2} if "temporal_window" in vision else {}
@@ -39,6 +40,33 @@ def test_p10_picture_equals_reference(ratio):
         features = model.get_image_features(tiles, image_grid_thw=torch.tensor([[2, 1, 1]]), image_steps=3)
     step_major = torch.stack(expected, dim=1).flatten(0, 2)
     assert relative_difference(features.pooler_output[0], step_major) <= 1e-10
+
+
+@pytest.mark.parametrize("vision", [{}, {"timestep": "cyclic", "timestep_period": 4}], ids=["index", "cyclic"])
+def test_p10_a_clip_that_starts_late_equals_reference(vision):
+    model = tiny_model(vision=vision).double()
+    clips = frames(5, dtype=torch.float64)
+    expected = [
+        encode_clip(model.state_dict(), model.config, clips[:2], steps=2, first=30),
+        encode_clip(model.state_dict(), model.config, clips[2:], steps=3, first=7),
+    ]
+    grid, offsets = torch.tensor([[2, 1, 1], [3, 1, 1]]), torch.tensor([30, 7])
+    with torch.no_grad():
+        tokens = model.get_video_features(clips, video_grid_thw=grid, step_offset=offsets).pooler_output
+    for ours, theirs in zip(tokens, expected, strict=True):
+        assert relative_difference(ours, theirs.flatten(0, 1)) <= 1e-10
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 6])
+def test_p10_grouped_norm_and_raster_order_equal_reference(steps):
+    vision = {"timestep": "cyclic", "timestep_period": 4}
+    model = tiny_model(vision=vision, compressor_norm_groups=4, image_token_order="raster").double()
+    tiles = frames(2, dtype=torch.float64)
+    expected = [encode_clip(model.state_dict(), model.config, tile[None], steps=steps) for tile in tiles]
+    with torch.no_grad():
+        features = model.get_image_features(tiles, image_grid_thw=torch.tensor([[2, 1, 1]]), image_steps=steps)
+    by_tile = torch.cat([raster(tokens, groups=4) for tokens in expected])
+    assert relative_difference(features.pooler_output[0], by_tile) <= 1e-10
 
 
 def test_p10_sinusoid():

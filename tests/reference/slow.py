@@ -29,7 +29,10 @@ def silu(x):
 
 
 def timestep_vector(config, step, total):
-    timestep = min(step, config.timestep_limit or step) if config.timestep == "index" else step / total
+    if config.timestep == "index":
+        timestep = min(step, config.timestep_limit or step)
+    else:
+        timestep = step % config.timestep_period if config.timestep == "cyclic" else step / total
     angles = [config.timestep_scale * timestep * 10000 ** (-k / 128) for k in range(128)]
     return torch.tensor([math.cos(a) for a in angles] + [math.sin(a) for a in angles], dtype=torch.float64)
 
@@ -41,9 +44,10 @@ def timestep_embedding(state, config, step, total):
     )
 
 
-def adaptive_norm(state, name, x, embedding, eps):
+def adaptive_norm(state, name, x, embedding, eps, groups=1):
     scale, shift = linear(state, f"{name}.modulation", silu(embedding)).chunk(2)
-    return layer_norm(x, eps) * (1 + scale) + shift
+    normed = torch.cat([layer_norm(part, eps) for part in x.chunk(groups, dim=-1)], dim=-1)
+    return normed * (1 + scale) + shift
 
 
 def spatial_attention(state, name, x, heads):
@@ -103,26 +107,41 @@ def embed(state, config, frame):
 
 
 def compress(state, config, x, embedding):
-    """`(1 + grid^2, D)` to `(K, L)`: patches of an r x r block side by side, row by row."""
-    grid, factor = config.vision_config.grid, config.downsample_factor
+    """`(1 + grid^2, D)` to `(K, L)`: patches of an r x r block side by side, row by row.
+
+    With groups, the r x r patches are so many squares; those of one square come one after another.
+    """
+    grid, factor, groups = config.vision_config.grid, config.downsample_factor, config.compressor_norm_groups
+    side = round(groups**0.5)
+    inner = factor // side
+    order = [
+        (square_row * inner + i, square_column * inner + j)
+        for square_row in range(side)
+        for square_column in range(side)
+        for i in range(inner)
+        for j in range(inner)
+    ]
     patches = x[1:].reshape(grid, grid, -1)
     tokens = []
     for top in range(0, grid, factor):
         for left in range(0, grid, factor):
-            block = [patches[top + i, left + j] for i in range(factor) for j in range(factor)]
+            block = [patches[top + i, left + j] for i, j in order]
             tokens.append(torch.cat(block))
     name = "model.multi_modal_projector"
-    normed = adaptive_norm(state, f"{name}.norm", torch.stack(tokens), embedding, 1e-5)
+    normed = adaptive_norm(state, f"{name}.norm", torch.stack(tokens), embedding, 1e-5, groups)
     return linear(state, f"{name}.linear_2", gelu(linear(state, f"{name}.linear_1", normed)))
 
 
-def encode_clip(state, config, frames, steps):
-    """`(frames, 3, S, S)` to `(steps, K, L)`; a single frame is repeated from the very start."""
+def encode_clip(state, config, frames, steps, first=0):
+    """`(frames, 3, S, S)` to `(steps, K, L)`; a single frame is repeated from the very start.
+
+    `first` is the number of the first step.
+    """
     state = {key: value.double() for key, value in state.items()}
     vision = config.vision_config
     frames = [frames[t if len(frames) > 1 else 0].double() for t in range(steps)]
     hidden = [embed(state, vision, frame) for frame in frames]
-    embeddings = [timestep_embedding(state, vision, t, steps) for t in range(steps)]
+    embeddings = [timestep_embedding(state, vision, first + t, steps) for t in range(steps)]
     for index in range(vision.num_hidden_layers):
         name = f"model.vision_tower.encoder.layer.{index}"
         if index >= vision.num_hidden_layers - vision.num_temporal_layers:
@@ -148,3 +167,19 @@ def encode_clip(state, config, frames, steps):
             ]
         hidden = [spatial_layer(state, name, x, vision) for x in hidden]
     return torch.stack([compress(state, config, hidden[t], embeddings[t]) for t in range(steps)])
+
+
+def raster(tokens, groups):
+    """`(steps, K, L)` of one tile to `(steps * K, L)`, by hand: a token of step t is block t's, in the base's grid."""
+    order = {1: [0], 4: [0, 3, 1, 2]}[groups]
+    blocks, out = round(groups**0.5), round(tokens.shape[1] ** 0.5)
+    side = out * blocks
+    rows = []
+    for start in range(0, len(tokens), groups):
+        grid = [[None] * side for _ in range(side)]
+        for step in range(start, min(start + groups, len(tokens))):
+            row, column = divmod(order[step - start], blocks)
+            for token in range(out * out):
+                grid[token // out * blocks + row][token % out * blocks + column] = tokens[step, token]
+        rows += [cell for line in grid for cell in line if cell is not None]
+    return torch.stack(rows)

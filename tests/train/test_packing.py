@@ -34,7 +34,10 @@ def mixed(processor):
     text = [{"role": "user", "content": [{"type": "text", "text": "one and two?"}]}]
     text.append({"role": "assistant", "content": [{"type": "text", "text": "three"}]})
     chosen = [item for kind in sorted(found) for item in found[kind][:3]] + [Item(text, 1)]
-    return [Item(item.messages, 1 + number % 3, item.sample) for number, item in enumerate(chosen)]
+    # Clips start at different steps.
+    return [
+        Item(item.messages, 1 + number % 3, item.sample, step_offset=5 * number) for number, item in enumerate(chosen)
+    ]
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
