@@ -287,6 +287,20 @@ def test_what_is_measured_on_the_way(finished):
     assert any("held-out: " in line for line in lines)
 
 
+def test_the_card_says_what_was_measured(pair, finished):
+    out, _, _ = finished
+    card, summary = (out / "model" / "README.md").read_text(), (out / "summary.md").read_text()
+    for text in (card, summary):
+        assert "Explained variance of the teacher's tokens" in text and "answers right" not in text
+    assert "from the teacher `teacher`" in card
+    language = sum(
+        value.numel()
+        for name, value in load_file(out / "model" / "model.safetensors").items()
+        if "language_model" in name or "lm_head" in name
+    )
+    assert language > 0 and f"language {language:,}" in card
+
+
 def test_a_run_goes_on_to_the_same_bits(pair, folder, finished, tmp_path):
     out, made, _ = finished
     copied = tmp_path / "out"
@@ -351,6 +365,12 @@ def test_teacher_and_student_must_fit(pair, folder, tmp_path):
     made = recipe(pair, folder).model_copy(update={"start": str(tmp_path / "mean")})
     with pytest.raises(ConfigError, match=r"image_token_order is 'step'.* Convert it with --init exact"):
         run_recipe(made, tmp_path / "run", **QUIET)
+
+
+def test_it_needs_a_student(pair, folder, tmp_path):
+    shape = resolved(recipe(pair, folder))
+    with pytest.raises(ConfigError, match="needs a student to start from"):
+        run_recipe(shape.model_copy(update={"start": None}), tmp_path / "run", **QUIET)
 
 
 @pytest.mark.parametrize(

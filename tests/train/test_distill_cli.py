@@ -54,11 +54,19 @@ def test_a_run(home, tmp_path, capsys):
     assert "another recipe" in capsys.readouterr().err
 
 
+def test_help(capsys):
+    assert main(["distill", "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "without labels" in told and "--ratio 1/2" in told and "the same command resumes" in told
+
+
 def test_what_it_would_cost(home, tmp_path, capsys):
     assert main(arguments(home, "--out", str(tmp_path / "run"), "--dry-run")) == 0
     told = capsys.readouterr().out
     assert "student: ok, 1 stage: distill" in told and "no language model" in told and "clip of 4 frames" in told
     assert not (tmp_path / "run").exists()
+    assert main(arguments(home, "--out", str(tmp_path / "run"), "--loss", "answers", "--dry-run")) == 0
+    assert "for the token loss only" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

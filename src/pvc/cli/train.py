@@ -85,12 +85,14 @@ def print_dry_run(recipe: Recipe, name: str) -> None:
             with status(f"Working out the memory of {stage.name}"):
                 memory = stage_memory(recipe, stage, processor)
             print(f"{stage.name}: {memory.describe(8)}")
-        elif stage.kind == "distill":
+        elif stage.is_token_distillation:
             from pvc.train.distill.cost import stage_cost
 
             with status(f"Working out the cost of {stage.name}"):
                 cost = stage_cost(recipe, stage, processor)
             print(f"{stage.name}: {cost.describe()}")
+        elif stage.kind == "distill":
+            print(f"{stage.name}: memory and cost are worked out for the token loss only")
 
 
 def changed(recipe: Recipe, init_from: str | None, stages: list[str], minutes: float | None) -> Recipe:

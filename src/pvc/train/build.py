@@ -172,6 +172,8 @@ def check_recipe(recipe: Recipe) -> None:
     size = recipe.shape.vision.get("image_size")
     if not isinstance(size, int):
         raise ConfigError("model.vision.image_size must be a number of pixels")
+    if recipe.start is None and recipe.stages[0].kind == "distill":
+        raise ConfigError(f"stage {recipe.stages[0].name}: distillation needs a student to start from ('start')")
     for stage in recipe.stages:
         _check_samples(stage, size)
         try:

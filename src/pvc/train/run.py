@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,6 +23,7 @@ from torch import nn
 from transformers.utils.logging import disable_progress_bar
 
 import pvc.auto  # noqa: F401  # so that a saved processor can be loaded
+from pvc.checkpoint.files import PARTS, CheckpointFiles, part_of
 from pvc.engine.engine import Engine
 from pvc.errors import UsageError
 from pvc.evaluate.accuracy import Held, measure
@@ -277,7 +279,11 @@ def _describe(recipe: Recipe, processor: PVCProcessor, model: nn.Module, directo
     """Write what stands beside the weights: processor, recipe and card."""
     target = directory / "model"
     processor.save_pretrained(target)
-    write_summary(recipe, directory, parameters_by_part(model))
+    # The language model may not be part of `model`.
+    stored = Counter(dict.fromkeys(PARTS, 0))
+    for tensor in CheckpointFiles(target).tensors():
+        stored[part_of(tensor.name)] += tensor.count
+    write_summary(recipe, directory, dict(stored) if is_visual(recipe) else parameters_by_part(model))
     (target / "training.json").write_text(json.dumps(_history(recipe, directory), indent=1) + "\n", encoding="utf-8")
     return target
 

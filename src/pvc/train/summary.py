@@ -37,8 +37,8 @@ def _summary(recipe: Recipe, directory: Path, rows: dict[str, list[dict[str, Any
         parts += ["", "![Loss and held-out accuracy](curve.png)"]
     for stage in recipe.stages:
         if measured := _accuracy(rows.get(stage.name, [])):
-            parts += ["", f"Held-out answers right after `{stage.name}` ({stage.evaluate_count} of every task):", ""]
-            parts += ["| task | right |", "|---|---|", *(f"| {task} | {part:.1%} |" for task, part in measured.items())]
+            parts += ["", f"{_measured_name(stage)} right after `{stage.name}` ({stage.evaluate_count} of each):", ""]
+            parts += _measured_table(stage, measured)
     if bad := _bad_rows(directory / "bad_rows.jsonl"):
         parts += ["", "Rows that were passed over (`bad_rows.jsonl` has them all):", ""]
         parts += [f"- {file}: {count:,}" for file, count in bad.items()]
@@ -85,10 +85,21 @@ def _bad_rows(path: Path) -> dict[str, int]:
     return dict(counts)
 
 
+def _measured_name(stage: Stage) -> str:
+    return "Explained variance of the teacher's tokens" if stage.kind == "distill" else "Held-out answers right"
+
+
+def _measured_table(stage: Stage, measured: dict[str, float]) -> list[str]:
+    head = "| held-out media | explained |" if stage.kind == "distill" else "| task | right |"
+    return [head, "|---|---|", *(f"| {task} | {part:.1%} |" for task, part in measured.items())]
+
+
 def _sources(stage: Stage) -> str:
-    files = [f"`{Path(path).name}`" for path in stage.files]
+    files = [f"`{Path(path).name}`" for path in stage.distill.media] if stage.distill else []
+    files += [f"`{Path(path).name}`" for path in stage.files]
     drawn = [f"{len(stage.tasks)} task{'s' * (len(stage.tasks) > 1)} of the synthetic world"] if stage.tasks else []
-    return ", ".join([*files, *drawn])
+    teacher = f", from the teacher `{Path(stage.distill.teacher).name}`" if stage.distill else ""
+    return ", ".join([*files, *drawn]) + teacher
 
 
 def _card(recipe: Recipe, rows: dict[str, list[dict[str, Any]]], parameters: dict[str, int]) -> str:
@@ -125,10 +136,10 @@ def _card(recipe: Recipe, rows: dict[str, list[dict[str, Any]]], parameters: dic
     if measured := _accuracy(rows.get(last.name, [])):
         lines += [
             "",
-            f"Held-out answers right, {last.evaluate_count} of every task, measured while it was trained:",
+            f"{_measured_name(last)}, {last.evaluate_count} of each, measured while it was trained:",
             "",
         ]
-        lines += ["| task | right |", "|---|---|", *(f"| {task} | {part:.1%} |" for task, part in measured.items())]
+        lines += _measured_table(last, measured)
     lines += [
         "",
         "What it was not measured on it may do badly: this card was written by the training, not by a person.",

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pvc.errors import UsageError
-from pvc.train.recipe import Recipe
+from pvc.train.recipe import DISTILL_DEFAULTS, Recipe
 
 MEASUREMENTS = 10
 
@@ -46,6 +46,7 @@ def build_recipe(
         "kind": "distill",
         "steps": steps,
         "batch_size": batch_size,
+        "warmup_steps": min(DISTILL_DEFAULTS["warmup_steps"], steps // 10),
         "files": {path: 1.0 for path in data if path not in folders},
         "distill": distill,
     }

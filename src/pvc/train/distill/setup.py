@@ -152,7 +152,7 @@ def _prepare_tokens(
     collator = MediaCollator(processor)
     count = min(VARIANCE_SAMPLES, len(samples))
     distiller.measure_variance((collator([samples[place]]) for place in range(count)), PartialState().device)
-    return Prepared(distiller, samples, collator, samples.named, _measure(stage, distiller, processor, collator))
+    return Prepared(distiller, samples, collator, samples.named, _measure(stage, distiller, processor))
 
 
 def _prepare_answers(
@@ -187,9 +187,7 @@ def _silent(line: str) -> None:
     """What processes other than the first report."""
 
 
-def _measure(
-    stage: Stage, distiller: TokenDistiller, processor: PVCProcessor, collator: MediaCollator
-) -> Measure | None:
+def _measure(stage: Stage, distiller: TokenDistiller, processor: PVCProcessor) -> Measure | None:
     """What measures the part of the teacher's variance that the student's tokens explain (1 less the loss)."""
     if stage.distill is None or stage.distill.eval_media is None:
         return None
