@@ -17,6 +17,8 @@ from pvc.model.compressor import PVCMultiModalProjector
 from pvc.model.config import PVCConfig
 from pvc.model.temporal import AdaptiveLayerNorm, Conditioning, TimestepEmbedding
 
+# Downsample ratio of the base that every arm starts from.
+BASE_RATIO = 0.5
 # Parameters that make the network depend on the timestep. Where they are frozen, `without_timesteps` has made AdaLN a
 # LayerNorm with a fixed affine.
 CONDITIONING = ("modulation", "timestep_embedding")
@@ -107,4 +109,4 @@ def give_heads(model: Any, heads: int, seed: int) -> None:
     model.model.multi_modal_projector = projector
 
 
-__all__ = ["ARMS", "CONDITIONING", "Arm", "HeadPerStep", "give_heads", "without_timesteps"]
+__all__ = ["ARMS", "BASE_RATIO", "CONDITIONING", "Arm", "HeadPerStep", "give_heads", "without_timesteps"]

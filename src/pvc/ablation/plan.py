@@ -18,7 +18,8 @@ from pvc.train.recipe import ModelRecipe, Recipe, Stage, _Strict, load_checked
 class ArmPlan(_Strict):
     """One arm of a study: one of `arms.ARMS`, and what is different about it.
 
-    `image_steps`, `steps`, `downsample_ratio` override the arm's; `vision` overrides keys of the vision config.
+    `image_steps`, `steps`, `downsample_ratio` override the arm's; `vision` overrides keys of the vision config. `init`:
+    how the compressor starts from that of the base (`exact`: in closed form, see `Stage.init`).
     """
 
     like: str
@@ -26,6 +27,7 @@ class ArmPlan(_Strict):
     image_steps: dict[int, float] | None = None
     steps: int | None = Field(None, ge=1)
     downsample_ratio: float | None = None
+    init: Literal["mean", "exact"] = "mean"
     vision: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")

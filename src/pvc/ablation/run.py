@@ -21,7 +21,7 @@ import transformers
 from safetensors.torch import load_file
 
 import pvc.auto  # noqa: F401  # so that a saved processor can be loaded
-from pvc.ablation.arms import ARMS, Arm, give_heads, without_timesteps
+from pvc.ablation.arms import ARMS, BASE_RATIO, Arm, give_heads, without_timesteps
 from pvc.ablation.measure import forced_share, result, subsets
 from pvc.ablation.plan import ArmPlan, Plan, StudyPlan
 from pvc.ablation.records import RunRecord, record_name, write_record
@@ -188,14 +188,20 @@ def _fit(seed: int, output: Path, place: Place, measure: Any = None) -> Fit:
 
 def arm_stage(study: StudyPlan, arm: Arm, chosen: ArmPlan, temporal_layers: int) -> Stage:
     """The study's stage as this arm is trained."""
+    ratio = chosen.downsample_ratio or arm.ratio
+    exact: dict[str, Any] = {}
+    if chosen.init == "exact":
+        blocks = round(BASE_RATIO / ratio) ** 2
+        exact = {"init": "exact", "compressor_norm_groups": blocks, "image_token_order": "raster"}
     return study.stage.model_copy(
         update={
             "name": study.name,
-            "downsample_ratio": chosen.downsample_ratio or arm.ratio,
+            "downsample_ratio": ratio,
             "image_steps": chosen.image_steps or {arm.steps: 1.0},
             "num_temporal_layers": chosen.vision.get("num_temporal_layers", temporal_layers) if arm.temporal else 0,
             "frozen": arm.frozen,
             "steps": chosen.steps or study.stage.steps,
+            **exact,
         }
     )
 
