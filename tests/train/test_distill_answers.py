@@ -147,6 +147,28 @@ def test_a_run(home, tmp_path):
     assert all(torch.equal(again[name], value) for name, value in after.items())
 
 
+def test_an_output_layer_that_is_the_embedding(home, tmp_path):
+    """As in InternVL3-1B: checkpoints hold it once, and a run goes on from them."""
+    source = sources.transformers_format(tmp_path / "source", tied=True)
+    convert(source, tmp_path / "student", Options(num_frames=4))
+    convert(source, tmp_path / "teacher", Options(ratio=0.5, image_steps=1, num_frames=4))
+    made = recipe(home, trained=["temporal", "embed_tokens"]).model_dump()
+    made["start"] = str(tmp_path / "student")
+    made["stages"][0]["distill"]["teacher"] = str(tmp_path / "teacher")
+    made, out = Recipe.model_validate(made), tmp_path / "out"
+    run_recipe(made, out, report=lambda line: None)
+    whole = load_file(out / "answers" / "final.safetensors")
+    assert "lm_head.weight" not in whole
+    name = "model.language_model.embed_tokens.weight"
+    assert not torch.equal(whole[name], pvc.load(tmp_path / "student", device="cpu").model.state_dict()[name])
+    shutil.rmtree(out / "answers" / "checkpoint-4")
+    shutil.rmtree(out / "model")
+    (out / "answers" / "final.safetensors").unlink()
+    run_recipe(made, out, report=lambda line: None)
+    again = load_file(out / "answers" / "final.safetensors")
+    assert all(torch.equal(again[name], value) for name, value in whole.items())
+
+
 def test_what_the_answer_loss_cannot_do(home, tmp_path):
     made = recipe(home).model_dump()
     made["stages"][0]["distill"]["eval_media"] = str(home / "media")

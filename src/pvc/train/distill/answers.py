@@ -18,6 +18,7 @@ from pvc.train.distill.teacher import Hidden
 
 TEACHER = "teacher_"
 MARKS = ("answer", "after")
+EMBEDDING, OUTPUT = "student.model.language_model.embed_tokens.weight", "student.lm_head.weight"
 
 
 class AnswerDistiller(nn.Module):
@@ -41,6 +42,10 @@ class AnswerDistiller(nn.Module):
         self._no_split_modules = student._no_split_modules
         self._teacher = Hidden(teacher)
         self.register_buffer("variance", torch.tensor(1.0))
+        if student.config.tie_word_embeddings:
+            # Checkpoints of plain modules must not hold one tensor under two names.
+            self.register_state_dict_post_hook(_leave_out_tied)
+            self.register_load_state_dict_pre_hook(_put_back_tied)
 
     def activation_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
         """Compute the student's activations again on the way back, as Trainer asks for it."""
@@ -120,6 +125,15 @@ class AnswerDistiller(nn.Module):
             output = teacher.model(**text, **media, image_steps=steps, use_cache=False)
             states.append(output.last_hidden_state[own["teacher_after"] > 0].float())
         self.variance.fill_(torch.cat(states).var(0).mean().clamp(min=1e-12).item())
+
+
+def _leave_out_tied(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    state.pop(f"{prefix}{OUTPUT}", None)
+
+
+def _put_back_tied(module: nn.Module, state: dict[str, Any], prefix: str, *args: Any) -> None:
+    if f"{prefix}{EMBEDDING}" in state:
+        state.setdefault(f"{prefix}{OUTPUT}", state[f"{prefix}{EMBEDDING}"])
 
 
 def by_sample(values: torch.Tensor, marks: torch.Tensor) -> torch.Tensor:
