@@ -406,8 +406,13 @@ def test_defaults_hold_for_distillation_alone():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("environment", [pytest.param({}, id="ddp"), pytest.param(FSDP, id="fsdp2")])
-@pytest.mark.parametrize("loss", ["tokens", "answers"])
-def test_two_processes_equal_one(pair, folder, tmp_path, loss, environment):
+@pytest.mark.parametrize(("loss", "tied"), [("tokens", False), ("answers", False), ("answers", True)])
+def test_two_processes_equal_one(pair, folder, tmp_path, loss, tied, environment):
+    if tied:
+        pair = tmp_path / "tied"
+        source = sources.transformers_format(pair / "source", tied=True)
+        convert(source, pair / "student", Options(num_frames=6))
+        convert(source, pair / "teacher", Options(ratio=0.5, image_steps=1))
     made = recipe(pair, folder, batch_size=4, distill={"loss": loss}, bad_rows=1.0)
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(json.loads(made.model_dump_json())))
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

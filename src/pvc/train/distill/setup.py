@@ -22,7 +22,7 @@ from pvc.model.config import PVCConfig
 from pvc.processing.processor import PVCProcessor
 from pvc.train.build import build_config
 from pvc.train.distill.answer_data import AnswerCollator, Answers, AnswerSamples, first_batches
-from pvc.train.distill.answers import AnswerDistiller
+from pvc.train.distill.answers import EMBEDDING, OUTPUT, AnswerDistiller
 from pvc.train.distill.media import Folder, MediaCollator, MediaSamples, eval_items, open_rows
 from pvc.train.distill.teacher import check_pair, share_frozen
 from pvc.train.distill.tokens import TokenDistiller
@@ -214,6 +214,8 @@ def _measure(stage: Stage, distiller: TokenDistiller, processor: PVCProcessor) -
 def restore(model: Any, weights: dict[str, torch.Tensor], before: Any) -> None:
     """Put the student's part of a distiller's whole weights into a model, and what it leaves out from `before`."""
     own = {name.removeprefix(STUDENT): value for name, value in weights.items() if name.startswith(STUDENT)}
+    if model.config.tie_word_embeddings and EMBEDDING in weights:
+        own.setdefault(OUTPUT.removeprefix(STUDENT), weights[EMBEDDING])  # one tensor under two names
     others = {name: value for name, value in before.state_dict().items() if name not in own}
     model.load_state_dict({**others, **own})
 
