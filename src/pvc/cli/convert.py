@@ -64,40 +64,45 @@ def convert(
 
     By default a picture's four steps carry the source's tokens, so that answers about pictures are the source's.
     """
-    ratio = next((name for name, value in RATIOS.items() if ratio == f"{value:g}"), ratio)
-    if ratio not in RATIOS:
-        raise UsageError(f"--ratio must be one of {', '.join(RATIOS)}, not {ratio!r}")
+    if report:
+        _print_mapping(source, key_map)
+        return
+    from pvc.convert.options import Options
+
+    numbers = _ratio(ratio), timestep, timestep_limit, window, image_steps, num_frames, init
+    _convert(source, dest, to, Options(temporal_layers, *numbers), key_map, check)
+
+
+def _ratio(text: str) -> float:
+    """Read "1/4" or "0.25"."""
+    for name, value in RATIOS.items():
+        if text in (name, f"{value:g}"):
+            return value
+    raise UsageError(f"--ratio must be one of {', '.join(RATIOS)}, not {text!r}")
+
+
+def _print_mapping(source: Path, key_map: Path | None) -> None:
+    from pvc.convert.mapping import mapping_lines
+
+    print("\n".join(mapping_lines(source, _rules(key_map))))
+
+
+def _convert(source: Path, dest: Path | None, to: str, options: Options, key_map: Path | None, check: bool) -> None:
     if to not in ("pvc", "internvl"):
         raise UsageError(f"--to must be pvc or internvl, not {to!r}")
-    if report:
-        from pvc.convert.mapping import mapping_lines
-
-        print("\n".join(mapping_lines(source, _rules(key_map))))
-        return
     if dest is None:
         raise UsageError("a directory to write is missing: pvc convert SOURCE DEST")
-    from pvc.convert.options import Options
     from pvc.convert.shards import refuse_existing
 
     refuse_existing(dest)
-    if to == "internvl":
-        from pvc.convert.back import convert_back
-
-        with counting("tensors") as progress:
-            done = convert_back(source, dest, progress=progress)
-        _tell(dest, done)
+    if to == "pvc":
+        _to_pvc(source, dest, options, key_map, check)
         return
-    options = Options(
-        temporal_layers=temporal_layers,
-        ratio=RATIOS[ratio],
-        timestep=timestep,
-        timestep_limit=timestep_limit,
-        window=window,
-        image_steps=image_steps,
-        num_frames=num_frames,
-        init=init,
-    )
-    _to_pvc(source, dest, options, key_map, check)
+    from pvc.convert.back import convert_back
+
+    with counting("tensors") as progress:
+        done = convert_back(source, dest, progress=progress)
+    _tell(dest, done)
 
 
 def _rules(key_map: Path | None) -> Sequence[Rule]:
