@@ -70,10 +70,12 @@ def finetune(folder: Path) -> None:
         run("synth", folder / kind, "--task", task, "--count", 24, "--size", 64, "--split", "train")
         data[kind] = folder / kind / "data.jsonl"
     run("data", "check", *data.values(), "--model", folder / "pvc")
+    picture = next((folder / "pictures").glob("**/*.png"))
+    # In closed form a picture's steps carry the source's tokens: this is what the source would answer.
+    run("ask", picture, "What does it show?", "--model", folder / "pvc", "--max-new-tokens", 8)
     path = recipe(folder, data)
     run("train", path, "--init-from", folder / "pvc", "--dry-run")
     run("train", path, "--init-from", folder / "pvc", "--out", folder / "run")
-    picture = next((folder / "pictures").glob("**/*.png"))
     run("ask", picture, "What does it show?", "--model", folder / "run" / "model", "--max-new-tokens", 8)
 
 

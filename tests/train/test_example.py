@@ -12,8 +12,9 @@ def test_convert_train_ask(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     ran = [line.split()[2] for line in done.stdout.splitlines() if line.startswith("$ pvc ")]
-    assert ran == ["convert", "synth", "synth", "data", "train", "train", "ask"]
-    assert "logits, same ratio: largest difference 0" in done.stdout
+    assert ran == ["convert", "synth", "synth", "data", "ask", "train", "train", "ask"]
+    assert "closed form: residual" in done.stdout
+    assert "logits: largest difference" in done.stdout
     assert "24 good (24 video)" in done.stdout
     assert (tmp_path / "work" / "run" / "model" / "README.md").exists()
     assert "examples/finetune.py" in (ROOT / "docs" / "training.md").read_text()
