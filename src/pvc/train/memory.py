@@ -134,6 +134,29 @@ def as_if_here(model: torch.nn.Module, mode: FakeTensorMode) -> None:
                 (module._parameters if name in module._parameters else module._buffers)[name] = made[id(tensor)]
 
 
+class KeptActivations:
+    """Counts the bytes that autograd keeps between a forward pass and its backward pass, parameters left out."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._known = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+        # Storages are held: one that was freed could give its number to another.
+        self._storages: dict[int, torch.UntypedStorage] = {}
+
+    def hooks(self) -> torch.autograd.graph.saved_tensors_hooks:
+        """Return a context in which what autograd saves is counted, every storage once."""
+        return torch.autograd.graph.saved_tensors_hooks(self._add, lambda tensor: tensor)
+
+    def _add(self, tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._known:
+            self._storages[storage._cdata] = storage
+        return tensor
+
+    @property
+    def nbytes(self) -> int:
+        return sum(storage.nbytes() for storage in self._storages.values())
+
+
 def _kept(model: Any, batch: Mapping[str, torch.Tensor], mode: FakeTensorMode, bf16: bool, checkpointing: bool) -> int:
     """Bytes that autograd keeps of one batch's forward pass, parameters left out."""
     if checkpointing:
@@ -141,20 +164,10 @@ def _kept(model: Any, batch: Mapping[str, torch.Tensor], mode: FakeTensorMode, b
         enable({"use_reentrant": False})
     model.train()
     learned = len(learned_places(batch["labels"])[0])
-    known = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-    sizes: dict[int, int] = {}
-    alive = []  # a storage that was freed could give its number to another
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in known and storage._cdata not in sizes:
-            sizes[storage._cdata] = storage.nbytes()
-            alive.append(storage)
-        return tensor
-
+    kept = KeptActivations(model)
     with ExitStack() as stack:
         stack.enter_context(mode)
-        stack.enter_context(torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor))
+        stack.enter_context(kept.hooks())
         if bf16:
             stack.enter_context(torch.autocast("cpu", torch.bfloat16))
         features = []
@@ -173,11 +186,11 @@ def _kept(model: Any, batch: Mapping[str, torch.Tensor], mode: FakeTensorMode, b
         for output in features:
             loss = loss + sum(one.sum() for one in _tensors(output.pooler_output))
     # The loss's gradient is as large as the logits, which are still there when it is made.
-    return sum(sizes.values()) + logits.numel() * 4
+    return kept.nbytes + logits.numel() * 4
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:
     return [value] if isinstance(value, torch.Tensor) else list(value)
 
 
-__all__ = ["Memory", "as_if_here", "stage_memory"]
+__all__ = ["KeptActivations", "Memory", "as_if_here", "stage_memory"]

@@ -21,7 +21,7 @@ from pvc.train.distill.setup import build_visual
 from pvc.train.distill.tokens import TokenDistiller
 from pvc.train.distill.visual import VisualModel
 from pvc.train.fit import trainable
-from pvc.train.memory import GRADIENT, MASTER, MOMENTS, as_if_here
+from pvc.train.memory import GRADIENT, MASTER, MOMENTS, KeptActivations, as_if_here
 from pvc.train.recipe import Recipe, Stage
 
 
@@ -140,29 +140,19 @@ def _run(
     stage: Stage,
 ) -> tuple[float, int]:
     """Operations of a forward and backward pass, and bytes that are kept between them."""
-    known = {parameter.untyped_storage()._cdata for parameter in distiller.parameters()}
-    sizes: dict[int, int] = {}
-    alive = []  # a storage that was freed could give its number to another
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in known and storage._cdata not in sizes:
-            sizes[storage._cdata] = storage.nbytes()
-            alive.append(storage)
-        return tensor
-
+    kept = KeptActivations(distiller)
     distiller.train()
     with ExitStack() as stack:
         stack.enter_context(mode)
         counter = stack.enter_context(FlopCounterMode(display=False))
         if stage.precision != "float32":
             stack.enter_context(torch.autocast("cpu", torch.bfloat16))
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        with kept.hooks():
             batch = {name: torch.empty(shape) for name, shape in shapes.items()}
             loss = distiller(**batch, image_steps=steps)["loss"]
         loss.backward()
         distiller.zero_grad()
-        return float(counter.get_total_flops()), sum(sizes.values())
+        return float(counter.get_total_flops()), kept.nbytes
 
 
 __all__ = ["Cost", "stage_cost"]
