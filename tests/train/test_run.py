@@ -306,3 +306,13 @@ def test_a_gradient_that_is_no_number_stops_before_the_step(value):
     model.weight.grad[1, 2] = value
     with pytest.raises(PVCError, match="gradient is no number at step 7"):
         log.on_pre_optimizer_step(None, state, None, model=model)
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_emulated_bfloat16_is_a_warning(tmp_path, monkeypatch, has):
+    monkeypatch.setattr("pvc.train.run.has_bfloat16", lambda: has)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    lines = []
+    stages = [{**copy.deepcopy(TINY["stages"][1]), "steps": 1, "precision": "bf16"}]
+    run_recipe(recipe(stages=stages), tmp_path / "run", report=lines.append)
+    assert any("no bfloat16 instructions" in line for line in lines) is not has

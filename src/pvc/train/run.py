@@ -24,6 +24,7 @@ from transformers.utils.logging import disable_progress_bar
 
 import pvc.auto  # noqa: F401  # so that a saved processor can be loaded
 from pvc.checkpoint.files import PARTS, CheckpointFiles, part_of
+from pvc.checkpoint.precision import has_bfloat16
 from pvc.engine.engine import Engine
 from pvc.errors import UsageError
 from pvc.evaluate.accuracy import Held, measure
@@ -171,6 +172,11 @@ def _run_stage(
     recipe: Recipe, stage: Stage, model: Any, processor: PVCProcessor, directory: Path, options: _Run
 ) -> Any:
     """Train one stage; returns the model with what it has learned (on the first process alone where it is sharded)."""
+    if stage.precision == "bf16" and not torch.cuda.is_available() and not has_bfloat16():
+        options.report(
+            f"{stage.name}: warning: this CPU has no bfloat16 instructions: precision bf16 is emulated and may be ten "
+            "times slower; remove it from the recipe"
+        )
     seed = recipe.seed * 1000 + recipe.stages.index(stage)
     parts = _parts(stage, model, processor, directory, seed, options.report)
     stop = StopRequest(options.report)
