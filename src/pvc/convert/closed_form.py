@@ -90,7 +90,7 @@ def solve(
         embedder: as for `embed_timesteps`, in the precision in which it is stored.
 
     Raises:
-        ConfigError: the timesteps cannot be told apart well enough: the residual exceeds `MAX_RESIDUAL`.
+        ConfigError: the timesteps are too much alike: the residual exceeds `MAX_RESIDUAL`.
     """
     blocks, width = config.compressor_norm_groups, len(norm_weight)
     timesteps = solved_timesteps(config.vision_config, blocks)

@@ -109,26 +109,26 @@ def read_source(directory: Path, more_rules: Sequence[Rule] = ()) -> Source:
     if kind not in KINDS:
         raise CheckpointError(f"{directory} holds a model of type {kind!r}; {', '.join(KINDS)} can be converted")
     try:
-        told = _transformers(config) if kind == "internvl" else _chat(config)
+        fields = _transformers(config) if kind == "internvl" else _chat(config)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, PVCError):
             raise
         raise CheckpointError(f"{directory}/config.json lacks or garbles {error}") from error
-    if told["ratio"] not in DOWNSAMPLE_RATIOS:
-        raise ConfigError(f"downsample_ratio is {told['ratio']:g}; 1/2, 1/4 and 1/8 can be converted")
-    if not isinstance(told["text"].get("vocab_size"), int):
+    if fields["ratio"] not in DOWNSAMPLE_RATIOS:
+        raise ConfigError(f"downsample_ratio is {fields['ratio']:g}; 1/2, 1/4 and 1/8 can be converted")
+    if not isinstance(fields["text"].get("vocab_size"), int):
         raise ConfigError(f"{directory}/config.json does not say how large the vocabulary is (vocab_size)")
-    rules = (*more_rules, *told.pop("rules"))
+    rules = (*more_rules, *fields.pop("rules"))
     tensors, places = _tensors(directory)
-    pictures = {**told.pop("pictures"), **_preprocessing(directory)}
+    pictures = {**fields.pop("pictures"), **_preprocessing(directory)}
     if kind == "internvl":
-        warnings = _not_followed(directory, pictures, told["vision"].get("image_size"))
+        warnings = _not_followed(directory, pictures, fields["vision"].get("image_size"))
     else:  # whose code takes pictures as config.json says, and does not read the files of image processors
         pictures |= _tiling(config)
         squeezed = "pad2square is true: pictures that are not tiled are padded, but frames of videos are squeezed"
         warnings = (squeezed,) * pictures.get("pad2square", False)
-    told |= {"pictures": pictures, "warnings": warnings + _passed_over(config, str(kind))}
-    return Source(directory, str(kind), rules=rules, tensors=tensors, places=places, **told)
+    fields |= {"pictures": pictures, "warnings": warnings + _passed_over(config, str(kind))}
+    return Source(directory, str(kind), rules=rules, tensors=tensors, places=places, **fields)
 
 
 def _transformers(config: dict[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from pvc.engine.engine import Engine, MediaOptions
 from pvc.errors import UsageError
 from pvc.model.inputs import steps_of_tiles
 from pvc.model.modeling import PVCForConditionalGeneration
+from pvc.model.order import order_image_tokens
 
 WAYS = ("pvc", "published", "base")
 PHASES = ("decode", "prepare", "vision", "prefill", "generate")
@@ -110,7 +111,9 @@ def _encode(engine: Engine, way: str, opened: Any, options: MediaOptions) -> Enc
         about = {"kind": "video", "timestamps": tuple(opened.timestamps), "steps": steps}
     prepare_s = time.perf_counter() - started
     clips, _ = engine.model.model.encode_clips(copies.to(engine.model.device), frames=[steps] * (len(copies) // steps))
-    tokens = torch.stack(clips, dim=1).flatten(0, 2)
+    # A video is one clip: its tokens are in the order of its frames.
+    image = about["kind"] == "image"
+    tokens = order_image_tokens(clips, [len(clips)], engine.model.config)[0] if image else clips[0].flatten(0, 1)
     return EncodedMedia(name=opened.name, tokens=tokens, prepare_s=prepare_s, **about)
 
 

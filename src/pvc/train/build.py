@@ -259,7 +259,7 @@ def build_model(recipe: Recipe, stage: Stage, processor: PVCProcessor) -> PVCFor
 def grow(
     recipe: Recipe, stage: Stage, processor: PVCProcessor, weights: dict[str, torch.Tensor]
 ) -> tuple[PVCForConditionalGeneration, list[str]]:
-    """A model for `stage` that starts from `weights`; returns the names of tensors that start anew, too."""
+    """A model for `stage` that starts from `weights`; returns the names of new tensors, too."""
     model = build_model(recipe, stage, processor)
     changed = exact_compressor if stage.init == "exact" else widened_compressor
     weights = {**weights, **changed(weights, model.config)}

@@ -181,9 +181,9 @@ class Rows:
         return listed if names is not None else f"line{'s'[: len(lines) != 1]} {listed}"
 
     def _named(self, most: int = 5) -> str:
-        told = "; ".join(f"{self.named(line)}: {reason}" for line, reason in sorted(self.bad.items())[:most])
+        reasons = "; ".join(f"{self.named(line)}: {reason}" for line, reason in sorted(self.bad.items())[:most])
         more = f"; and {len(self.bad) - most} more" if len(self.bad) > most else ""
-        return f": {told}{more}" if told else ""
+        return f": {reasons}{more}" if reasons else ""
 
 
 def without_answer(row: Row) -> str | None:

@@ -129,7 +129,7 @@ def _start_weights(recipe: Recipe) -> dict[str, torch.Tensor]:
 def _stage_model(
     recipe: Recipe, stage: Stage, processor: PVCProcessor, weights: dict[str, torch.Tensor]
 ) -> tuple[nn.Module, list[str]]:
-    """A stage's model, without language model if the recipe never runs it, and names of tensors that start anew."""
+    """A stage's model, without language model if the recipe never runs it, and names of new tensors."""
     if not weights:
         return build_model(recipe, stage, processor), []
     return (grow_visual if is_visual(recipe) else grow)(recipe, stage, processor, weights)

@@ -65,7 +65,7 @@ def build_visual(recipe: Recipe, stage: Stage, processor: PVCProcessor) -> Visua
 def grow_visual(
     recipe: Recipe, stage: Stage, processor: PVCProcessor, weights: dict[str, torch.Tensor]
 ) -> tuple[VisualModel, list[str]]:
-    """Tower and compressor for `stage` that start from `weights`; returns the names of tensors that start anew, too."""
+    """Tower and compressor for `stage` that start from `weights`; returns the names of new tensors, too."""
     model = build_visual(recipe, stage, processor)
     state = model.state_dict()
     taken = {key: value for key, value in weights.items() if key in state and state[key].shape == value.shape}
