@@ -70,11 +70,13 @@ class Score:
 
     def add(self, sample: Sample, answer: str) -> None:
         self.count += 1
-        self.right += answer == sample.answer
-        self.characters += len(sample.answer)
-        self.characters_right += characters_right(sample.answer, answer)
-        if answer != sample.answer and len(self.wrong) < SHOWN:
-            self.wrong.append({"question": sample.question, "expected": sample.answer, "answer": answer})
+        expected = sample.last_answer
+        self.right += answer == expected
+        self.characters += len(expected)
+        self.characters_right += characters_right(expected, answer)
+        if answer != expected and len(self.wrong) < SHOWN:
+            question = sample.turns[-1].question if sample.turns else sample.question
+            self.wrong.append({"question": question, "expected": expected, "answer": answer})
 
     def row(self) -> dict[str, Any]:
         """`accuracy` (answers exactly right), its 95 % `interval`, `characters` (share right), `count`, `wrong`.
@@ -116,7 +118,7 @@ def first_steps(engine: Engine, pictures: Sequence[Any]) -> torch.Tensor:
 
 def adaptive_steps(engine: Engine, samples: Sequence[Sample]) -> list[int]:
     """Steps that the head gives every picture of the samples, in order."""
-    pictures = [medium.frames[0] for sample in samples for medium in sample.media if medium.kind == "image"]
+    pictures = [medium.frames[0] for sample in samples for medium in sample.all_media if medium.kind == "image"]
     return [engine.step_head.choose(row) for row in first_steps(engine, pictures)] if pictures else []
 
 

@@ -8,26 +8,27 @@ from __future__ import annotations
 from typing import Any
 
 from pvc.media import Video
-from pvc.synthetic.scene import Sample
+from pvc.synthetic.scene import Medium, Sample
 
 
 def messages_of(sample: Sample, answers: bool = True) -> list[dict[str, Any]]:
-    """A sample's media and question; with `answers` its answer too, and the further questions about the same media."""
-    parts: list[dict[str, Any]] = []
-    for medium in sample.media:
-        if medium.kind == "image":
-            parts.append({"type": "image", "image": medium.frames[0]})
-        else:
-            video = Video.from_frames(medium.frames, timestamps=medium.timestamps)
-            parts.append({"type": "video", "video": video})
-    parts.append({"type": "text", "text": sample.question})
-    messages: list[dict[str, Any]] = [{"role": "user", "content": parts}]
-    if not answers:
-        return messages
-    messages.append({"role": "assistant", "content": sample.answer})
-    for question, answer in sample.more:
-        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    return messages
+    """Return a sample as messages; without `answers` up to its last question, the further ones left out."""
+    asked = [(sample.media, sample.question, sample.answer)]
+    # The further questions about the first media are training's alone.
+    asked += [((), question, answer) for question, answer in sample.more] if answers else []
+    asked += [(turn.media, turn.question, turn.answer) for turn in sample.turns]
+    messages: list[dict[str, Any]] = []
+    for media, question, answer in asked:
+        parts = [_part(medium) for medium in media]
+        content: Any = [*parts, {"type": "text", "text": question}] if parts or not messages else question
+        messages += [{"role": "user", "content": content}, {"role": "assistant", "content": answer}]
+    return messages if answers else messages[:-1]
+
+
+def _part(medium: Medium) -> dict[str, Any]:
+    if medium.kind == "image":
+        return {"type": "image", "image": medium.frames[0]}
+    return {"type": "video", "video": Video.from_frames(medium.frames, timestamps=medium.timestamps)}
 
 
 __all__ = ["messages_of"]

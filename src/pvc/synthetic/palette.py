@@ -52,7 +52,7 @@ def colour_pair_split(shape: str, colour: str) -> Literal["train", "colours"]:
 
 def pair_is_for(shape: str, colour: str, split: Split) -> bool:
     """Whether a split may show a shape in a colour as the thing asked about."""
-    return (colour_pair_split(shape, colour) == "colours") == (split == "colours")
+    return split == "train_all" or (colour_pair_split(shape, colour) == "colours") == (split == "colours")
 
 
 def pairs(dice: Dice, split: Split, count: int) -> list[tuple[str, str]]:
@@ -82,7 +82,7 @@ def layout_split(*parts: object) -> Literal["train", "layouts"]:
 
 def layout_is_for(split: Split, *parts: object) -> bool:
     """Whether a split may show a layout: draw again where it may not."""
-    return (layout_split(*parts) == "layouts") == (split == "layouts")
+    return split == "train_all" or (layout_split(*parts) == "layouts") == (split == "layouts")
 
 
 def cell_of(x: float, y: float, side: int = 3) -> tuple[int, int]:
@@ -127,6 +127,8 @@ def contrasting(dice: Dice, *grounds: Rgb, split: Split = "train") -> Rgb:
         rgb = any_rgb(dice) if wanted is None else _rgb_of_hue(dice, wanted)
         if min(abs(luminance(rgb) - level) for level in levels) < TEXT_CONTRAST:
             continue
+        if split == "train_all":
+            return rgb
         held_out = [hue_pair_split(rgb, ground) == "colours" for ground in grounds]
         if held_out[0] if split == "colours" else not any(held_out):
             return rgb

@@ -9,13 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pvc.synthetic.seeding import Split
 from pvc.synthetic.vocabulary import Rgb
+
+if TYPE_CHECKING:
+    from pvc.synthetic.pages.canvas import Canvas, Reel
 
 UNITS = 64.0  # side of every scene in units
 PATCH = 8  # pixels per side of a labelled patch
@@ -160,15 +163,28 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Draft:
-    """A scene with its question and answer, and further ones about it, before it is drawn."""
+class DraftTurn:
+    """A later turn of a conversation: media that are added, a question and its answer."""
 
-    scene: Scene
+    media: tuple[Scene | Canvas | Reel, ...]
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A scene with its question and answer, and further ones about it, before it is drawn.
+
+    Page tasks have a canvas or a reel in place of a scene, or None where nothing is shown.
+    """
+
+    scene: Scene | Canvas | Reel | None
     question: str
     answer: str
     more: tuple[tuple[str, str], ...] = ()
-    further: tuple[Scene, ...] = ()  # more pictures or clips, which the question comes after
+    further: tuple[Scene | Canvas | Reel, ...] = ()  # more pictures or clips, which the question comes after
     level: int = 1
+    turns: tuple[DraftTurn, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -198,13 +214,22 @@ class Medium:
     """One picture or clip of a sample.
 
     frames: uint8 (F, H, W, 3), F = 1 for images. timestamps: seconds, one per frame, empty for images.
-    patch_labels: int64 (F, gh, gw), a class of `vocabulary` per 8x8 patch.
+    patch_labels: int64 (F, gh, gw), a class of `vocabulary` per 8x8 patch; None for pages, which are resized.
     """
 
     kind: Kind
     frames: NDArray[np.uint8]
     timestamps: tuple[float, ...]
-    patch_labels: NDArray[np.int64]
+    patch_labels: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Turn:
+    """A later turn of a conversation: media that are added, a question and its answer."""
+
+    media: tuple[Medium, ...]
+    question: str
+    answer: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,7 +238,7 @@ class Sample:
 
     level: difficulty, 1 to LEVELS. description: what was drawn, as JSON values; `description_hash` identifies the
     sample. more: further questions about the same media with their answers: training asks them in later turns, since
-    encoding the frames is what costs.
+    encoding the frames is what costs. turns: later turns, which may add media; they come after `more`.
     """
 
     task: str
@@ -223,11 +248,22 @@ class Sample:
     level: int
     description: dict[str, Any]
     more: tuple[tuple[str, str], ...] = ()
+    turns: tuple[Turn, ...] = ()
+
+    @property
+    def all_media(self) -> tuple[Medium, ...]:
+        """The media of all turns, in order."""
+        return (*self.media, *(medium for turn in self.turns for medium in turn.media))
 
     @property
     def kind(self) -> Kind:
-        """ "video" if there is a clip among the media, else "image"."""
-        return "video" if any(medium.kind == "video" for medium in self.media) else "image"
+        """ "video" if there is a clip among the media of any turn, else "image"."""
+        return "video" if any(medium.kind == "video" for medium in self.all_media) else "image"
+
+    @property
+    def last_answer(self) -> str:
+        """The answer of the last turn, which evaluation asks for; without later turns the answer."""
+        return self.turns[-1].answer if self.turns else self.answer
 
     @property
     def frames(self) -> NDArray[np.uint8]:
@@ -240,7 +276,7 @@ class Sample:
         return self.media[0].timestamps
 
     @property
-    def patch_labels(self) -> NDArray[np.int64]:
+    def patch_labels(self) -> NDArray[np.int64] | None:
         """Patch classes of the first medium, int64 (F, gh, gw)."""
         return self.media[0].patch_labels
 

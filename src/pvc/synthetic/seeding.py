@@ -15,9 +15,10 @@ import numpy as np
 
 from pvc.errors import UsageError
 
-Split = Literal["train", "test", "fonts", "colours", "layouts"]
-"""All but "train" are held out: seeds and strings are others. "fonts", "colours" and "layouts" also show, for what is
-asked about, only fonts, colour pairs or layouts that no other split shows."""
+Split = Literal["train", "train_all", "test", "fonts", "colours", "layouts"]
+"""All but "train" and "train_all" are held out: seeds and strings are others. "fonts", "colours" and "layouts" also
+show, for what is asked about, only fonts, colour pairs or layouts that neither "train" nor "test" shows; "train_all"
+shows all colour pairs and layouts."""
 SPLITS: tuple[Split, ...] = get_args(Split)
 T = TypeVar("T")
 
@@ -51,7 +52,7 @@ def string_split(text: str) -> Literal["train", "test"]:
 
 def is_for(text: str, split: Split) -> bool:
     """Whether a string may be what a split asks for: training strings in "train", the others everywhere else."""
-    return (string_split(text) == "train") == (split == "train")
+    return (string_split(text) == "train") == (split in ("train", "train_all"))
 
 
 class Dice:

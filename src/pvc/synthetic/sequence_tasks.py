@@ -329,6 +329,7 @@ def static(dice: Dice, wish: Wish) -> Draft:
     length = palette.clip_length(dice, wish.frames, 2)
     draft = _STILL[name](dice, dataclasses.replace(wish, frames=None, level=level, tiles=1))
     scene = draft.scene
+    assert isinstance(scene, Scene)  # the older tasks make scenes
     figures: tuple[Figure, ...] = tuple(dataclasses.replace(f, track=f.track * length) for f in scene.figures)
     texts = tuple(dataclasses.replace(t, track=t.track * length) for t in scene.texts)
     look = dataclasses.replace(scene.look, noise=dice.uniform(3, 5 + 2 * level))

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from pvc.errors import UsageError
 from pvc.synthetic import (
     chart_tasks,
@@ -23,7 +25,8 @@ from pvc.synthetic import (
     text_tasks,
 )
 from pvc.synthetic.draw import render
-from pvc.synthetic.scene import LEVELS, PATCH, Draft, Kind, Medium, Sample, Scene, Wish
+from pvc.synthetic.pages import albums, canvas, figures, films, graphs, outside, screens, signs
+from pvc.synthetic.scene import LEVELS, PATCH, Draft, Kind, Medium, Sample, Scene, Turn, Wish
 from pvc.synthetic.seeding import Dice, Split
 from pvc.synthetic.veils import condensed
 
@@ -36,6 +39,7 @@ class Task:
     """A kind of question: `build` draws a scene with its question and answer from dice.
 
     levels: what the level sets, in a few words. tiles: whether its pictures can be larger than 64 x 64 units.
+    pages: whether it makes pages of any size (`pvc.synthetic.pages`), which have neither levels nor patch labels.
     """
 
     name: str
@@ -44,6 +48,11 @@ class Task:
     build: Callable[[Dice, Wish], Draft]
     levels: str = ""
     tiles: bool = False
+    pages: bool = False
+
+
+def _pages(name: str, kind: Kind, summary: str, build: Callable[[Dice, Wish], Draft]) -> Task:
+    return Task(name, kind, summary, build, "no levels: pages of any size", pages=True)
 
 
 _ALL = (
@@ -125,6 +134,17 @@ _ALL = (
     ),
     Task("match", "video", "find what a picture shows in a clip", mixed_tasks.match, "1, 2, 3, 4 shapes"),
     Task("turns", "video", "answer several questions about a clip", mixed_tasks.turns, "1, 2, 3, 4 shapes"),
+    _pages("sign", "image", "read a word, phrase or number on a page of any aspect ratio", signs.sign),
+    _pages("lines", "image", "read two to six lines of a page", signs.lines),
+    _pages("screen", "image", "read an entry of a menu, table, dialog, terminal, form or list", screens.screen),
+    _pages("figures", "image", "name one to six shapes, their colours and places", figures.figures),
+    _pages("tally", "image", "count up to nine shapes", figures.tally),
+    _pages("graph", "image", "extremes and values of bar and line charts", graphs.graph),
+    _pages("outside", "image", "say that nothing is shown, or that a photograph is not known", outside.outside),
+    _pages("album", "image", "a conversation about two to four pictures", albums.album),
+    _pages("captions", "video", "read characters, pieces and words over time", films.captions),
+    _pages("motion", "video", "shapes that move, appear, flash or change", films.motion),
+    _pages("reels", "video", "a conversation about pictures and clips", albums.reels),
 )
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 
@@ -169,7 +189,7 @@ def make(
     if tiles not in TILES or (tiles > 1 and not chosen.tiles):
         raise UsageError(f"task {task!r} was asked for {tiles} tiles; it makes {'1, 2 or 4' if chosen.tiles else '1'}")
     draft = chosen.build(Dice(split, task, seed), Wish(split, frames, level, tiles))
-    scenes = (draft.scene, *draft.further)
+    scenes = () if draft.scene is None else (draft.scene, *draft.further)
     description = {
         "task": task,
         "kind": chosen.kind,
@@ -179,10 +199,15 @@ def make(
         "level": draft.level,
         "question": draft.question,
         "answer": draft.answer,
-        **draft.scene.description(),
+        **(draft.scene.description() if draft.scene else {}),
     }
     if draft.further:
         description["further"] = [scene.description() for scene in draft.further]
+    if draft.turns:
+        description["turns"] = [
+            {"question": turn.question, "answer": turn.answer, "media": [scene.description() for scene in turn.media]}
+            for turn in draft.turns
+        ]
     return Sample(
         task=task,
         media=tuple(_medium(scene, size) for scene in scenes),
@@ -191,10 +216,19 @@ def make(
         level=draft.level,
         description=description,
         more=draft.more,
+        turns=tuple(
+            Turn(tuple(_medium(scene, size) for scene in turn.media), turn.question, turn.answer)
+            for turn in draft.turns
+        ),
     )
 
 
-def _medium(scene: Scene, size: int) -> Medium:
+def _medium(scene: Scene | canvas.Canvas | canvas.Reel, size: int) -> Medium:
+    if isinstance(scene, canvas.Canvas):
+        return Medium("image", canvas.render(scene, size / 64)[None], ())
+    if isinstance(scene, canvas.Reel):
+        frames = np.stack([canvas.render(frame, size / 64) for frame in scene.frames])
+        return Medium("video", frames, scene.timestamps)
     shorter, order = condensed(scene)
     pixels, labels = render(shorter, size)
     if len(order) != len(pixels):

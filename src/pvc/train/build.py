@@ -36,6 +36,7 @@ def corpus(recipe: Recipe) -> list[str]:
         for seed in range(200):
             sample = make(task, seed, frames=6 if TASKS[task].kind == "video" else None)
             texts += [sample.question, " " + sample.answer.lower(), sample.answer]
+            texts += [turn.question for turn in sample.turns]
     return texts
 
 
@@ -202,6 +203,9 @@ def _refuse_unknown_keys(recipe: Recipe, config: PVCConfig) -> None:
 
 def _check_samples(stage: Stage, size: int) -> None:
     """One sample of everything that a stage asks its tasks for, and all rows of its files."""
+    pages = [task for task in stage.tasks if TASKS[task].pages]
+    if stage.kind == "patches" and pages:
+        raise ConfigError(f"stage {stage.name}: tasks of pages have no patch labels: {', '.join(pages)}")
     try:
         for task, mix in stage.tasks.items():
             for level in mix.levels or (None,):

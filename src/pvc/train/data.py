@@ -20,6 +20,7 @@ from pvc.errors import PVCError
 from pvc.processing.processor import PVCProcessor
 from pvc.processing.rows import Row
 from pvc.synthetic import TASKS, Sample, make, messages_of
+from pvc.synthetic.quiet import delayed
 from pvc.train.collate import IGNORED, ChatCollator, Item, encode
 from pvc.train.files import Ledger, Rows
 from pvc.train.recipe import FileMix, Stage
@@ -43,6 +44,15 @@ def drawn_offset(stage: Stage, seed: int, index: int) -> int | None:
     if not stage.max_step_offset:
         return None
     return int(np.random.default_rng((seed, 3, index)).integers(stage.max_step_offset + 1))
+
+
+def drawn_delay(stage: Stage, rng: np.random.Generator) -> tuple[int, float]:
+    """Frames without content before a sample's clips, and the seconds that they begin at."""
+    quiet = int(pick(rng, stage.quiet_frames))
+    if not stage.latest_start or rng.random() < 0.5:
+        return quiet, 0.0
+    # As many clips begin between 1 and 10 seconds as between 10 and 100.
+    return quiet, round(float(np.exp(rng.random() * np.log1p(stage.latest_start)) - 1), 1)
 
 
 def shortened(sample: Sample, questions: int | None, characters: int | None = None) -> Sample:
@@ -166,8 +176,11 @@ class StageSamples(Dataset[Item]):
             options["level"] = int(own.choice(mix.levels))
         if mix.tiles != (1,):
             options["tiles"] = int(own.choice(mix.tiles))
-        sample = make(task, int(own.integers(2**62)), size=size, split="train", frames=frames, **options)
+        seed = int(own.integers(2**62))
+        sample = make(task, seed, size=size, split=self.stage.split, frames=frames, **options)
         sample = shortened(sample, self.stage.questions, self.stage.characters)
+        if sample.kind == "video":
+            sample = delayed(sample, *drawn_delay(self.stage, own), seed)
         offset = drawn_offset(self.stage, self.seed, index)
         return Item(messages_of(sample), drawn_steps(self.stage, self.seed, number), sample, step_offset=offset)
 
@@ -209,7 +222,7 @@ class PatchCollator:
     def __call__(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
         media = [medium for item in items if item.sample for medium in item.sample.media]
         frames = np.concatenate([medium.frames for medium in media])
-        labels = np.concatenate([medium.patch_labels for medium in media])
+        labels = np.concatenate([medium.patch_labels for medium in media if medium.patch_labels is not None])
         pixels = self.processor.video_processor(frames, do_sample_frames=False, return_tensors="pt")
         return {"pixel_values": pixels["pixel_values_videos"], "labels": torch.from_numpy(labels).flatten(1)}
 

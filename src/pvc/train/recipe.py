@@ -152,6 +152,10 @@ class Stage(_Strict):
     (malformed, with media that cannot be read, of more than `longest` tokens) are told and passed over; `bad_rows` is
     the part of a file's rows that may be. `file_frames`: frames of their videos, one number or several with weights,
     drawn for every batch; by default as many as users' have.
+    `split`: which drawn samples; "train_all" also shows the colours and layouts that "train" holds out.
+    `quiet_frames`: frames without content before a drawn clip, one number or several with weights, drawn for every
+    sample; `latest_start`: half of the drawn clips begin at a time of up to so many seconds, as in live video. Samples
+    that ask for times keep theirs.
     `max_step_offset`: the first step of a sample's clips has a number drawn evenly from 0 to this one, so that the
     model learns timesteps far into a video from short clips.
     `zoom`: pictures are drawn with so many times the tower's pixels a side, and so cut into tiles; several numbers with
@@ -194,7 +198,10 @@ class Stage(_Strict):
     pack: int | None = Field(None, ge=1)
     loss: Literal["token", "sample", "square"] = "token"
     file_frames: dict[int, float] | None = None
+    split: Literal["train", "train_all"] = "train"
     video_frames: dict[int, float] = Field(default_factory=lambda: {8: 1.0})
+    quiet_frames: dict[int, float] = Field(default_factory=lambda: {0: 1.0})
+    latest_start: float = Field(0.0, ge=0)
     max_step_offset: int = Field(0, ge=0)
     zoom: dict[int, float] = Field(default_factory=lambda: {1: 1.0})
     save_steps: int = Field(500, ge=1)
@@ -224,7 +231,7 @@ class Stage(_Strict):
         own = {key: value for key, value in DISTILL_DEFAULTS.items() if key != "trained" or "frozen" not in data}
         return {**own, **data}
 
-    @field_validator("image_steps", "zoom", "file_frames", mode="before")
+    @field_validator("image_steps", "zoom", "file_frames", "quiet_frames", mode="before")
     @classmethod
     def _one_number(cls, value: Any) -> Any:
         return {value: 1.0} if isinstance(value, int) else value
@@ -286,6 +293,8 @@ class Stage(_Strict):
             not self.file_frames or min(self.file_frames) < 1 or min(self.file_frames.values()) <= 0
         ):
             raise ValueError("file_frames must name at least one number of frames, with weights above 0")
+        if not self.quiet_frames or min(self.quiet_frames) < 0 or min(self.quiet_frames.values()) <= 0:
+            raise ValueError("quiet_frames must name at least one number from 0, with weights above 0")
         if not self.video_frames or any(weight <= 0 for weight in self.video_frames.values()):
             raise ValueError("video_frames must name at least one number of frames, with weights above 0")
         return self
