@@ -2,7 +2,8 @@
 
     python benchmarks/closed_form.py OUT --phase base        train a base on pictures and clips at ratio 1/2, one step
     python benchmarks/closed_form.py OUT --phase measure     convert it, and measure it beside its base
-    python benchmarks/closed_form.py OUT --phase train       the converted model with labels and without, and measure
+    python benchmarks/closed_form.py OUT --phase train       the converted model, trained with labels
+    python benchmarks/closed_form.py OUT --phase distill     the converted model, trained without, as many steps
 
 Every phase can be stopped and started again. Results are in OUT/results.json.
 """
@@ -28,7 +29,7 @@ from pvc.convert.options import Options
 from pvc.engine.engine import Engine
 from pvc.evaluate.accuracy import Held, score
 from pvc.model.order import block_places
-from pvc.synthetic import Sample
+from pvc.synthetic import Sample, write_dataset
 from pvc.train.recipe import Recipe
 from pvc.train.run import run_recipe
 
@@ -173,10 +174,48 @@ def labelled_recipe(start: Path) -> Recipe:
     return Recipe.model_validate({"name": "labels", "start": str(start), "stages": [stage]})
 
 
+def distilled_recipe(start: Path, teacher: Path, loss: str, media: Path) -> Recipe:
+    """The same samples without their answers: drawn for the token loss, from a folder for the answer loss."""
+    stage = {"name": loss, "kind": "distill", "steps": STEPS, "batch_size": 32, "learning_rate": 3e-4}
+    stage |= {"augment": {"noise": 1.0}, "image_steps": {1: 1, 2: 1, 4: 2}, "rates": {}}
+    if loss == "tokens":
+        data: dict[str, Any] = {"tasks": TASKS, "video_frames": {FRAMES: 1}}
+        return _distilled({**stage, **data}, start, {"teacher": str(teacher), "loss": loss})
+    data = {"file_frames": {FRAMES: 1}, "trained": ("temporal", "timestep_embedding", "multi_modal_projector")}
+    about = {"teacher": str(teacher), "loss": loss, "media": {str(media): 1}}
+    return _distilled({**stage, **data}, start, about)
+
+
+def _distilled(stage: dict[str, Any], start: Path, about: dict[str, Any]) -> Recipe:
+    return Recipe.model_validate({"name": "distilled", "start": str(start), "stages": [{**stage, "distill": about}]})
+
+
+def unlabelled(folder: Path, count: int = 600) -> Path:
+    """Pictures and clips of the tasks as files; the answers beside them are not read."""
+    if not folder.exists():
+        for task, mix in TASKS.items():
+            frames = None if task == "rows" else FRAMES
+            write_dataset(folder / task, task, count, 7, size=32, frames=frames, level=mix["levels"][0])
+    return folder
+
+
+def distill(out: Path) -> dict[str, Any]:
+    results = {}
+    for loss in ("tokens", "answers"):
+        started = time.process_time()
+        recipe = distilled_recipe(out / "converted", out / "base" / "model", loss, unlabelled(out / "media"))
+        model = run_recipe(recipe, out / f"distilled-{loss}")
+        name = f"after distillation ({loss})"
+        results[name] = measured(load(model), (4, 2, 1))
+        results[f"core minutes, {name}"] = round((time.process_time() - started) / 60, 1)
+        print(json.dumps(results[name]), flush=True)
+    return results
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--phase", choices=("base", "measure", "train"), required=True)
+    parser.add_argument("--phase", choices=("base", "measure", "train", "distill"), required=True)
     parser.add_argument("--steps", type=int, default=3000, help="of the base")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -187,6 +226,8 @@ def main() -> None:
         run_recipe(base_recipe(options.steps), options.out / "base")
     elif options.phase == "measure":
         results |= measure(options.out)
+    elif options.phase == "distill":
+        results |= distill(options.out)
     else:
         model = run_recipe(labelled_recipe(options.out / "converted"), options.out / "labels")
         results["after training with labels"] = measured(load(model), (4, 2, 1))

@@ -193,6 +193,22 @@ def test_a_live_session_thins_in_groups_of_its_period(tmp_path):
     assert whole and all(len(run) % 4 == 0 and run[0] % 4 == 0 for run in whole)
 
 
+def test_a_checkpoint_names_the_frames_that_a_live_video_keeps(tmp_path):
+    directory = write_tiny_checkpoint(tmp_path / "model")
+    engine = pvc.load(directory, device="cpu")
+    assert engine.stream().keep == Keep()
+    engine.processor.video_processor.live_frames = 6
+    engine.processor.save_pretrained(directory)
+    again = pvc.load(directory, device="cpu")
+    stream = again.stream()
+    assert stream.keep == Keep.latest(6) and again.stream(keep=Keep(recent=3)).keep == Keep(recent=3)
+    for index in range(20):
+        stream.push(np.full((64, 64, 3), index * 10, np.uint8), index * 0.5)
+        latest = [0.5 * number for number in range(index + 1)]
+        assert list(stream.timestamps) == latest[-len(stream.timestamps) :]
+        assert min(index + 1, 6) <= len(stream.timestamps) <= stream.keep.most
+
+
 def test_p7_memory_stays_within_the_bound_that_was_stated(prefixed):
     engine = prefixed
     stream = engine.stream(keep=KEEP, window=4)

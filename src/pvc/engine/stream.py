@@ -55,6 +55,11 @@ class Keep:
             if getattr(self, name) < least:
                 raise UsageError(f"{name} must be at least {least}, not {getattr(self, name)}")
 
+    @classmethod
+    def latest(cls, frames: int) -> Keep:
+        """Return what keeps the `frames` latest frames, and up to half as many more between two removals."""
+        return cls(first=0, middle=0, recent=frames, batch=max(1, frames // 2))
+
     @property
     def most(self) -> int:
         """The most frames that are ever kept."""
@@ -101,6 +106,12 @@ class Keep:
         return times[places[run.stop]] - before
 
 
+def _default_keep(engine: Engine) -> Keep:
+    """Return what the checkpoint was trained to see of a live video."""
+    frames = engine.processor.video_processor.live_frames
+    return Keep() if frames is None else Keep.latest(frames)
+
+
 @dataclass(frozen=True)
 class _Frame:
     """A frame that the language model sees.
@@ -136,7 +147,8 @@ class Stream:
 
         Args:
             window: steps that the tower remembers; by default the checkpoint's own, else 64.
-            keep: which frames the language model goes on seeing.
+            keep: which frames the language model goes on seeing; by default as many of the latest as the checkpoint's
+                processor names (`live_frames`), else `Keep()`.
             bounded: False keeps everything, in the tower (unless a window is given) and in the language model.
             total_steps: frames that the whole stream will have; needed where timesteps are relative, and only there.
             system: a system message.
@@ -154,7 +166,7 @@ class Stream:
         own = vision.temporal_window
         self.engine = engine
         self.window = window if window is not None else own if own is not None or not bounded else WINDOW
-        self.keep = (keep or Keep()) if bounded else None
+        self.keep = (keep or _default_keep(engine)) if bounded else None
         self.total_steps = total_steps
         self.pushed = 0
         self.last: Answer | None = None

@@ -60,6 +60,18 @@ class Streams:
         for name in [name for name, live in self._live.items() if not live.busy and now - live.used > self.idle_s]:
             del self._live[name]
 
+    def _keep(self, window: int) -> Keep:
+        """Return what a stream keeps: what the checkpoint was trained for, as far as `window` frames allow it."""
+        frames = self.engine.processor.video_processor.live_frames
+        if frames is not None and (own := Keep.latest(frames)).most <= window:
+            return own
+        return keep_within(window)
+
+    def _steps(self, window: int) -> int:
+        """Return the steps that the tower remembers: at most those that the checkpoint was trained with."""
+        own = self.engine.model.config.vision_config.temporal_window
+        return window if own is None else min(own, window)
+
     def open(self, tenant: str, window: int | None = None) -> tuple[str, Live]:
         """A new one that keeps at most `window` frames. Raises ApiError 429 when there are too many, 400."""
         self.sweep()
@@ -70,7 +82,7 @@ class Streams:
         if len(self._live) >= self.most or len(self.owned(tenant)) >= self.own:
             text = f"{min(self.most, self.own)} live streams may be open; DELETE one, or wait."
             raise ApiError(429, "too_many_streams", text, headers={"Retry-After": "30"})
-        live = Live(tenant, Stream(self.engine, window=window, keep=keep_within(window)), time.monotonic())
+        live = Live(tenant, Stream(self.engine, window=self._steps(window), keep=self._keep(window)), time.monotonic())
         name = f"stream-{secrets.token_urlsafe(18)}"
         self._live[name] = live
         return name, live

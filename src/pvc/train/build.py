@@ -47,7 +47,8 @@ def build_processor(recipe: Recipe) -> PVCProcessor:
     size = {"height": side, "width": side}
     stage = recipe.stages[-1]
     image_processor = PVCImageProcessor(size=size, max_patches=recipe.shape.max_tiles, image_steps=stage.most_steps)
-    video_processor = PVCVideoProcessor(size=size, num_frames=recipe.shape.num_frames)
+    frames, live = recipe.shape.num_frames, recipe.shape.live_frames
+    video_processor = PVCVideoProcessor(size=size, num_frames=frames, live_frames=live)
     config = build_config(recipe, stage, len(tokenizer), 0, 1)
     return PVCProcessor(
         image_processor,
@@ -132,6 +133,7 @@ def _with_shape(recipe: Recipe) -> Recipe:
         text=text,
         vocab_size=max(263, len(processor.tokenizer)),
         num_frames=processor.video_processor.num_frames,
+        live_frames=processor.video_processor.live_frames,
         max_new_tokens=longest,
         max_tiles=processor.image_processor.max_patches,
         projector_hidden_act=config.projector_hidden_act,
@@ -152,6 +154,7 @@ def start_processor(recipe: Recipe) -> PVCProcessor:
     processor.image_processor.max_patches = recipe.shape.max_tiles
     processor.image_processor.image_steps = recipe.stages[-1].most_steps
     processor.video_processor.num_frames = recipe.shape.num_frames
+    processor.video_processor.live_frames = recipe.shape.live_frames
     return processor
 
 

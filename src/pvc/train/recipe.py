@@ -23,13 +23,15 @@ class _Strict(BaseModel):
 class ModelRecipe(_Strict):
     """Shape of a model: keyword arguments of PVCVisionConfig and of the text config.
 
-    Without one, a recipe's model is that of the directory that it starts from.
+    Without one, a recipe's model is that of the directory that it starts from. `live_frames`: the latest frames of a
+    live video that the language model sees by default; train clips with so many (`video_frames`, `quiet_frames`).
     """
 
     vision: dict[str, Any]
     text: dict[str, Any]
     vocab_size: int = Field(512, ge=263)
     num_frames: int = Field(8, ge=1)
+    live_frames: int | None = Field(None, ge=1)
     max_new_tokens: int = Field(32, ge=1)
     max_tiles: int = Field(1, ge=1)
     projector_hidden_act: str = "gelu"
