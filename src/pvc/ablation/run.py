@@ -217,7 +217,8 @@ def thinned(sample: Sample, part: float) -> Sample:
         keep = max(1, round(count * part))
         chosen = [int((number + 0.5) * count / keep) for number in range(keep)]
         times = tuple(medium.timestamps[place] for place in chosen)
-        media.append(Medium(medium.kind, medium.frames[chosen], times, medium.patch_labels[chosen]))
+        labels = None if medium.patch_labels is None else medium.patch_labels[chosen]
+        media.append(Medium(medium.kind, medium.frames[chosen], times, labels))
     return Sample(
         sample.task, tuple(media), sample.question, sample.answer, sample.level, sample.description, sample.more
     )

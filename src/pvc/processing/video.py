@@ -38,9 +38,9 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
     `[frames, 1, 1]`, and `timestamps`, one list of seconds per video.
 
     Frames are sampled when a file is decoded, and from arrays that have more than `num_frames` (or when `fps` is
-    given); `do_sample_frames=False` takes all frames. `live_frames` is no option of a call: the frames that a live video
-    keeps for the language model by default (`pvc.engine.stream`), or None. Times of an array's frames come from `timestamps` or
-    `video_metadata`; without either they are one second apart.
+    given); `do_sample_frames=False` takes all frames. Times of an array's frames come from `timestamps` or
+    `video_metadata`; without either they are one second apart. `live_frames` is not an option of a call: it is how many
+    of the latest frames a live video keeps for the language model by default (`pvc.engine.stream`).
     """
 
     valid_kwargs = PVCVideosKwargs
