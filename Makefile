@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: help setup demo test test-slow test-vllm nightly lint bench clean
+.PHONY: help setup demo test test-slow test-vllm nightly lint bench eval-nano clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make test-vllm  greedy tokens of vLLM against ours, in an environment of its own (about 2 GB)"
 	@echo "make nightly    both of these: what CI leaves out"
 	@echo "make bench      benchmarks, written to benchmarks/results"
+	@echo "make eval-nano  ask the bundled model ordinary questions (benchmarks/nano_suite)"
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(PY) || $(PYTHON) -m venv .venv
@@ -56,6 +57,9 @@ test-slow: $(STAMP)
 
 bench: $(STAMP)
 	$(PY) benchmarks/startup.py
+
+eval-nano: $(STAMP)
+	$(PY) -m benchmarks.nano_suite --json out/nano-suite.json
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build dist

@@ -96,12 +96,14 @@ class Canvas:
     Attributes:
         width, height: in pixels.
         narrowest: the smallest mean character width so far, in pixels after tiling; infinite without text.
+        outside: texts that do not fit into the picture.
     """
 
     def __init__(self, size: tuple[int, int], ground: RGB = (255, 255, 255), *, is_frame: bool = False) -> None:
         self.width, self.height = size
         self.columns = 1 if is_frame else find_grid(*size)[0]
         self.narrowest = math.inf
+        self.outside: list[str] = []
         self._image = Image.new("RGB", (self.width * SCALE, self.height * SCALE), ground)
         self._pen = ImageDraw.Draw(self._image)
 
@@ -154,11 +156,16 @@ class Canvas:
             self._pen.polygon([(px * SCALE, py * SCALE) for px, py in _corners(name, x, y, radius)], fill=colour)
 
     def text(
-        self, string: str, x: float, y: float, size: int, colour: RGB, face: tuple[str, str], anchor: str = "mm"
+        self, string: str, x: float, y: float, size: float, colour: RGB, face: tuple[str, str], anchor: str = "mm"
     ) -> None:
         """Write one line at a point; `anchor` as Pillow has it."""
-        self.narrowest = min(self.narrowest, self.tiled(character_width(face[0], size * SCALE, face[1]) / SCALE))
-        font = load_font(face[0], size * SCALE, face[1])
+        scaled = round(size * SCALE)
+        self.narrowest = min(self.narrowest, self.tiled(character_width(face[0], scaled, face[1]) / SCALE))
+        font = load_font(face[0], scaled, face[1])
+        left, top, right, bottom = font.getbbox(string, anchor=anchor)
+        across, down = self.width * SCALE, self.height * SCALE
+        if min(x * SCALE + left, y * SCALE + top, across - x * SCALE - right, down - y * SCALE - bottom) < 0:
+            self.outside.append(string)
         self._pen.text((x * SCALE, y * SCALE), string, fill=colour, font=font, anchor=anchor)
 
     def fitting_size(self, strings: list[str], width: float, height: float, face: tuple[str, str]) -> int:

@@ -5,7 +5,7 @@ Media are rendered when they are needed. Called by all modules that write questi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Literal
@@ -27,7 +27,7 @@ class Medium:
     """
 
     kind: Literal["image", "video"]
-    render: Callable[[], list[Canvas | Photograph]] = field(repr=False)
+    render: Callable[[], Sequence[Canvas | Photograph]] = field(repr=False)
 
 
 @dataclass(frozen=True)

@@ -131,9 +131,13 @@ def _choice(expected: str, answer: str, others: Sequence[str]) -> bool:
     spoken, wanted = words(answer), words(expected)
     if _is_negated(answer) and not _is_negated(expected):
         return False
-    return _contains(spoken, wanted) and not any(
-        _contains(_without(spoken, wanted), words(other)) for other in others if words(other) != wanted
-    )
+    if not _contains(spoken, wanted):
+        return False
+    for other in (words(other) for other in others):
+        is_longer = other != wanted and _contains(other, wanted)  # "Save file" where "Save" is right
+        if other != wanted and _contains(spoken if is_longer else _without(spoken, wanted), other):
+            return False
+    return True
 
 
 def _contains(spoken: list[str], wanted: list[str]) -> bool:

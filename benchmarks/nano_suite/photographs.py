@@ -16,10 +16,11 @@ SCENES = ("clouds", "hills", "bokeh", "wood", "grass", "water", "stone", "portra
 
 @dataclass
 class Photograph:
-    """A rendered photograph-like picture; it has no text, so `narrowest` is infinite."""
+    """A rendered photograph-like picture; it has no text, so it has the attributes of an empty canvas."""
 
     image: Image.Image
     narrowest: float = math.inf
+    outside: tuple[str, ...] = ()
 
     def finish(self) -> Image.Image:
         """Return the picture."""

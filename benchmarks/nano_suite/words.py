@@ -8,6 +8,7 @@ def _split(words: str) -> tuple[str, ...]:
 
 
 WORDS = _split(
+    "go hi no ok ox up "
     "ant arm bay cab den elm fig gym hut ivy jar keg lid mop nut oak pub rye sky tub urn van wax yak zip "
     "barn bell cafe calm cave chef clay coal crab dawn deck dove dusk echo exit fern flag foam frog gate glue gold "
     "hall harp hawk inch iris jazz july kiln kite lamb lawn lime lion loft lynx mint moss navy noon oven palm pear "
@@ -23,7 +24,10 @@ WORDS = _split(
     "salmon school shelter silver spring station studio summer sunset temple theater ticket timber tomato tower "
     "tractor turtle valley velvet village violin walnut welcome window winter zipper airport balloon battery bicycle "
     "blanket cabinet chicken compass cottage country diamond factory feather firefly gallery giraffe hallway harvest "
-    "horizon kitchen lantern laptop leopard machine mailbox monitor morning mustard"
+    "horizon kitchen lantern laptop leopard machine mailbox monitor morning mustard "
+    "airplane aquarium backpack birthday broccoli calendar computer cucumber daffodil dinosaur elephant envelope "
+    "festival headline hospital keyboard lavender magazine monument mountain notebook painting pharmacy platform "
+    "sandwich sunshine terminal umbrella vacation workshop"
 )
 NAMES = _split(
     "Ada Amir Bea Carl Cleo Dana Dora Eli Emma Finn Gus Hana Ida Igor Jack Juno Kara Kofi Lars Lena Luca Maya Milo "
