@@ -62,7 +62,7 @@ def _word(text: str, size: Size, form: str, rng: Random) -> Canvas:
     elif form == "label":
         canvas.path([(width * 0.04, height * 0.1), (width * 0.96, height * 0.1)], ink, height / 50)
         canvas.path([(width * 0.04, height * 0.9), (width * 0.96, height * 0.9)], ink, height / 50)
-    largest = canvas.fitting_size([text], width * reach, height * 0.6, face)
+    largest = canvas.fitting_size([text], width * reach, height * (0.4 if form == "headline" else 0.6), face)
     fits = canvas.smallest_size(face)
     text_size = max(fits, int(largest * rng.uniform(0.62, 1.0)))
     y = height * (0.3 if form == "headline" else 0.5)
