@@ -97,6 +97,12 @@ def test_conversation_from_a_pipe(checkpoint, media):
         "what?",
         f"/add {media / 'clip.mp4'}",
         "and this?",
+        # A terminal writes the names of files that are dragged into it with quotes or escaped blanks.
+        f'/add "{media / "a picture.png"}"',
+        f"/add {str(media / 'a picture.png').replace(' ', chr(92) + ' ')} {media / 'clip.mp4'}",
+        f"/add {media / 'a picture.png'}",
+        "/add",
+        "/add 'half",
         "/add nowhere.png",
         "/reset",
         "hello",
@@ -106,7 +112,8 @@ def test_conversation_from_a_pipe(checkpoint, media):
     done = run("ask", media / "a picture.png", "--model", checkpoint, stdin="\n".join(lines), check=0)
     assert "visual tokens" not in done.stderr, "progress is for terminals"
     assert len(done.stdout.splitlines()) >= 3
-    assert "nowhere.png" in done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("pvc: ")]
+    assert len(errors) == 3 and "needs a file" in errors[0] and "quotation" in errors[1] and "nowhere.png" in errors[2]
     assert "(forgotten)" in done.stderr
 
 

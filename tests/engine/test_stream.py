@@ -297,6 +297,15 @@ def test_more_frames_than_the_language_model_has_positions_for(engine):
         engine.stream(keep=Keep(recent=100_000))
 
 
+def test_by_default_a_stream_keeps_what_the_language_model_has_positions_for(tmp_path):
+    engine = pvc.load(write_tiny_checkpoint(tmp_path / "short"), device="cpu")
+    engine.model.config.text_config.max_position_embeddings = 600
+    stream = engine.stream()
+    assert 1 < stream.keep.most < Keep().most
+    with pytest.raises(UsageError, match="positions"):
+        engine.stream(keep=Keep())
+
+
 def test_p8_a_question_is_text(engine):
     """Control tokens in a question are read as the characters they are written with, as in a chat."""
     clip = video(6, 3)

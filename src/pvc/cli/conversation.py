@@ -1,24 +1,26 @@
 """The interactive conversation of `pvc ask` without a question.
 
-`/add FILE` shows another medium, `/reset` forgets everything, `/help`, `/quit`; Ctrl-C stops an answer, not the
+`/add FILE...` shows further media, `/reset` forgets everything, `/help`, `/quit`; Ctrl-C stops an answer, not the
 program. Lines from a pipe are questions, too. Called by `ask.py`.
 """
 
 from __future__ import annotations
 
+import shlex
 import sys
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pvc import media as pvc_media
 from pvc.cli.files import open_one
-from pvc.errors import PVCError
+from pvc.errors import PVCError, UsageError
 
 if TYPE_CHECKING:
     from pvc.engine.chat import Chat
     from pvc.engine.engine import Engine, MediaOptions
 
-HELP = "/add FILE shows a picture or video, /reset forgets everything, /quit ends; Ctrl-C stops an answer"
+HELP = "/add FILE... shows pictures or videos, /reset forgets everything, /quit ends; Ctrl-C stops an answer"
 
 
 def converse(
@@ -72,14 +74,31 @@ def _read(interactive: bool) -> str:
 
 def _command(chat: Chat, line: str, engine: Engine, options: MediaOptions, sampling: pvc_media.Sampling) -> None:
     name, _, rest = line.partition(" ")
-    if name == "/add" and rest.strip():
+    if name == "/add":
         side = int(dict(engine.processor.video_processor.size)["height"])
-        _show(chat, [open_one(rest.strip(), sampling, side)], options)
+        _show(chat, [open_one(path, sampling, side) for path in _paths(rest.strip())], options)
     elif name == "/reset":
         chat.reset()
         print("(forgotten)", file=sys.stderr)
     else:
         print(HELP, file=sys.stderr)
+
+
+def _paths(text: str) -> list[str]:
+    """Return the files that `/add` names: one, or several as a shell has them, quoted or with escaped blanks.
+
+    Raises:
+        UsageError: no file is named, or a quote is not closed.
+    """
+    if not text:
+        raise UsageError("/add needs a file: /add picture.png")
+    path = Path(text).expanduser()
+    if path.exists():  # with blanks that are not escaped
+        return [str(path)]
+    try:
+        return [str(Path(part).expanduser()) for part in shlex.split(text)]
+    except ValueError as error:
+        raise UsageError(f"/add {text}: {error}") from error
 
 
 def _show(chat: Chat, opened: list[Any], options: MediaOptions) -> None:

@@ -106,12 +106,6 @@ class Keep:
         return times[places[run.stop]] - before
 
 
-def _default_keep(engine: Engine) -> Keep:
-    """Return what the checkpoint was trained to see of a live video."""
-    frames = engine.processor.video_processor.live_frames
-    return Keep() if frames is None else Keep.latest(frames)
-
-
 @dataclass(frozen=True)
 class _Frame:
     """A frame that the language model sees.
@@ -166,7 +160,7 @@ class Stream:
         own = vision.temporal_window
         self.engine = engine
         self.window = window if window is not None else own if own is not None or not bounded else WINDOW
-        self.keep = (keep or _default_keep(engine)) if bounded else None
+        self.keep = keep if bounded else None
         self.total_steps = total_steps
         self.pushed = 0
         self.last: Answer | None = None
@@ -177,6 +171,8 @@ class Stream:
         self._ids: list[int] = []  # what the language model has read
         self._answering = False
         self._before = self._around(0.0, "x")[0]
+        if keep is None and bounded:
+            self.keep = self._default_keep()
         if self.keep is not None:
             self._check_positions(self.keep)
 
@@ -231,10 +227,24 @@ class Stream:
             text = text.replace(control, "")
         return len(self._before) + keep.most * (len(text.encode()) + 2 + processor.tokens_per_frame)
 
-    def _check_positions(self, keep: Keep) -> None:
+    def _default_keep(self) -> Keep:
+        """Return what the checkpoint was trained to see of a live video, or as much as its language model can hold."""
+        frames = self.engine.processor.video_processor.live_frames
+        keep = Keep() if frames is None else Keep.latest(frames)
+        while keep.most > 1 and not self._has_positions(keep):
+            keep = Keep.latest(max(1, keep.most // 2))
+        return keep
+
+    def _has_positions(self, keep: Keep) -> bool:
         limit = getattr(self.engine.model.config.text_config, "max_position_embeddings", None)
-        needed = self._most_positions(keep) + (self.engine.model.generation_config.max_new_tokens or 512)
-        if limit is not None and needed > limit:
+        return limit is None or self._needed_positions(keep) <= limit
+
+    def _needed_positions(self, keep: Keep) -> int:
+        return self._most_positions(keep) + (self.engine.model.generation_config.max_new_tokens or 512)
+
+    def _check_positions(self, keep: Keep) -> None:
+        if not self._has_positions(keep):
+            needed, limit = self._needed_positions(keep), self.engine.model.config.text_config.max_position_embeddings
             raise UsageError(
                 f"keeping {keep.most} frames takes up to {needed} positions with the answer, and the language model "
                 f"has {limit}; keep fewer (first, middle, recent, batch)"
