@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from pvc.synthetic.pages import texts
 from pvc.synthetic.pages.canvas import Box, Canvas, Item, Polyline, Words
 from pvc.synthetic.pages.faces import advance, cap_height
@@ -14,6 +16,7 @@ from pvc.synthetic.seeding import Dice
 from pvc.synthetic.vocabulary import COLOUR_NAMES, COLOURS, LETTERS, Rgb
 
 Asks = list[tuple[str, str]]
+_TRIES = 100  # pages on which long names are tried
 _TALLEST = (
     "Which bar is the tallest?",
     "Which bar is tallest?",
@@ -63,6 +66,26 @@ def _values(dice: Dice, count: int) -> list[int]:
             return found
 
 
+def _room_for(
+    dice: Dice, names: list[str], values: list[str], across: float, down: float
+) -> tuple[Room, str, float, list[str]]:
+    """Draw a page, a face and a size for the names and values of columns beside each other.
+
+    across, down: parts of the page's width, for all columns together, and of its height, for a line. Names that fit
+    no page, such as six long words, become letters.
+    """
+    for tries in itertools.count(1):
+        room, face = any_page(dice), any_face(dice)
+        column = across * room.width / len(names)
+        size = room.size_for(dice, face, [*names, *values], column, down * room.height)
+        if size is not None:
+            break
+        if tries == _TRIES:
+            names = list(LETTERS[: len(names)])
+    assert size is not None
+    return room, face, size, names
+
+
 def graph(dice: Dice, wish: Wish) -> Draft:
     """A chart; asked is the tallest, the shortest, a printed value or a number of bars."""
     if dice.chance(0.2):
@@ -87,12 +110,7 @@ def _named_bars(dice: Dice) -> Draft:
     names, values = _names(dice, count), _values(dice, count)
     has_values = dice.chance(0.65)
     shown = [str(v) for v in values] if has_values else []
-    while True:
-        room, face = any_page(dice), any_face(dice)
-        column = 0.86 * room.width / count
-        size = room.size_for(dice, face, [*names, *shown], 0.92 * column, 0.12 * room.height)
-        if size is not None:
-            break
+    room, face, size, names = _room_for(dice, names, shown, 0.7912, 0.12)
     size = min(size, 0.16 * room.height / cap_height(face))
     colours = (
         dice.sample(COLOUR_NAMES, 1) * count if dice.chance(0.6) else [dice.choice(COLOUR_NAMES) for _ in range(count)]
@@ -173,11 +191,7 @@ def _line_chart(dice: Dice) -> Draft:
         values = sorted(set(range(1, 10)) - set(dice.sample(range(2, 9), 9 - count)), reverse=trend == "falling")[
             :count
         ]
-    while True:
-        room, face = any_page(dice), any_face(dice)
-        size = room.size_for(dice, face, names, 0.82 * room.width / count, 0.14 * room.height)
-        if size is not None:
-            break
+    room, face, size, names = _room_for(dice, names, [], 0.82, 0.14)
     size = min(size, 0.18 * room.height / cap_height(face))
     colour = dice.choice(COLOUR_NAMES)
     ground = figure_ground(dice, [colour], 0.9)
