@@ -6,7 +6,9 @@ Large models bring their own; this one has a few hundred tokens, splits text to 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
+from typing import Literal
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -36,28 +38,31 @@ CHAT_TEMPLATE = (
 _PIECES = r"\p{N}|\p{Lu}| ?\p{Ll}+|[^\s\p{L}\p{N}]|\s+|\p{L}"
 
 
-def build_tokenizer(corpus: Iterable[str], vocab_size: int = 512) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE tokenizer on `corpus`; any text survives encoding and decoding unchanged.
+def build_tokenizer(
+    corpus: Iterable[str], vocab_size: int = 512, spelling: Literal["merges", "letters"] = "merges"
+) -> PreTrainedTokenizerFast:
+    """Build a byte-level tokenizer from `corpus`; any text survives encoding and decoding unchanged.
 
     Args:
         corpus: texts whose lower-case words deserve tokens of their own.
         vocab_size: tokens at most, at least 256 bytes and the special ones.
+        spelling: how other words are split: by the merges of a BPE, or (letters) into single characters. Merges make
+            pieces of any length, which a small model has to learn to spell each.
     """
-    tokenizer = Tokenizer(models.BPE())
+    tokenizer = Tokenizer(models.BPE() if spelling == "merges" else _spelling_model(corpus, vocab_size))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(_PIECES), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
+        [_pieces(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=list(SPECIAL_TOKENS.values()),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(corpus, trainer)
+    if spelling == "merges":
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=list(SPECIAL_TOKENS.values()),
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(corpus, trainer)
+    tokenizer.add_special_tokens(list(SPECIAL_TOKENS.values()))
     extra = {key: value for key, value in SPECIAL_TOKENS.items() if key not in ("pad_token", "eos_token")}
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -68,6 +73,27 @@ def build_tokenizer(corpus: Iterable[str], vocab_size: int = 512) -> PreTrainedT
         clean_up_tokenization_spaces=False,
         chat_template=CHAT_TEMPLATE,
     )
+
+
+def _pieces() -> pre_tokenizers.PreTokenizer:
+    return pre_tokenizers.Split(Regex(_PIECES), behavior="isolated")
+
+
+def _spelling_model(corpus: Iterable[str], vocab_size: int) -> models.BPE:
+    """Return a model without merges: the most frequent words of a corpus are tokens, all others are spelled."""
+    pieces, to_bytes = _pieces(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    counts: Counter[str] = Counter()
+    for text in corpus:
+        counts.update(piece for piece, _ in pieces.pre_tokenize_str(text))
+    tokens = [*SPECIAL_TOKENS.values(), *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    known = set(tokens)
+    # Of equals the first in the alphabet, so that the order of the corpus does not matter.
+    for piece, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        token = "".join(part for part, _ in to_bytes.pre_tokenize_str(piece))
+        if len(tokens) < vocab_size and token not in known:
+            tokens.append(token)
+            known.add(token)
+    return models.BPE(vocab={token: place for place, token in enumerate(tokens)}, merges=[], ignore_merges=True)
 
 
 __all__ = ["CHAT_TEMPLATE", "SPECIAL_TOKENS", "build_tokenizer"]

@@ -42,7 +42,7 @@ def corpus(recipe: Recipe) -> list[str]:
 
 def build_processor(recipe: Recipe) -> PVCProcessor:
     """Tokenizer and processors for a model that starts from nothing."""
-    tokenizer = build_tokenizer(corpus(recipe), recipe.shape.vocab_size)
+    tokenizer = build_tokenizer(corpus(recipe), recipe.shape.vocab_size, recipe.shape.spelling)
     side = int(recipe.shape.vision["image_size"])
     size = {"height": side, "width": side}
     stage = recipe.stages[-1]

@@ -25,11 +25,13 @@ class ModelRecipe(_Strict):
 
     Without one, a recipe's model is that of the directory that it starts from. `live_frames`: the latest frames of a
     live video that the language model sees by default; train clips with so many (`video_frames`, `quiet_frames`).
+    `spelling`: how the tokenizer splits words that are not in its vocabulary (`build_tokenizer`).
     """
 
     vision: dict[str, Any]
     text: dict[str, Any]
     vocab_size: int = Field(512, ge=263)
+    spelling: Literal["merges", "letters"] = "merges"
     num_frames: int = Field(8, ge=1)
     live_frames: int | None = Field(None, ge=1)
     max_new_tokens: int = Field(32, ge=1)
