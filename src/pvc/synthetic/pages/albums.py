@@ -88,12 +88,13 @@ def _named(dice: Dice, question: str, place: int, parts: Sequence[_Part]) -> str
     for plain, named in (
         ("What does it say?", f"What does {inner} say?"),
         ("What does the text say?", f"What does the text in {inner} say?"),
-        ("What is in the picture?", f"What is in {inner}?"),
         ("What do you see?", f"What do you see in {inner}?"),
-        ("Describe the picture.", f"Describe {inner}."),
     ):
         if question == plain:
             return named
+    for plain in ("the picture", "the image", "the video"):
+        if plain in question:
+            return question.replace(plain, inner)
     if question.endswith("?") and dice.chance(0.6):
         return f"{question[:-1]} in {inner}?"
     return f"{where}, {question[0].lower()}{question[1:]}"

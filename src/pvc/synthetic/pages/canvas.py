@@ -62,6 +62,13 @@ class Words:
     anchor: str = "ls"
 
 
+def ink_box(words: Words) -> tuple[float, float, float, float]:
+    """Return left, top, right and bottom of the ink of a line of text, in pixels of the canvas."""
+    x0, y0, x1, y1 = font(words.face, 100).getbbox(words.text, anchor=words.anchor)
+    k = words.size / 100
+    return words.x + x0 * k, words.y + y0 * k, words.x + x1 * k, words.y + y1 * k
+
+
 @dataclass(frozen=True)
 class Polyline:
     """A line through points, with a dot of radius `dot` at each."""
@@ -238,4 +245,4 @@ def _finished(picture: Image.Image, finish: Finish, scale: float) -> NDArray[np.
     return np.array(pixels)
 
 
-__all__ = ["Box", "Canvas", "Cloud", "Finish", "Item", "Polyline", "Reel", "Shape", "Words", "render"]
+__all__ = ["Box", "Canvas", "Cloud", "Finish", "Item", "Polyline", "Reel", "Shape", "Words", "ink_box", "render"]

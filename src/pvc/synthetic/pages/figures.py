@@ -308,7 +308,10 @@ def _at_places(dice: Dice, wish: Wish) -> Draft:
     asks: Asks = []
     for pair, place in zip(pairs, places, strict=True):
         thing = named(dice, pair, pairs)
-        asks.append((dice.choice(_WHERE).format(t=thing), place))
+        where = dice.choice(_WHERE)
+        if "corner" in where and " " not in place:
+            where = _WHERE[0]
+        asks.append((where.format(t=thing), place))
         at = (
             "in the center"
             if place == "center"

@@ -16,6 +16,7 @@ from pvc.synthetic.seeding import Dice
 from pvc.synthetic.vocabulary import COLOUR_NAMES, COLOURS, LETTERS, Rgb
 
 Asks = list[tuple[str, str]]
+_LEAST_BAR = 2.0  # pixels of a tile, so that the smallest bar is seen
 _TRIES = 100  # pages on which long names are tried
 _TALLEST = (
     "Which bar is the tallest?",
@@ -122,7 +123,7 @@ def _named_bars(dice: Dice) -> Draft:
     pitch, thick = width / count, dice.uniform(0.4, 0.8)
     for i, (name, value, colour) in enumerate(zip(names, values, colours, strict=True)):
         middle = left + pitch * (i + 0.5)
-        height = (bottom - top) * value / max(values)
+        height = max((bottom - top) * value / max(values), _LEAST_BAR / room.down)
         half = pitch * thick / 2
         items.append(
             Box(middle - half, round(bottom - height, 1), middle + half, bottom, near(dice, COLOURS[colour], 10))
@@ -159,13 +160,13 @@ def _coloured_bars(dice: Dice) -> Draft:
     for i, (value, colour) in enumerate(zip(values, colours, strict=True)):
         rgb, part = near(dice, COLOURS[colour], 10), value / max(values)
         if upright:
-            pitch = width / count
+            pitch, length = width / count, max(part * (bottom - top), _LEAST_BAR / room.down)
             x = left + pitch * (i + 0.5)
-            items.append(Box(x - pitch * thick / 2, bottom - part * (bottom - top), x + pitch * thick / 2, bottom, rgb))
+            items.append(Box(x - pitch * thick / 2, bottom - length, x + pitch * thick / 2, bottom, rgb))
         else:
-            pitch = (bottom - top) / count
+            pitch, length = (bottom - top) / count, max(part * (right - left), _LEAST_BAR / room.across)
             y = top + pitch * (i + 0.5)
-            items.append(Box(left, y - pitch * thick / 2, left + part * (right - left), y + pitch * thick / 2, rgb))
+            items.append(Box(left, y - pitch * thick / 2, left + length, y + pitch * thick / 2, rgb))
     long, short = colours[values.index(max(values))], colours[values.index(min(values))]
     asks: Asks = [
         (dice.choice(_TALLEST if upright else ("Which bar is the longest?", "Which bar is longest?")), long),

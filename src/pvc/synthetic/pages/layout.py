@@ -7,10 +7,11 @@ page tasks.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pvc.synthetic import palette
-from pvc.synthetic.pages.canvas import Finish
+from pvc.synthetic.pages.canvas import Box, Finish, Item, Words, ink_box
 from pvc.synthetic.pages.faces import FACES, MONOSPACED, PROPORTIONAL, advance, cap_height
 from pvc.synthetic.scene import Backdrop
 from pvc.synthetic.seeding import Dice
@@ -137,6 +138,17 @@ def paper(dice: Dice, rgb: Rgb) -> Backdrop:
     return Backdrop(rgb, palette.near(dice, rgb, 28), dice.uniform(0, 360))
 
 
+def rim(room: Room, inset: float, rgb: Rgb, items: Sequence[Item]) -> list[Item]:
+    """Return a frame along the page's edge, `inset` pixels from it and as thick, or nothing if text would touch it."""
+    clear = 2 * max(1.0, inset)
+    for item in items:
+        if isinstance(item, Words):
+            x0, y0, x1, y1 = ink_box(item)
+            if min(x0, y0) < clear or x1 > room.width - clear or y1 > room.height - clear:
+                return []
+    return [Box(inset, inset, room.width - inset, room.height - inset, None, rgb, max(1.0, inset))]
+
+
 def finish(dice: Dice, room: Room) -> Finish:
     """Draw what a camera and a file format do: most pages are clean, some are blurred, noisy or compressed.
 
@@ -148,4 +160,4 @@ def finish(dice: Dice, room: Room) -> Finish:
     return Finish(round(blur, 3), noise, dice.integer(0, (1 << 30) - 1) if noise else 0, quality)
 
 
-__all__ = ["Room", "any_face", "any_page", "finish", "ink_and_paper", "paper", "small_page", "tile_grid"]
+__all__ = ["Room", "any_face", "any_page", "finish", "ink_and_paper", "paper", "rim", "small_page", "tile_grid"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable
 
 from pvc.synthetic.pages import texts
 from pvc.synthetic.pages.canvas import Box, Canvas, Item, Words
 from pvc.synthetic.pages.faces import advance, cap_height
-from pvc.synthetic.pages.layout import Room, any_face, any_page, finish, ink_and_paper, paper
+from pvc.synthetic.pages.layout import Room, any_face, any_page, finish, ink_and_paper, paper, rim
 from pvc.synthetic.pages.signs import ORDINALS
 from pvc.synthetic.palette import contrasting, near
 from pvc.synthetic.phrasing import distinct
@@ -16,6 +18,7 @@ from pvc.synthetic.seeding import Dice, Split
 
 Asks = list[tuple[str, str]]
 _SIZE_TRIES = 40
+_VISIBLE = 85.0  # Euclidean distance in RGB of a fill from the page that shows it clearly
 
 
 class _Grid:
@@ -23,8 +26,10 @@ class _Grid:
 
     def __init__(self, dice: Dice, rows: list[list[str]], monospaced: bool | None = None, gap: float = 1.0) -> None:
         self.dice, self.rows = dice, rows
-        for _ in range(_SIZE_TRIES):
-            self.room, self.face = any_page(dice), any_face(dice, monospaced)
+        for tries in itertools.count(1):
+            # What fits none of the drawn pages fits the widest, at the latest in a monospaced face.
+            self.room = any_page(dice) if tries <= _SIZE_TRIES else Room(720, 180)
+            self.face = any_face(dice, monospaced)
             widths = [
                 max(advance(self.face, row[c]) for row in rows if c < len(row)) for c in range(max(map(len, rows)))
             ]
@@ -34,10 +39,6 @@ class _Grid:
             most = min(0.94 * self.room.width / total, 0.64 * pitch / cap_height(self.face))
             if most >= least:
                 break
-        else:
-            # Tall text in a square: always legible, since the size follows the page.
-            most = least
-            self.room = Room(400, 400)
         self.size = round(least + (min(most, 5 * least) - least) * dice.random() ** 1.4, 2)
         self.pitch = min(pitch, self.size * dice.uniform(1.35, 2.4))
         self.widths = [w * self.size for w in widths]
@@ -195,6 +196,8 @@ def _dialog(dice: Dice, split: Split) -> tuple[Canvas, Asks]:
     for button in buttons:
         w = (advance(face, button) + 1.2) * size
         edge = contrasting(dice, page, split="train_all") if dice.chance(0.5) else None
+        if edge is None and math.dist(fill, page) < _VISIBLE:
+            edge = label
         items.append(Box(x, top, x + w, top + 1.5 * size, fill, edge, 0.06 * size, 0.3 * size))
         items.append(Words(button, face, size, round(x + w / 2, 1), round(top + 0.75 * size + cap / 2, 1), label, "ms"))
         x += w + 0.4 * size
@@ -269,11 +272,10 @@ def _form(dice: Dice, split: Split) -> tuple[Canvas, Asks]:
     title = dice.choice(("", "", "TICKET", "Badge", "Flight", "PASS", "Profile", "Order"))
     grid = _Grid(dice, [[title], *rows] if title else rows, gap=0.7)
     ink, page = ink_and_paper(dice)
-    items: list[Item] = []
+    items = grid.words(ink)
     if dice.chance(0.35):
         edge, inset = contrasting(dice, page, split="train_all"), 0.015 * min(grid.room.width, grid.room.height)
-        items.append(Box(inset, inset, grid.room.width - inset, grid.room.height - inset, None, edge, max(1, inset)))
-    items += grid.words(ink)
+        items = [*rim(grid.room, inset, edge, items), *items]
     asks: Asks = []
     for field, value in zip(fields, values, strict=True):
         low = field.lower()
@@ -325,6 +327,8 @@ def _list(dice: Dice, split: Split) -> tuple[Canvas, Asks]:
     chosen = dice.integer(0, count - 1)
     if dice.chance(0.4):
         own, fill = ink_and_paper(dice)
+        if math.dist(fill, page) < _VISIBLE:
+            own, fill = page, ink
         top = grid.rule(chosen)
         bar = Box(
             max(0, grid.left - 0.3 * grid.size), top, grid.left + grid.width + 0.3 * grid.size, top + grid.pitch, fill

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pvc.synthetic.pages import texts
 from pvc.synthetic.pages.canvas import Box, Canvas, Item, Words
 from pvc.synthetic.pages.faces import advance, cap_height
-from pvc.synthetic.pages.layout import Room, any_face, any_page, finish, ink_and_paper, paper
+from pvc.synthetic.pages.layout import Room, any_face, any_page, finish, ink_and_paper, paper, rim
 from pvc.synthetic.palette import contrasting, near
 from pvc.synthetic.phrasing import distinct
 from pvc.synthetic.scene import Draft, Wish
@@ -114,12 +114,12 @@ def text_page(dice: Dice, text: str) -> Canvas:
     if dice.chance(0.35):
         box = (x, y - size * cap_height(face), x + size * advance(face, text), y)
         sign, _, ink = _frame_of(dice, room, box, page)
-        items.append(sign)
-    elif dice.chance(0.15):
+        items = [sign]
+    words = Words(text, face, size, x, y, ink)
+    if not items and dice.chance(0.15):
         edge = contrasting(dice, page, split="train_all")
-        inset = 0.02 * min(room.width, room.height)
-        items.append(Box(inset, inset, room.width - inset, room.height - inset, None, edge, max(1.0, inset)))
-    items.append(Words(text, face, size, x, y, ink))
+        items = rim(room, 0.02 * min(room.width, room.height), edge, [words])
+    items.append(words)
     return Canvas(room.width, room.height, paper(dice, page), tuple(items), finish(dice, room))
 
 
