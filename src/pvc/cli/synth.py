@@ -17,8 +17,10 @@ def synth(
     directory: Annotated[Path | None, typer.Argument(help="Directory to write to.")] = None,
     task: Annotated[list[str] | None, typer.Option(help="Task, or all; may be given several times.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Samples of each task.")] = 100,
-    level: Annotated[int | None, typer.Option(help="Difficulty from 1 to 4; drawn for each sample by default.")] = None,
-    split: Annotated[str, typer.Option(help="train, or held out: test, fonts, colours, layouts.")] = "train",
+    level: Annotated[
+        int | None, typer.Option(help="Difficulty from 1 to 4; drawn by default. Page tasks ignore it.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, train_all, or held out: test, fonts, colours, layouts.")] = "train",
     size: Annotated[int, typer.Option(help="Pixels of a side (of a tile); a multiple of 8.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the first sample; the next ones follow.")] = 0,
     frames: Annotated[int | None, typer.Option(help="Frames of clips; drawn for each sample by default.")] = None,

@@ -10,7 +10,7 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +43,19 @@ class _Order:
         parts += [f"t{self.tiles}"] if self.tiles > 1 else []
         return "-".join([self.task, self.split, *parts, f"{self.seed:08d}"])
 
+    def for_task(self) -> _Order:
+        """Return the order without what its task ignores: pictures have no frames and pages no levels."""
+        task = task_named(self.task)
+        frames = self.frames if task.kind == "video" else None
+        return replace(self, frames=frames, level=None if task.pages else self.level)
+
     def sample(self) -> Sample:
         """The sample, which is another seed's where a clip does not begin at 0 s: a video file always does."""
         options: dict[str, Any] = {k: getattr(self, k) for k in ("size", "split", "frames", "level", "tiles")}
         seed = self.seed
         while True:
             sample = make(self.task, seed, **options)
-            if all(medium.timestamps[:1] in ((), (0.0,)) for medium in sample.media):
+            if all(medium.timestamps[:1] in ((), (0.0,)) for medium in sample.all_media):
                 return sample
             seed += _STRIDE
 
@@ -72,14 +78,14 @@ def write_dataset(
 
     Rows: {"id", "task", "level", "split", "image" or "video" or both: a file name or a list of them, "conversations":
     [{"from": "human", "value": "<image>\\nQuestion"}, {"from": "gpt", "value": "Answer"}, ...]} with a placeholder per
-    medium, in their order. frames: of clips; pictures ignore it. report: called with rows done and rows in all.
+    medium, in their order, at the beginning of the turn that shows it. A row without media has neither "image" nor
+    "video". frames: of clips; pictures ignore it. level: page tasks ignore it. report: called with rows done and rows
+    in all.
     Raises UsageError for what `make` refuses, and for a directory with other rows unless `force`, which replaces them.
     """
     names = [tasks] if isinstance(tasks, str) else list(tasks)
     orders = [
-        _Order(name, seed + i, size, split, frames if task_named(name).kind == "video" else None, level, tiles)
-        for i in range(count)
-        for name in names
+        _Order(name, seed + i, size, split, frames, level, tiles).for_task() for i in range(count) for name in names
     ]
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
@@ -115,25 +121,24 @@ def _kept(file: Path, orders: list[_Order], force: bool) -> list[str]:
 
 def _row(folder: Path, order: _Order) -> dict[str, Any]:
     sample = order.sample()
-    several = len(sample.media) > 1
+    several = len(sample.all_media) > 1
     files: dict[str, list[str]] = {}
-    marks = []
-    for i, medium in enumerate(sample.media):
-        stem = f"{order.name}-{i + 1}" if several else order.name
-        files.setdefault(medium.kind, []).append(_write_medium(folder, stem, medium))
-        marks.append(f"<{medium.kind}>")
-    turns = [("\n".join([*marks, sample.question]), sample.answer), *sample.more]
+    conversation: list[dict[str, str]] = []
+    for turn in sample.conversation:
+        marks = []
+        for medium in turn.media:
+            stem = f"{order.name}-{1 + sum(map(len, files.values()))}" if several else order.name
+            files.setdefault(medium.kind, []).append(_write_medium(folder, stem, medium))
+            marks.append(f"<{medium.kind}>")
+        asked = "\n".join([*marks, turn.question])
+        conversation += [{"from": "human", "value": asked}, {"from": "gpt", "value": turn.answer}]
     return {
         "id": order.name,
         "task": sample.task,
         "level": sample.level,
         "split": order.split,
         **{kind: names[0] if len(names) == 1 else names for kind, names in files.items()},
-        "conversations": [
-            {"from": speaker, "value": value}
-            for turn in turns
-            for speaker, value in zip(("human", "gpt"), turn, strict=True)
-        ],
+        "conversations": conversation,
     }
 
 

@@ -256,6 +256,12 @@ class Sample:
         return (*self.media, *(medium for turn in self.turns for medium in turn.media))
 
     @property
+    def conversation(self) -> tuple[Turn, ...]:
+        """All turns in order: the first question, the further ones about the same media, the later turns."""
+        first = Turn(self.media, self.question, self.answer)
+        return (first, *(Turn((), question, answer) for question, answer in self.more), *self.turns)
+
+    @property
     def kind(self) -> Kind:
         """ "video" if there is a clip among the media of any turn, else "image"."""
         return "video" if any(medium.kind == "video" for medium in self.all_media) else "image"

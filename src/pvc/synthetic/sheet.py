@@ -8,6 +8,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from pvc.synthetic import fonts
@@ -21,6 +23,7 @@ _WIDTH = 1100  # pixels that a row of the sheet may fill, unless one strip is wi
 _LINE = 11
 _LETTER = 4.9  # pixels of a letter of the captions
 _MOST = 8  # frames that are shown of a clip
+_PAGE = (110, 80)  # pixels, before zoom, that a page may fill
 
 
 def contact_sheet(
@@ -36,18 +39,14 @@ def contact_sheet(
 ) -> Image.Image:
     """`count` samples of each task, of these levels in turn (drawn if there are none), clips with some of their frames.
 
-    Under each: task and level, the question, the answer.
+    Under each: task and level, the questions, the answers. Page tasks have no levels; their pictures are made smaller
+    to fit.
     """
-    strips = [
-        _strip(
-            make(task, seed + i, size=size, split=split, level=levels[i % len(levels)] if levels else None),
-            zoom,
-            frames,
-        )
-        for task in tasks
-        if task_named(task)
-        for i in range(count)
-    ]
+    strips = []
+    for task in map(task_named, tasks):
+        for i in range(count):
+            level = levels[i % len(levels)] if levels and not task.pages else None
+            strips.append(_strip(make(task.name, seed + i, size=size, split=split, level=level), zoom, frames))
     rows: list[list[Image.Image]] = [[]]
     for strip in strips:
         if rows[-1] and sum(s.width + _GAP for s in rows[-1]) + strip.width > _WIDTH:
@@ -67,18 +66,23 @@ def contact_sheet(
 
 
 def _strip(sample: Sample, zoom: int, most: int) -> Image.Image:
-    pictures: list[Image.Image] = []
-    for medium in sample.media:
+    pages = task_named(sample.task).pages
+    pictures = []
+    for medium in sample.all_media:
         shown = min(most, len(medium.frames))
         chosen = [round(i * (len(medium.frames) - 1) / max(1, shown - 1)) for i in range(shown)]
-        for frame in medium.frames[chosen]:
-            large = (frame.shape[1] * zoom, frame.shape[0] * zoom)
-            pictures.append(Image.fromarray(frame).resize(large, Image.Resampling.NEAREST))
+        pictures += [_fitted(frame, zoom) if pages else _enlarged(frame, zoom) for frame in medium.frames[chosen]]
+    if not pictures:
+        pictures = [Image.new("RGB", (_PAGE[0] * zoom, 1))]
     width, height = sum(picture.width + 2 for picture in pictures), max(picture.height for picture in pictures)
+    width = max(width, _PAGE[0] * zoom if pages else 0)
     letters = int(width / _LETTER)
-    lines = [(f"{sample.task} {sample.level}", (255, 200, 80))]
-    for text, ink in ((sample.question, (230, 230, 230)), (sample.answer, (120, 255, 120))):
-        lines += [(line, ink) for line in textwrap.wrap(text, letters)]
+    title = sample.task if pages else f"{sample.task} {sample.level}"
+    lines = [(title, (255, 200, 80))]
+    asked = [(sample.question, sample.answer), *((turn.question, turn.answer) for turn in sample.turns)]
+    for question, answer in asked:
+        for text, ink in ((question, (230, 230, 230)), (answer, (120, 255, 120))):
+            lines += [(line, ink) for line in textwrap.wrap(text, letters)]
     strip = Image.new("RGB", (width, height + _LINE * len(lines) + 3), (20, 20, 20))
     x = 0
     for picture in pictures:
@@ -88,3 +92,16 @@ def _strip(sample: Sample, zoom: int, most: int) -> Image.Image:
     for i, (line, ink) in enumerate(lines):
         pen.text((2, height + 1 + i * _LINE), line, fill=ink, font=fonts.font("sans", 9))
     return strip
+
+
+def _enlarged(frame: NDArray[np.uint8], zoom: int) -> Image.Image:
+    size = (frame.shape[1] * zoom, frame.shape[0] * zoom)
+    return Image.fromarray(frame).resize(size, Image.Resampling.NEAREST)
+
+
+def _fitted(frame: NDArray[np.uint8], zoom: int) -> Image.Image:
+    """Return a picture that is as large as the sheet has room for, at most `zoom` times its size."""
+    height, width = frame.shape[:2]
+    scale = min(zoom, zoom * _PAGE[0] / width, zoom * _PAGE[1] / height)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS)

@@ -174,9 +174,10 @@ def make(
 ) -> Sample:
     """The sample of a task, seed and split at size x size pixels.
 
-    frames: length of a video, drawn from 4 to 16 when None; image tasks take None or 1. level: difficulty from 1 to
-    LEVELS, drawn when None. tiles: 1, 2 (twice as wide or as high) or 4 (both), for tasks of pictures that can; `size`
-    stays the side of one tile.
+    frames: length of a video, drawn from 4 to 16 when None; image tasks take None or 1, and `reels` draws the lengths
+    of its clips in any case. level: difficulty from 1 to LEVELS, drawn when None; page tasks take None only. tiles: 1,
+    2 (twice as wide or as high) or 4 (both), for tasks of pictures that can; `size` stays the side of one tile. Pages
+    are made for tiles of 64 pixels; another `size` scales them.
     Raises UsageError for an unknown task or split, a negative seed, a size that is no multiple of 8, too few frames, a
     level that does not exist, tiles that a task cannot fill.
     """
@@ -186,6 +187,8 @@ def make(
         raise UsageError(f"task {task!r} makes pictures; {frames} frames were asked for")
     if level is not None and not 1 <= level <= LEVELS:
         raise UsageError(f"level is {level}; it must be from 1 to {LEVELS}")
+    if level is not None and chosen.pages:
+        raise UsageError(f"level is {level}, but task {task!r} has no levels; leave the level out")
     if tiles not in TILES or (tiles > 1 and not chosen.tiles):
         raise UsageError(f"task {task!r} was asked for {tiles} tiles; it makes {'1, 2 or 4' if chosen.tiles else '1'}")
     draft = chosen.build(Dice(split, task, seed), Wish(split, frames, level, tiles))

@@ -95,7 +95,7 @@ def _named(dice: Dice, question: str, place: int, parts: Sequence[_Part]) -> str
     for plain in ("the picture", "the image", "the video"):
         if plain in question:
             return question.replace(plain, inner)
-    if question.endswith("?") and dice.chance(0.6):
+    if question.endswith("?") and dice.chance(0.6) and "," not in question:
         return f"{question[:-1]} in {inner}?"
     return f"{where}, {question[0].lower()}{question[1:]}"
 

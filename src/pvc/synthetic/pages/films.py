@@ -10,6 +10,7 @@ from pvc.synthetic.pages.canvas import Canvas, Finish, Item, Reel, Words
 from pvc.synthetic.pages.faces import advance, cap_height
 from pvc.synthetic.pages.figures import figure_ground, shape_at
 from pvc.synthetic.pages.layout import LEAST_CAP, LEAST_WIDTH, any_face, ink_and_paper, paper
+from pvc.synthetic.palette import clip_length
 from pvc.synthetic.phrasing import distinct, listed, with_article
 from pvc.synthetic.scene import Backdrop, Draft, Wish
 from pvc.synthetic.seeding import Dice
@@ -23,8 +24,8 @@ _INTERVALS = (0.1, 0.2, 0.25, 0.5, 0.5, 1.0, 2.0)
 
 
 def length_of(dice: Dice, wish: Wish, least: int = 4) -> int:
-    """Return the frames of a clip: as asked for, or drawn."""
-    return max(least, wish.frames or dice.weighted(_LENGTHS))
+    """Return the frames of a clip: as asked for, or drawn; raises UsageError for too few."""
+    return dice.weighted(_LENGTHS) if wish.frames is None else clip_length(dice, wish.frames, least)
 
 
 def times_of(dice: Dice, frames: int) -> tuple[float, ...]:

@@ -159,6 +159,8 @@ def _cells(dice: Dice, split: Split) -> tuple[Canvas, Asks]:
         for head, cell in zip(heads[1:], row[1:], strict=True):
             asked = {"City": f"Which city is next to {row[0]}?", "Age": f"How old is {row[0]}?"}
             forms = [f"What is the {head.lower()} of {row[0]}?", f"Which {head.lower()} does {row[0]} have?"]
+            if head in ("Points", "Wins"):
+                forms = [f"How many {head.lower()} does {row[0]} have?", f"What are the {head.lower()} of {row[0]}?"]
             plain = [f"What is next to {row[0]}?", f"What is in the row of {row[0]}?"] if columns == 1 else []
             own = [asked[head]] if head in asked and has_heads else []
             asks.append((dice.choice([*(forms if has_heads else plain), *own]), cell))
