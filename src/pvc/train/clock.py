@@ -13,9 +13,13 @@ from accelerate import PartialState
 from accelerate.utils import broadcast
 from transformers import TrainerCallback
 
+from pvc.train.recipe import Stage
+
 
 class Clock(TrainerCallback):
-    """Trains for a time: warm-up over its first twentieth, then a cosine to zero, then the end.
+    """Trains for a time: warm-up over its first twentieth, then the stage's schedule to zero, then the end.
+
+    That is a cosine, or (wsd) a constant rate until a linear decay over the last fifth.
 
     For machines that are lent by the minute. What comes out depends on their speed, so such a run cannot be repeated
     to the bit; one that is called again has the minutes that were left at its last checkpoint. All processes follow
@@ -25,8 +29,8 @@ class Clock(TrainerCallback):
     `spent` is the file that keeps the seconds trained, written with every checkpoint.
     """
 
-    def __init__(self, minutes: float, learning_rate: float, spent: Path) -> None:
-        self.seconds, self.learning_rate, self.spent = 60 * minutes, learning_rate, spent
+    def __init__(self, minutes: float, stage: Stage, spent: Path) -> None:
+        self.seconds, self.stage, self.spent = 60 * minutes, stage, spent
         self.before = 0.0  # seconds that earlier processes trained for
         self.started: float | None = None
         self.rate = 0.0
@@ -50,7 +54,7 @@ class Clock(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         part = self._part()
-        self.rate = self.learning_rate * min(1.0, part / 0.05 + 1e-3) * 0.5 * (1 + math.cos(math.pi * part))
+        self.rate = self.stage.learning_rate * factor_at(part, self.stage.schedule)
         for group in kwargs["optimizer"].param_groups:
             group["lr"] = self.rate * group.get("factor", 1.0)
 
@@ -65,4 +69,10 @@ class Clock(TrainerCallback):
             part.replace(self.spent)
 
 
-__all__ = ["Clock"]
+def factor_at(part: float, schedule: str) -> float:
+    """Factor of the learning rate after `part` (0 to 1) of the time."""
+    decay = min(1.0, 5 * (1 - part)) if schedule == "wsd" else 0.5 * (1 + math.cos(math.pi * part))
+    return min(1.0, part / 0.05 + 1e-3) * decay
+
+
+__all__ = ["Clock", "factor_at"]

@@ -61,6 +61,20 @@ def _shards_on_cpu() -> Iterator[None]:
         shared["distributed_type"] = DistributedType.MULTI_CPU
 
 
+def check_sharded(stage: Stage) -> None:
+    """Raise ConfigError where a launcher shards the weights and the stage needs whole ones in every process."""
+    if not sharded():
+        return
+    where = f"stage {stage.name}: "
+    if stage.ema is not None:
+        raise ConfigError(f"{where}ema needs the whole weights in every process: not with FSDP, DeepSpeed")
+    if stage.optimizer == "muon":
+        raise ConfigError(
+            f"{where}optimizer muon needs whole weight matrices, which FSDP and DeepSpeed shard; set optimizer: adamw, "
+            "or launch with torchrun alone (DDP)"
+        )
+
+
 def fit_stage(
     stage: Stage,
     model: nn.Module,
@@ -75,21 +89,16 @@ def fit_stage(
 
     Raises:
         UsageError: a batch that does not divide among the processes, or a frozen name that no parameter has.
-        ConfigError: an average of weights that are sharded.
+        ConfigError: an average of weights that are sharded, or Muon on them.
         PVCError: the loss stopped being a number.
         Interrupted: SIGINT or SIGTERM; the last step is in a checkpoint.
     """
+    check_sharded(stage)
     trainable(stage, model)
     _attend_for(stage, model)
-    clock = None if fit.minutes is None else Clock(fit.minutes, stage.learning_rate, fit.output / "clock.json")
+    clock = None if fit.minutes is None else Clock(fit.minutes, stage, fit.output / "clock.json")
     log, saving = StageLog(stage, fit, clock), Saving(stage.save_minutes, fit.stop)
-    average = None
-    if stage.ema is not None:
-        if sharded():
-            raise ConfigError(
-                f"stage {stage.name}: ema needs the whole weights in every process: not with FSDP, DeepSpeed"
-            )
-        average = Average(stage.ema, model)
+    average = None if stage.ema is None else Average(stage.ema, model)
     arguments = _arguments(stage, fit)  # it makes accelerate's state anew
     with _shards_on_cpu():
         trainer = StageTrainer(
@@ -180,7 +189,7 @@ def _arguments(stage: Stage, fit: Fit) -> TrainingArguments:
         gradient_accumulation_steps=stage.accumulation,
         **_checkpointing(stage),
         learning_rate=stage.learning_rate,
-        lr_scheduler_type="cosine",
+        **_schedule(stage),
         warmup_steps=stage.warmup_steps,
         weight_decay=stage.weight_decay,
         adam_beta2=0.98,
@@ -210,6 +219,14 @@ def _arguments(stage: Stage, fit: Fit) -> TrainingArguments:
     return arguments
 
 
+def _schedule(stage: Stage) -> dict[str, Any]:
+    """Trainer's options for the learning rate after the warm-up."""
+    if stage.schedule == "cosine":
+        return {"lr_scheduler_type": "cosine"}
+    settings = {"num_decay_steps": stage.decay_length, "decay_type": "linear"}
+    return {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": settings}
+
+
 def _checkpointing(stage: Stage) -> dict[str, Any]:
     """Trainer's option, which had another name before transformers 5.24."""
     if not stage.checkpointing:
@@ -228,4 +245,4 @@ def _share(stage: Stage) -> int:
     return stage.batch_size // processes // stage.accumulation
 
 
-__all__ = ["Fitted", "fit_stage", "sharded", "trainable"]
+__all__ = ["Fitted", "check_sharded", "fit_stage", "sharded", "trainable"]

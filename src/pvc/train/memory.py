@@ -21,6 +21,7 @@ from pvc.train.collate import ChatCollator, lengths_of
 from pvc.train.data import StageSamples
 from pvc.train.fit import trainable
 from pvc.train.lora import Adapters
+from pvc.train.optimizer import muon_names
 from pvc.train.recipe import Recipe, Stage
 from pvc.train.trainer import learned_places
 
@@ -92,9 +93,12 @@ def stage_memory(
     trainable(stage, model)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     as_if_here(model, mode)
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    parameters = sum(size for size, _ in sizes)
-    trained = sum(size for size, wanted in sizes if wanted)
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    learned = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    by_muon = muon_names(model) & learned if stage.optimizer == "muon" else set()
+    parameters = sum(sizes.values())
+    trained = sum(sizes[name] for name in learned)
+    moments = 2 * trained - sum(sizes[name] for name in by_muon)  # Muon keeps one, AdamW two
     share = max(1, stage.batch_size // processes // stage.accumulation)
     samples = StageSamples(stage, 0, int(recipe.shape.vision["image_size"]), processor.video_processor.num_frames)
     collate = ChatCollator(processor, stage.pack)
@@ -110,7 +114,7 @@ def stage_memory(
     return Memory(
         weights=parameters * MASTER,
         gradients=trained * GRADIENT,
-        optimizer=trained * MOMENTS,
+        optimizer=moments * MOMENTS // 2,
         activations=kept[largest],
         tokens=tokens,
         visual=visual,

@@ -179,14 +179,22 @@ class Stage(_Strict):
     parts. `checkpointing`: activations are computed again on the way back instead of being kept. `rates`: factors of
     the learning rate, by parts of parameters' names (the last that is part of a name holds). `ema`: what is kept at
     the end is an average of the weights that forgets by this factor every step.
+
+    `optimizer`: AdamW for all parameters, or Muon for the weight matrices of hidden layers and AdamW for all others
+    (`optimizer.py`). `schedule` of the learning rate, after a linear warm-up of `warmup_steps`: a cosine to zero, or
+    (wsd, warmup-stable-decay) constant until a linear decay to zero over the last `decay_steps` (default: a fifth of
+    `steps`).
     """
 
     name: str = Field(pattern=r"^[a-z0-9_-]+$")
     kind: Literal["patches", "chat", "distill"]
     steps: int = Field(ge=1)
     batch_size: int = Field(32, ge=1)
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = Field(1e-3, gt=0)
+    schedule: Literal["cosine", "wsd"] = "cosine"
     warmup_steps: int = Field(100, ge=0)
+    decay_steps: int | None = Field(None, ge=1)
     weight_decay: float = Field(0.05, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     downsample_ratio: float = 0.25
@@ -254,6 +262,23 @@ class Stage(_Strict):
     def most_steps(self) -> int:
         """Steps of a picture unless a budget says less: the most that are trained."""
         return max(self.image_steps)
+
+    @property
+    def decay_length(self) -> int:
+        """Steps of the final decay of schedule wsd."""
+        return self.decay_steps or max(1, self.steps // 5)
+
+    @model_validator(mode="after")
+    def _schedule(self) -> Stage:
+        if self.schedule != "wsd":
+            if self.decay_steps is not None:
+                raise ValueError("decay_steps is for schedule wsd")
+        elif self.warmup_steps + self.decay_length > self.steps:
+            raise ValueError(
+                f"warmup_steps ({self.warmup_steps}) and decay_steps ({self.decay_length}) are more than the "
+                f"{self.steps} steps; lower them or raise steps"
+            )
+        return self
 
     @model_validator(mode="after")
     def _weights(self) -> Stage:

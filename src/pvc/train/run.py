@@ -49,7 +49,7 @@ from pvc.train.data import ChatCollator, PatchCollator, StageSamples
 from pvc.train.distill.setup import Prepared, build_visual, grow_visual, is_visual, prepare, restore
 from pvc.train.distill.visual import export_visual, load_visual_weights
 from pvc.train.files import Ledger
-from pvc.train.fit import fit_stage, sharded
+from pvc.train.fit import check_sharded, fit_stage, sharded
 from pvc.train.interrupt import StopRequest
 from pvc.train.log import Fit, Report
 from pvc.train.lora import Adapters
@@ -80,6 +80,7 @@ def run_recipe(
 
     Raises:
         UsageError: unknown tasks, or a directory that belongs to another recipe.
+        ConfigError: a stage that cannot train weights as the launcher shards them.
         PVCError: the loss stopped being a number.
         Interrupted: SIGINT or SIGTERM while a stage was trained; its last step is in a checkpoint.
     """
@@ -91,6 +92,8 @@ def run_recipe(
     with state.main_process_first():  # under torchrun: the first process makes what the others then read
         _claim(recipe, directory)
         processor = _processor(recipe, directory / "processor")
+    for stage in recipe.stages:
+        check_sharded(stage)
     if not state.is_main_process:
         report = _silent
     options = _Run(report, workers, minutes)

@@ -27,6 +27,7 @@ from pvc.train.augment import augmented
 from pvc.train.collate import IGNORED
 from pvc.train.interrupt import outlive_signals
 from pvc.train.log import Report, StageLog
+from pvc.train.optimizer import build_muon
 from pvc.train.recipe import Stage
 
 KEPT = 2  # checkpoints of a stage
@@ -41,6 +42,7 @@ class StageTrainer(Trainer):
     seed: int
     log_of: StageLog
     named: Callable[[int], str]
+    optimizer: Any
     average: Average | None = None
     staged = False
 
@@ -107,7 +109,11 @@ class StageTrainer(Trainer):
         ]
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        """The usual optimizer, its groups parted by the stage's `rates`."""
+        """Create the stage's optimizer, its groups parted by the stage's `rates`."""
+        if self.stage.optimizer == "muon" and self.optimizer is None:
+            options = dict(self.get_optimizer_cls_and_kwargs(self.args, self.model)[1])
+            decayed = self.get_decay_parameter_names(self.model)
+            self.optimizer = build_muon(self.model, decayed, options.pop("lr"), self.args.weight_decay, options)
         optimizer = super().create_optimizer(*args, **kwargs)
         if not self.stage.rates:
             return optimizer
