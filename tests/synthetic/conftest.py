@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pvc.synthetic import TASKS, Sample, make
+from pvc.synthetic import Sample, make
+from tests.synthetic.kinds import SCENES
 
 COUNT = 120
 _FEW = {"long": 20}  # of samples that are large
@@ -12,5 +13,5 @@ _FEW = {"long": 20}  # of samples that are large
 
 @pytest.fixture(scope="session")
 def samples() -> dict[str, list[Sample]]:
-    """COUNT training samples of every task."""
-    return {task: [make(task, seed) for seed in range(_FEW.get(task, COUNT))] for task in TASKS}
+    """COUNT training samples of every task of scenes."""
+    return {task: [make(task, seed) for seed in range(_FEW.get(task, COUNT))] for task in SCENES}

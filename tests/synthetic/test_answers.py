@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pvc.synthetic import TASKS, Sample, make
+from tests.synthetic.kinds import SCENES
 
 Samples = dict[str, list[Sample]]
 
@@ -16,7 +17,7 @@ def _first_frame(item: dict[str, Any]) -> int:
     return next(i for i, point in enumerate(item["track"]) if point is not None)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", SCENES)
 def test_form(samples: Samples, task: str) -> None:
     for s in samples[task]:
         assert s.kind == TASKS[task].kind and s.task == task
@@ -53,7 +54,7 @@ def test_objects_do_not_touch(samples: Samples, task: str) -> None:
                 assert abs(x - x2) >= (w + w2) / 2 + gap or abs(y - y2) >= (h + h2) / 2 + gap
 
 
-@pytest.mark.parametrize("task", sorted(TASKS))
+@pytest.mark.parametrize("task", sorted(SCENES))
 def test_further_questions_are_others_and_agree_with_the_first(task: str) -> None:
     """No further question repeats the first; where the same thing is asked in other words, the answer is the same."""
     asked = 0

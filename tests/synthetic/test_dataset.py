@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from pvc.errors import UsageError
 from pvc.media import load_video
 from pvc.media.sampling import Sampling
 from pvc.processing.rows import read_rows
-from pvc.synthetic import TASKS, Sample, make, write_dataset
+from pvc.synthetic import TASKS, Sample, make, messages_of, write_dataset
 
 ALL_FRAMES = Sampling(fps=1000)
 
@@ -25,16 +26,17 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _check(row: dict[str, Any], sample: Sample, folder: Path) -> None:
-    turns = row["conversations"]
-    marks = "".join(f"<{medium.kind}>\n" for medium in sample.media)
-    assert turns[0] == {"from": "human", "value": marks + sample.question}
-    assert turns[1] == {"from": "gpt", "value": sample.answer}
-    assert [turn["value"] for turn in turns[2:]] == [text for pair in sample.more for text in pair]
-    assert [turn["from"] for turn in turns] == ["human", "gpt"] * (1 + len(sample.more))
+    asked, answers = row["conversations"][::2], row["conversations"][1::2]
+    turns = [(sample.media, sample.question, sample.answer), *(((), *pair) for pair in sample.more)]
+    turns += [(turn.media, turn.question, turn.answer) for turn in sample.turns]
+    assert answers == [{"from": "gpt", "value": answer} for _, _, answer in turns]
+    marked = ["".join(f"<{medium.kind}>\n" for medium in media) + question for media, question, _ in turns]
+    assert asked == [{"from": "human", "value": value} for value in marked]
     for kind in ("image", "video"):
-        media = [medium for medium in sample.media if medium.kind == kind]
+        media = [medium for medium in sample.all_media if medium.kind == kind]
         assert (kind in row) == bool(media)
         files = [row[kind]] if isinstance(row.get(kind), str) else row.get(kind, [])
+        assert len(set(files)) == len(files)
         for file, medium in zip(files, media, strict=True):
             if kind == "image":
                 assert np.array_equal(np.asarray(Image.open(folder / file).convert("RGB")), medium.frames[0])
@@ -47,20 +49,59 @@ def _check(row: dict[str, Any], sample: Sample, folder: Path) -> None:
 
 @pytest.mark.parametrize("task", [task for task in TASKS if task != "long"])
 def test_files_hold_what_the_rows_say(tmp_path: Path, task: str) -> None:
+    level = None if TASKS[task].pages else 2
     path = write_dataset(tmp_path / "set", task, 2, 4, "test", 64, level=2)
     rows = _rows(path)
     assert len({row["id"] for row in rows}) == 2
     for i, row in enumerate(rows):
-        seed = 4 + i
-        while any(
-            medium.timestamps[:1] not in ((), (0.0,)) for medium in make(task, seed, split="test", level=2).media
-        ):
-            seed += 1_000_003
-        assert (row["task"], row["level"], row["split"]) == (task, 2, "test")
-        _check(row, make(task, seed, split="test", level=2), path.parent)
+        sample = make(task, 4 + i, split="test", level=level)
+        for later in range(1, 100):
+            if all(medium.timestamps[:1] in ((), (0.0,)) for medium in sample.all_media):
+                break
+            sample = make(task, 4 + i + 1_000_003 * later, split="test", level=level)
+        assert (row["task"], row["level"], row["split"]) == (task, level or 1, "test")
+        _check(row, sample, path.parent)
     for row, read in zip(rows, read_rows(path), strict=True):
         assert read.id == row["id"] and read.kind == TASKS[task].kind
         assert len(read.messages) == len(row["conversations"])
+
+
+def _form(messages: Sequence[dict[str, Any]], media: Callable[[Any], object]) -> list[tuple[str, list[object]]]:
+    """Messages as roles with their texts and media."""
+    form = []
+    for message in messages:
+        content = message["content"]
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        form.append((message["role"], [part.get("text") or media(part) for part in parts]))
+    return form
+
+
+@pytest.mark.parametrize("task", ["outside", "album", "reels", "screen", "captions"])
+def test_rows_are_read_back_to_the_same_conversation(tmp_path: Path, task: str) -> None:
+    """With the media in the same turns, however many turns and media there are, or none."""
+    path = write_dataset(tmp_path, task, 12, 0)
+    rows, shapes = read_rows(path), set()
+    for seed, row in enumerate(rows):
+        sample = make(task, seed)
+        assert sample.all_media == () or sample.all_media[0].timestamps[:1] in ((), (0.0,))
+
+        def size_of(part: dict[str, Any]) -> tuple[str, int, int, int]:
+            if part["type"] == "image":
+                return ("image", 1, *Image.open(part["image"]).size)
+            video = load_video(part["video"], ALL_FRAMES)
+            return ("video", len(video.frames), video.frames.shape[2], video.frames.shape[1])
+
+        def drawn_size(part: dict[str, Any]) -> tuple[str, int, int, int]:
+            if part["type"] == "image":
+                return ("image", 1, part["image"].shape[1], part["image"].shape[0])
+            return ("video", len(part["video"].frames), part["video"].frames.shape[2], part["video"].frames.shape[1])
+
+        assert _form(row.messages, size_of) == _form(messages_of(sample), drawn_size)
+        shapes.add((len(sample.media), len(sample.turns) > 0, any(turn.media for turn in sample.turns)))
+    if task in ("album", "reels"):
+        assert {(1, True, True), (2, True, False)} <= shapes
+    if task == "outside":
+        assert {(0, False, False), (1, False, False)} == shapes
 
 
 def test_a_stopped_writing_goes_on(tmp_path: Path) -> None:
@@ -131,4 +172,5 @@ def test_the_documentation_has_every_task() -> None:
     text = (Path(__file__).parents[2] / "docs" / "synthetic.md").read_text(encoding="utf-8")
     for name, task in TASKS.items():
         kind = "picture" if task.kind == "image" else "clip"
-        assert f"| `{name}` | {kind} | {task.summary} | {task.levels} | {'yes' if task.tiles else ''} |" in text
+        tail = "" if task.pages else f" {task.levels} | {'yes' if task.tiles else ''} |"
+        assert f"| `{name}` | {kind} | {task.summary} |{tail}\n" in text

@@ -35,7 +35,7 @@ from pvc.synthetic import make
 def pixel_hash(task):
     total = hashlib.sha256()
     for seed in range(3):
-        for medium in make(task, seed).media:
+        for medium in make(task, seed).all_media:
             total.update(medium.frames.tobytes())
     return total.hexdigest()[:16]
 """
@@ -44,6 +44,7 @@ exec(_PIXEL_HASH, _own)
 pixel_hash = _own["pixel_hash"]
 
 # FreeType and the codecs change pixels between versions: what is written down holds for these ones.
+PAGE_FONTS = ("font-lato", "font-roboto", "font-source-sans-pro")
 PINNED = Path(__file__).with_name("pixels.json")
 
 
@@ -54,6 +55,7 @@ def drawn_with() -> dict[str, str]:
         "FreeType": str(features.version("freetype2")),
         "JPEG": str(features.version("libjpeg_turbo")),
         "fonts": "matplotlib " + importlib.metadata.version("matplotlib").rpartition(".")[0],
+        "page fonts": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PAGE_FONTS),
     }
 
 
@@ -78,7 +80,7 @@ def test_processes_agree() -> None:
 
 
 def test_pixels_are_the_ones_written_down_for_these_versions() -> None:
-    """`python tests/synthetic/test_determinism.py` writes them anew, after a look at docs/synthetic.png."""
+    """`python tests/synthetic/test_determinism.py` writes them again, after a look at the sheets in docs."""
     pinned = json.loads(PINNED.read_text())
     if pinned["versions"] != drawn_with():
         pytest.skip(f"pixels are written down for {pinned['versions']}, here is {drawn_with()}")
@@ -94,9 +96,13 @@ def test_the_first_draws_are_the_ones_written_down() -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_pixels_repeat(task: str) -> None:
     a, b = make(task, 5), make(task, 5)
-    assert np.array_equal(a.frames, b.frames)
-    assert a.patch_labels is not None and b.patch_labels is not None
-    assert np.array_equal(a.patch_labels, b.patch_labels)
+    for one, other in zip(a.all_media, b.all_media, strict=True):
+        assert np.array_equal(one.frames, other.frames)
+        if TASKS[task].pages:
+            assert one.patch_labels is None and other.patch_labels is None
+        else:
+            assert one.patch_labels is not None and other.patch_labels is not None
+            assert np.array_equal(one.patch_labels, other.patch_labels)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -157,6 +163,10 @@ def test_what_makes_no_sense_is_refused() -> None:
         lambda: make("read", 0, split="dev"),  # type: ignore[arg-type]
         lambda: make("read", 0, frames=4),
         lambda: make("digits", 0, frames=1),
+        lambda: make("sign", 0, level=2),
+        lambda: make("sign", 0, tiles=2),
+        lambda: make("captions", 0, frames=3),
+        lambda: make("motion", 0, frames=3),
         lambda: stream({}, 0),
         lambda: stream({"read": 0.0}, 0),
     ):

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from pvc.errors import MissingExtraError, UsageError
 from pvc.synthetic import (
     PATCH_CLASSES,
-    TASKS,
     Sample,
     character_class,
     class_name,
@@ -26,6 +25,7 @@ from pvc.synthetic.camera import compressed
 from pvc.synthetic.draw import render
 from pvc.synthetic.scene import Backdrop, Curve, Figure, Look, Scene, Text
 from pvc.synthetic.vocabulary import CHARACTERS, COLOURS, PUNCTUATION, SHAPES
+from tests.synthetic.kinds import SCENES
 
 CLEAN = Look(1.0, 0.0, 0.0, 0.0, 0)
 GREY = Backdrop((128, 128, 128))
@@ -91,7 +91,7 @@ def _classes(scene: dict[str, Any], frame: int, least: float) -> set[int]:
     return {shape_class(i["shape"], i["colour"]) for i in shapes} | {character_class(c) for c in characters}
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", SCENES)
 def test_labels_name_what_is_shown_and_only_that(samples: dict[str, list[Sample]], task: str) -> None:
     missing = shown = 0
     for s in samples[task]:

@@ -13,10 +13,11 @@ from pvc.synthetic import TASKS, Sample, make
 from pvc.synthetic.phrasing import asks_for_a_sentence, number_word, without_sentence
 from pvc.synthetic.scene import LEVELS
 from pvc.synthetic.vocabulary import COLOURS, PLACES, PLURALS, SHAPES
+from tests.synthetic.kinds import SCENES
 
 Scene = dict[str, Any]
 Answer = Callable[[str, list[Scene]], str]
-PICTURES = [name for name, task in TASKS.items() if task.kind == "image"]
+PICTURES = [name for name in SCENES if TASKS[name].kind == "image"]
 SINGULAR = {plural: shape for shape, plural in PLURALS.items()}
 
 

@@ -12,9 +12,10 @@ from pvc.synthetic.fonts import FAMILIES, HELD_OUT, families
 from pvc.synthetic.scene import LEVELS
 from pvc.synthetic.seeding import SPLITS, Dice, Split, is_for
 from pvc.synthetic.vocabulary import COLOUR_NAMES, SHAPES
+from tests.synthetic.kinds import HELD_OUT_SPLITS, SCENES
 
 Scene = dict[str, Any]
-PICTURES = [name for name, task in TASKS.items() if task.kind == "image"]
+PICTURES = [name for name in SCENES if TASKS[name].kind == "image"]
 SEEDS = 12
 
 
@@ -53,7 +54,7 @@ def _scenes(task: str, split: Split) -> list[Scene]:
 
 
 @pytest.mark.parametrize("task", PICTURES)
-@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("split", ["train", *HELD_OUT_SPLITS])
 def test_held_out_things_stay_held_out(task: str, split: Split) -> None:
     for scene in _scenes(task, split):
         fonts = {text["font"] for text in scene["texts"]}
@@ -93,6 +94,25 @@ def test_facts_are_in_one_split_only() -> None:
         for scene in _scenes("chart", split):
             pairs = zip(scene["asked"]["names"], scene["asked"]["values"], strict=True)
             assert is_for(" ".join(f"{name}{value}" for name, value in pairs), split)
+
+
+def test_only_train_all_shows_held_out_pairs_and_layouts_in_training() -> None:
+    """Its strings and fonts are those of "train" all the same."""
+    seen: dict[str, set[str]] = {"train": set(), "train_all": set()}
+    splits = ("train", "train_all")
+    for split in splits:
+        for task in ("shape", "place", "count"):
+            for scene in _scenes(task, split):
+                seen[split] |= {palette.colour_pair_split(f["shape"], f["colour"]) for f in scene["figures"]}
+                seen[split].add("layouts" if _fits(scene, "layouts", "figures") else "usual")
+        for scene in _scenes("read", split):
+            assert is_for(scene["texts"][0]["text"], "train") and not is_for(scene["texts"][0]["text"], "test")
+            assert not {text["font"] for text in scene["texts"]} & set(HELD_OUT)
+            (text,), ground = scene["texts"], scene["backdrop"]["colour"]
+            if not scene["plates"]:
+                seen[split].add(f"hue {palette.hue_pair_split(tuple(text['rgb']), tuple(ground))}")
+    assert seen["train"] == {"train", "usual", "hue train"}
+    assert seen["train_all"] == {"train", "usual", "hue train", "colours", "layouts", "hue colours"}
 
 
 def test_what_is_held_out_is_a_part() -> None:

@@ -48,8 +48,9 @@ class Held:
         zoom = self.zoom if TASKS[task].kind == "image" else 1
         options.update(size=size * zoom, split=self.split, frames=frames)
         samples = [
-            make(task, self.seed * 1_000_003 + index, level=self._level(index), **options)
-            for index in range(start, stop)
+            # Page tasks have no levels.
+            make(task, self.seed * 1_000_003 + i, level=None if TASKS[task].pages else self._level(i), **options)
+            for i in range(start, stop)
         ]
         return [self.change(sample) for sample in samples] if self.change else samples
 
@@ -198,7 +199,7 @@ def measure(
         torch.set_num_threads(threads)
     rows = []
     for task in tasks or TASKS:
-        for level in levels:
+        for level in (None,) if TASKS[task].pages else levels:
             total = score(engine, task, count, replace(held, level=level), image_steps)
             about = {"task": task, "level": level, "split": held.split, "image_steps": image_steps}
             if held.zoom != 1:
