@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from pvc.processing.tokenizer import SPECIAL_TOKENS, build_tokenizer
+from pvc.processing.tokenizer import SPECIAL_TOKENS, build_tokenizer, without_merges
 
 CORPUS = ["What is the price of tea?", "red circle", "What is red?"] * 5
 TOKENIZERS = {name: build_tokenizer(CORPUS, 300, name) for name in ("merges", "letters")}
@@ -43,6 +43,19 @@ def test_more_words_than_places_leave_out_the_rare_ones():
     places = 256 + len(SPECIAL_TOKENS) + 2
     vocabulary = build_tokenizer(["one one one two two three"], places, "letters").get_vocab()
     assert len(vocabulary) == places and "Ġone" in vocabulary and "Ġthree" not in vocabulary
+
+
+def test_a_tokenizer_can_lose_its_merges(tmp_path):
+    before = TOKENIZERS["merges"]
+    after = without_merges(before)
+    assert after.get_vocab() == before.get_vocab()
+    assert after.tokenize("red teapot What") == ["red", "Ġ", *"teapot", "Ġ", "W", "hat"]
+    assert before.tokenize("red teapot") != after.tokenize("red teapot")
+    after.save_pretrained(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    text = "<|im_start|>user\nWhat is menu? 日本<|im_end|>"
+    assert again(text)["input_ids"] == after(text)["input_ids"] and again.decode(after(text)["input_ids"]) == text
+    assert again.chat_template == before.chat_template and again.pad_token == before.pad_token
 
 
 @pytest.mark.parametrize("spelling", TOKENIZERS)

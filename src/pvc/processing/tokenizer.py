@@ -6,12 +6,16 @@ Large models bring their own; this one has a few hundred tokens, splits text to 
 
 from __future__ import annotations
 
+import copy
+import json
 from collections import Counter
 from collections.abc import Iterable
 from typing import Literal
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+
+from pvc.errors import ConfigError
 
 SPECIAL_TOKENS = {
     "pad_token": "<|endoftext|>",
@@ -75,6 +79,22 @@ def build_tokenizer(
     )
 
 
+def without_merges(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """Return a tokenizer of `build_tokenizer` with the same vocabulary and `spelling="letters"`.
+
+    Raises:
+        ConfigError: a tokenizer that is not a byte-level BPE.
+    """
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    decoder = content.get("decoder") or {}
+    if content["model"]["type"] != "BPE" or decoder.get("type") != "ByteLevel":
+        raise ConfigError("spelling 'letters' needs a byte-level BPE tokenizer; use spelling: merges")
+    content["model"] |= {"merges": [], "ignore_merges": True}
+    changed = copy.deepcopy(tokenizer)
+    changed._tokenizer = Tokenizer.from_str(json.dumps(content))
+    return changed
+
+
 def _pieces() -> pre_tokenizers.PreTokenizer:
     return pre_tokenizers.Split(Regex(_PIECES), behavior="isolated")
 
@@ -96,4 +116,4 @@ def _spelling_model(corpus: Iterable[str], vocab_size: int) -> models.BPE:
     return models.BPE(vocab={token: place for place, token in enumerate(tokens)}, merges=[], ignore_merges=True)
 
 
-__all__ = ["CHAT_TEMPLATE", "SPECIAL_TOKENS", "build_tokenizer"]
+__all__ = ["CHAT_TEMPLATE", "SPECIAL_TOKENS", "build_tokenizer", "without_merges"]

@@ -5,6 +5,7 @@ Leaves out training itself (`run.py`).
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -22,11 +23,14 @@ from pvc.model.keys import unknown_keys
 from pvc.model.modeling import PVCForConditionalGeneration
 from pvc.processing.image import PVCImageProcessor
 from pvc.processing.processor import PVCProcessor
-from pvc.processing.tokenizer import build_tokenizer
+from pvc.processing.tokenizer import build_tokenizer, without_merges
 from pvc.processing.video import PVCVideoProcessor
 from pvc.synthetic import TASKS, make
 from pvc.train.files import Rows
 from pvc.train.recipe import ModelRecipe, Recipe, Stage
+
+_LAYER = re.compile(r"model\.(vision_tower\.encoder\.layer|language_model\.layers)\.\d+\.")
+_LAYER_OUTPUTS = ("attention.projection_layer.", "self_attn.o_proj.", "mlp.fc2.", "mlp.down_proj.")
 
 
 def corpus(recipe: Recipe) -> list[str]:
@@ -151,6 +155,8 @@ def start_processor(recipe: Recipe) -> PVCProcessor:
     numbers of tiles, frames and steps.
     """
     processor = PVCProcessor.from_pretrained(CheckpointFiles(start_directory(recipe)).directory)
+    if recipe.shape.spelling == "letters":
+        processor.tokenizer = without_merges(processor.tokenizer)
     processor.image_processor.max_patches = recipe.shape.max_tiles
     processor.image_processor.image_steps = recipe.stages[-1].most_steps
     processor.video_processor.num_frames = recipe.shape.num_frames
@@ -273,8 +279,22 @@ def grow(
     state = stored_state(model)
     taken = {key: value for key, value in weights.items() if key in state and state[key].shape == value.shape}
     fresh = sorted(set(state) - set(taken))
-    model.load_state_dict({**state, **taken}, strict=False)
+    idle = {name: torch.zeros_like(state[name]) for name in _outputs_of_new_layers(fresh, taken)}
+    model.load_state_dict({**state, **taken, **idle}, strict=False)
     return model, fresh
+
+
+def _outputs_of_new_layers(fresh: list[str], taken: dict[str, torch.Tensor]) -> list[str]:
+    """Return the tensors that write the results of layers which the weights before did not have.
+
+    At zero, these layers start as the identity, so that a deeper model starts with the answers of the one before.
+    """
+    known = {match[0] for name in taken if (match := _LAYER.match(name))}
+    return [
+        name
+        for name in fresh
+        if (match := _LAYER.match(name)) and match[0] not in known and name[match.end() :].startswith(_LAYER_OUTPUTS)
+    ]
 
 
 def widened_compressor(weights: dict[str, torch.Tensor], config: PVCConfig) -> dict[str, torch.Tensor]:
