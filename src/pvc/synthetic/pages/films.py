@@ -182,6 +182,8 @@ def _parts(dice: Dice, wish: Wish, kind: str, frames: int) -> tuple[list[tuple[s
         cuts = [0, *sorted(dice.sample(range(1, len(text)), count - 1)), len(text)] if count > 1 else [0, len(text)]
         spans = runs(dice, frames, len(cuts) - 1)
         parts = [(text[a:b], *span) for a, b, span in zip(cuts, cuts[1:], spans, strict=False)]
+        if any(p[0] == q[0] for p, q in itertools.pairwise(parts)):  # would look like one piece
+            return _parts(dice, wish, kind, frames)
         return parts, [(dice.choice(_PIECES_ASK), text), ("How many pieces are there?", str(len(parts)))]
     if kind == "words":
         count = min(frames, dice.weighted({2: 0.6, 3: 0.4}))
