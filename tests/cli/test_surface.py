@@ -135,7 +135,20 @@ SURFACE = {
         "--task",
         "--tiles",
     ],
-    "train": ["--dry-run", "--init-from", "--minutes", "--out", "--stage", "--threads", "--workers"],
+    "train": [
+        "--branch",
+        "--decay-steps",
+        "--dry-run",
+        "--dtype",
+        "--export",
+        "--init-from",
+        "--minutes",
+        "--out",
+        "--stage",
+        "--stop-after",
+        "--threads",
+        "--workers",
+    ],
 }
 
 

@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import yaml
 from safetensors.torch import load_file
 
+from pvc.cli.main import main
 from pvc.errors import Interrupted
 from pvc.train import interrupt
 from pvc.train import run as running
@@ -177,7 +179,7 @@ def test_what_was_to_be_measured_is_measured_after_the_resume(tmp_path, monkeypa
 
 
 def test_a_stop_at_the_last_step_goes_on_with_what_follows(tmp_path, monkeypatch):
-    monkeypatch.setattr(running, "StopRequest", lambda report: stopped)
+    monkeypatch.setattr(running, "StopRequest", lambda *args: stopped)
     stopped = StopRequest()
     stopped.name = "SIGTERM"
     settings = Recipe.model_validate(recipe(steps=1))
@@ -185,6 +187,48 @@ def test_a_stop_at_the_last_step_goes_on_with_what_follows(tmp_path, monkeypatch
         run_recipe(settings, tmp_path, report=lambda line: None)
     stopped.name = None
     assert (run_recipe(settings, tmp_path, report=lambda line: None) / "config.json").exists()
+
+
+def test_stop_after_leaves_the_schedule_as_it_is(tmp_path):
+    settings = Recipe.model_validate(recipe(steps=6, save_steps=100))
+    whole = run_recipe(settings, tmp_path / "whole", report=lambda line: None)
+    lines, cut = [], tmp_path / "cut"
+    with pytest.raises(Interrupted, match="--stop-after: stage pvc ended after step 1 of 6; saved in ") as caught:
+        run_recipe(settings, cut, report=lines.append, stop_after=1e-6)
+    assert caught.value.exit_code == 130
+    assert "--stop-after: stopping after this step and its checkpoint" in lines
+    assert not (cut / "model").exists()
+    resumed = run_recipe(settings, cut, report=lambda line: None, stop_after=1000)
+    assert [row["lr"] for row in rows(cut)] == [row["lr"] for row in rows(tmp_path / "whole")]
+    first, second = (load_file(model / "model.safetensors") for model in (whole, resumed))
+    assert all(bool((first[name] == second[name]).all()) for name in first)
+
+
+def test_the_command_stops_after_its_minutes(tmp_path, capsys):
+    path, out = tmp_path / "recipe.yaml", tmp_path / "run"
+    path.write_text(yaml.safe_dump(recipe(steps=2)))
+    assert main(["train", str(path), "--out", str(out), "--stop-after", "0.00001"]) == 130
+    error = capsys.readouterr().err
+    assert f"pvc: --stop-after: stage pvc ended after step 1 of 2; saved in {out}/pvc/checkpoint-1. Resume" in error
+    assert main(["train", str(path), "--out", str(out)]) == 0
+    assert main(["train", str(path), "--out", str(out), "--stop-after", "-1"]) == 2
+
+
+def test_a_signal_after_the_time_is_up_is_the_first(monkeypatch):
+    ended, lines = [], []
+    monkeypatch.setattr(interrupt.os, "_exit", ended.append)
+    monkeypatch.setattr(interrupt, "SAME_REQUEST_SECONDS", 0.0)
+    request = StopRequest(lines.append, until=time.monotonic())
+    request.check_time()
+    request.check_time()
+    assert request.name == interrupt.TIME_UP and len(lines) == 1
+    request._receive(signal.SIGINT)
+    assert request.name == interrupt.TIME_UP and ended == []
+    request._receive(signal.SIGINT)
+    assert ended == [130]
+    waiting = StopRequest(until=time.monotonic() + 1000)
+    waiting.check_time()
+    assert waiting.name is None
 
 
 class Control:

@@ -71,10 +71,12 @@ def test_models_that_cannot_be_built_are_named_before_anything_runs(change, mess
 
 @pytest.mark.parametrize("minutes", [0.0, -1.0, float("nan"), float("inf")])
 def test_minutes_are_a_number_above_zero(minutes):
-    from pvc.cli.train import changed
+    from pvc.cli.train import check_options
 
     with pytest.raises(UsageError, match="--minutes must be"):
-        changed(load_recipe(NANO), None, [], minutes)
+        check_options(minutes, None, None, None, None, None)
+    with pytest.raises(UsageError, match="--stop-after must be"):
+        check_options(None, minutes, None, None, None, None)
 
 
 def test_no_file_and_no_yaml(tmp_path):

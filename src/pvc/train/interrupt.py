@@ -1,7 +1,7 @@
-"""Ends a training after the current step when SIGINT or SIGTERM arrives, with a checkpoint, and saves by time.
+"""Ends a training after the current step, with a checkpoint, when SIGINT or SIGTERM arrives or its time is up.
 
-Called by `fit.py` around the steps of one stage. A signal outside of the steps ends the program as usual: there is
-nothing to save, and the run goes on from its last checkpoint.
+It also saves by time. Called by `fit.py` around the steps of one stage. A signal outside of the steps ends the
+program as usual: there is nothing to save, and the run goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # torchrun passes on a Ctrl-C that the terminal has sent to every process already: both are one request.
 SAME_REQUEST_SECONDS = 1.0 if "TORCHELASTIC_RUN_ID" in os.environ else 0.0
 END = 0  # no signal has this number
+TIME_UP = "--stop-after"
 SHOW_CURSOR = "\x1b[?25h"
 
 
@@ -36,14 +37,24 @@ class StopRequest:
     The main thread may be waiting for another process, where Python runs no signal handler. The thread can end the
     program even then.
 
+    Args:
+        report: gets a line when a stop is requested.
+        until: a time of `time.monotonic` at which a stop is requested, too.
+
     Attributes:
-        name: of the first signal that arrived ("SIGINT"), or None.
+        name: of the first signal that arrived ("SIGINT"), `TIME_UP`, or None.
     """
 
-    def __init__(self, report: Callable[[str], None] = lambda line: None) -> None:
-        self.report = report
+    def __init__(self, report: Callable[[str], None] = lambda line: None, until: float | None = None) -> None:
+        self.report, self.until = report, until
         self.name: str | None = None
-        self._first = 0.0
+        self._first: float | None = None
+
+    def check_time(self) -> None:
+        """Request a stop if the time is up."""
+        if self.name is None and self.until is not None and time.monotonic() >= self.until:
+            self.name = TIME_UP
+            self.report(f"{TIME_UP}: stopping after this step and its checkpoint")
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[None]:
@@ -78,8 +89,8 @@ class StopRequest:
 
     def _receive(self, number: signal.Signals) -> None:
         now = time.monotonic()
-        if self.name is None:
-            self.name, self._first = number.name, now
+        if self._first is None:
+            self.name, self._first = self.name or number.name, now
             again = "; press Ctrl-C again to stop at once" if number == signal.SIGINT else ""
             self.report(f"{number.name}: stopping after this step and its checkpoint{again}")
         elif now - self._first >= SAME_REQUEST_SECONDS:
@@ -115,6 +126,7 @@ class Saving(TrainerCallback):
         self._saved = self.clock()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.request.check_time()
         due = self.minutes is not None and self.clock() - self._saved >= 60 * self.minutes
         self.stopped, due = _agreed(self.request.name is not None, due)
         if self.stopped or due:

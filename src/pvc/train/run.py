@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,43 +18,35 @@ from typing import Any, cast
 import torch
 from accelerate import PartialState
 from safetensors.torch import load_file, save_file
-from torch import nn
 from transformers.utils.logging import disable_progress_bar
 
 import pvc.auto  # noqa: F401  # so that a saved processor can be loaded
-from pvc.checkpoint.files import PARTS, CheckpointFiles, part_of
 from pvc.checkpoint.precision import has_bfloat16
 from pvc.engine.engine import Engine
 from pvc.errors import UsageError
 from pvc.evaluate.accuracy import Held, measure
-from pvc.model.modeling import PVCForConditionalGeneration
 from pvc.processing.processor import PVCProcessor
-from pvc.synthetic import PATCH_CLASSES
+from pvc.train.branch import Branch, branched, start_branch
 from pvc.train.build import (
-    build_model,
     build_processor,
     check_recipe,
-    grow,
     parameters_by_part,
     resolved,
-    start_directory,
     start_processor,
-    start_weights,
     stored_state,
 )
 from pvc.train.cache import CachedSamples, PackedCollator, write_cache
 from pvc.train.curve import draw_curve
 from pvc.train.data import ChatCollator, PatchCollator, StageSamples
-from pvc.train.distill.setup import Prepared, build_visual, grow_visual, is_visual, prepare, restore
-from pvc.train.distill.visual import export_visual, load_visual_weights
+from pvc.train.distill.setup import Prepared, prepare, restore
+from pvc.train.export import export_run
 from pvc.train.files import Ledger
 from pvc.train.fit import check_sharded, fit_stage, sharded
 from pvc.train.interrupt import StopRequest
 from pvc.train.log import Fit, Report
 from pvc.train.lora import Adapters
-from pvc.train.patches import PatchReader
 from pvc.train.recipe import Recipe, Stage, written_from
-from pvc.train.summary import write_summary
+from pvc.train.stage_model import FINAL, empty_model, first_weights, stage_model, stage_seed, trained_part
 
 
 @dataclass(frozen=True)
@@ -63,6 +54,7 @@ class _Run:
     report: Report
     workers: int
     minutes: float | None
+    until: float | None
 
 
 def run_recipe(
@@ -72,70 +64,77 @@ def run_recipe(
     threads: int = 1,
     workers: int = 0,
     minutes: float | None = None,
+    stop_after: float | None = None,
+    branch: Branch | None = None,
 ) -> Path:
     """Run (or go on with) a recipe in `directory`; returns the directory of the finished model.
 
-    `threads` is the number of cores for the model on a CPU, `workers` of processes that draw samples beside it.
-    `minutes`: train for so long instead of the last stage's steps.
+    Args:
+        recipe: what to train.
+        directory: of the run.
+        report: gets lines of text.
+        threads: cores for the model on a CPU.
+        workers: processes that draw samples beside the training.
+        minutes: train for so long instead of the last stage's steps; the learning rate follows the clock.
+        stop_after: minutes after which the training is stopped, as by a signal; the learning rate is not changed.
+        branch: start from the last checkpoint of another run, and decay its learning rate.
 
     Raises:
         UsageError: unknown tasks, or a directory that belongs to another recipe.
-        ConfigError: a stage that cannot train weights as the launcher shards them.
+        ConfigError: a stage that cannot train weights as the launcher shards them, or that cannot be branched.
         PVCError: the loss stopped being a number.
-        Interrupted: SIGINT or SIGTERM while a stage was trained; its last step is in a checkpoint.
+        Interrupted: a signal or `stop_after` while a stage was trained; its last step is in a checkpoint.
     """
+    until = None if stop_after is None else time.monotonic() + 60 * stop_after
     recipe, directory = resolved(recipe), Path(directory)
+    for stage in recipe.stages:
+        check_sharded(stage)
     disable_progress_bar()  # of every checkpoint's files: what is seen is `report`'s
     torch.set_num_threads(threads)
     # The others wait while the first process draws a cache or measures; that may take longer than the usual minutes.
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=3))
     with state.main_process_first():  # under torchrun: the first process makes what the others then read
+        if branch is not None:
+            start_branch(recipe, branch, directory, report)
+        recipe = branched(recipe, directory)
         _claim(recipe, directory)
         processor = _processor(recipe, directory / "processor")
+    options = _Run(report if state.is_main_process else _silent, workers, minutes, until)
+    weights = first_weights(recipe)
     for stage in recipe.stages:
-        check_sharded(stage)
-    if not state.is_main_process:
-        report = _silent
-    options = _Run(report, workers, minutes)
-    weights = _start_weights(recipe)
-    model: nn.Module | None = None
-    for stage in recipe.stages:
-        final = directory / stage.name / "final.safetensors"
-        model, fresh = _stage_model(recipe, stage, processor, weights)
-        if final.exists():
-            report(f"{stage.name}: done before")
-        else:
-            parts = ", ".join(f"{part} {count:,}" for part, count in parameters_by_part(model).items())
-            clocked = minutes is not None and stage is recipe.stages[-1]
-            length = f"{minutes:g} minutes, batches" if clocked else f"{stage.steps} steps"
-            report(f"{stage.name}: {length} of {stage.batch_size}; parameters: {parts}")
-            if fresh:
-                report(f"{stage.name}: {len(fresh)} tensors start anew: {', '.join(fresh[:6])} ...")
-            model = _run_stage(recipe, stage, model, processor, directory, options)
-            if state.is_main_process:
-                save_weights(model, final)
-                draw_curve(directory / "curve.jsonl", directory / "curve.png")
-            state.wait_for_everyone()
-        weights = load_file(final)
+        weights = _finish_stage(recipe, stage, weights, processor, directory, options)
     if state.is_main_process:
-        _export(recipe, processor, weights, directory)
+        export_run(recipe, processor, weights, directory)
     state.wait_for_everyone()
     return directory / "model"
 
 
-def _start_weights(recipe: Recipe) -> dict[str, torch.Tensor]:
-    if recipe.start is None:
-        return {}
-    return load_visual_weights(start_directory(recipe)) if is_visual(recipe) else start_weights(recipe)
-
-
-def _stage_model(
-    recipe: Recipe, stage: Stage, processor: PVCProcessor, weights: dict[str, torch.Tensor]
-) -> tuple[nn.Module, list[str]]:
-    """A stage's model, without language model if the recipe never runs it, and names of new tensors."""
-    if not weights:
-        return build_model(recipe, stage, processor), []
-    return (grow_visual if is_visual(recipe) else grow)(recipe, stage, processor, weights)
+def _finish_stage(
+    recipe: Recipe,
+    stage: Stage,
+    weights: dict[str, torch.Tensor],
+    processor: PVCProcessor,
+    directory: Path,
+    options: _Run,
+) -> dict[str, torch.Tensor]:
+    """Train a stage from the weights before it unless it is finished; return the weights after it."""
+    report, final = options.report, directory / stage.name / FINAL
+    if final.exists():
+        report(f"{stage.name}: done before")
+        return load_file(final)
+    model, fresh = stage_model(recipe, stage, processor, weights)
+    parts = ", ".join(f"{part} {count:,}" for part, count in parameters_by_part(model).items())
+    clocked = options.minutes is not None and stage is recipe.stages[-1]
+    length = f"{options.minutes:g} minutes, batches" if clocked else f"{stage.steps} steps"
+    report(f"{stage.name}: {length} of {stage.batch_size}; parameters: {parts}")
+    if fresh:
+        report(f"{stage.name}: {len(fresh)} tensors start anew: {', '.join(fresh[:6])} ...")
+    model = _run_stage(recipe, stage, model, processor, directory, options)
+    if PartialState().is_main_process:
+        save_weights(model, final)
+        draw_curve(directory / "curve.jsonl", directory / "curve.png")
+    PartialState().wait_for_everyone()
+    return load_file(final)
 
 
 def _silent(line: str) -> None:
@@ -180,9 +179,9 @@ def _run_stage(
             f"{stage.name}: warning: this CPU has no bfloat16 instructions: precision bf16 is emulated and may be ten "
             "times slower; remove it from the recipe"
         )
-    seed = recipe.seed * 1000 + recipe.stages.index(stage)
+    seed = stage_seed(recipe, stage)
     parts = _parts(stage, model, processor, directory, seed, options.report)
-    stop = StopRequest(options.report)
+    stop = StopRequest(options.report, options.until)
 
     def held_out() -> list[dict[str, Any]]:
         return _held_out(stage, Engine(model, processor, None), lambda: stop.name is not None and not sharded())
@@ -204,12 +203,12 @@ def _run_stage(
     started = time.monotonic()
     fitted = fit_stage(stage, parts.module, parts.dataset, parts.collator, fit, parts.named)
     if fitted.weights and PartialState().is_main_process:
-        before, model = model, (build_visual if is_visual(recipe) else build_model)(recipe, stage, processor)
+        before, model = model, empty_model(recipe, stage, processor)
         adapters = Adapters(stage, model, seed)
         if stage.kind == "distill":
             restore(model, fitted.weights, before)
         else:
-            _trained(stage, model).load_state_dict(fitted.weights)
+            trained_part(stage, model).load_state_dict(fitted.weights)
     if not sharded() or PartialState().is_main_process:
         adapters.merge()
     if PartialState().is_main_process:
@@ -217,10 +216,6 @@ def _run_stage(
         done |= {} if fit.minutes is None else {"minutes": fit.minutes}
         (directory / stage.name / "done.json").write_text(json.dumps(done) + "\n", encoding="utf-8")
     return model
-
-
-def _trained(stage: Stage, model: Any) -> nn.Module:
-    return PatchReader(model.model.vision_tower, PATCH_CLASSES) if stage.kind == "patches" else model
 
 
 def _parts(stage: Stage, model: Any, processor: PVCProcessor, directory: Path, seed: int, report: Report) -> Prepared:
@@ -246,7 +241,7 @@ def _parts(stage: Stage, model: Any, processor: PVCProcessor, directory: Path, s
         with PartialState().main_process_first():
             write_cache(samples, processor, cache, report)
         dataset, collator = cast(Any, CachedSamples(cache, stage, seed)), PackedCollator(processor)
-    return Prepared(_trained(stage, model), dataset, collator, samples.named)
+    return Prepared(trained_part(stage, model), dataset, collator, samples.named)
 
 
 def _held_out(stage: Stage, engine: Engine, stopped: Callable[[], bool]) -> list[dict[str, Any]]:
@@ -262,51 +257,6 @@ def _held_out(stage: Stage, engine: Engine, stopped: Callable[[], bool]) -> list
         # The processor's own number of steps is the last stage's, which an earlier one has not learned.
         rows += measure(engine, [task], stage.evaluate_count, held, image_steps=stage.most_steps, threads=None)
     return [{"task": row["task"], "accuracy": row["accuracy"]} for row in rows]
-
-
-def _export(recipe: Recipe, processor: PVCProcessor, weights: dict[str, torch.Tensor], directory: Path) -> Path:
-    """The last stage's model in bf16 (modulations and timestep embedder stay float32), with processor and recipe.
-
-    After token distillation alone, all tensors have the precision of the checkpoint that it started from.
-    """
-    target = directory / "model"
-    model, _ = _stage_model(recipe, recipe.stages[-1], processor, weights)
-    if is_visual(recipe):
-        export_visual(start_directory(recipe), weights, target)
-        return _describe(recipe, processor, model, directory)
-    wide = PVCForConditionalGeneration._keep_in_fp32_modules_strict
-    halved = {
-        key: value if any(part in key for part in wide) else value.to(torch.bfloat16)
-        for key, value in stored_state(cast(Any, model)).items()
-    }
-    model.config.dtype = torch.bfloat16
-    cast(Any, model).save_pretrained(target, state_dict=halved)
-    return _describe(recipe, processor, model, directory)
-
-
-def _describe(recipe: Recipe, processor: PVCProcessor, model: nn.Module, directory: Path) -> Path:
-    """Write what stands beside the weights: processor, recipe and card."""
-    target = directory / "model"
-    processor.save_pretrained(target)
-    # The language model may not be part of `model`.
-    stored = Counter(dict.fromkeys(PARTS, 0))
-    for tensor in CheckpointFiles(target).tensors():
-        stored[part_of(tensor.name)] += tensor.count
-    write_summary(recipe, directory, dict(stored) if is_visual(recipe) else parameters_by_part(model))
-    (target / "training.json").write_text(json.dumps(_history(recipe, directory), indent=1) + "\n", encoding="utf-8")
-    return target
-
-
-def _history(recipe: Recipe, directory: Path) -> dict[str, Any]:
-    """What a model's training.json says: its recipe with the steps that were made, and what was measured before."""
-    told = json.loads(recipe.model_dump_json())
-    for stage in told["stages"]:
-        done = directory / stage["name"] / "done.json"
-        if done.exists():
-            stage.update(json.loads(done.read_text(encoding="utf-8")))
-    before = directory / "model" / "training.json"
-    measured = json.loads(before.read_text(encoding="utf-8")).get("accuracy") if before.exists() else None
-    return {"recipe": told, **({"accuracy": measured} if measured else {})}
 
 
 __all__ = ["run_recipe", "save_weights"]

@@ -1,6 +1,6 @@
 """What a finished training leaves for people: `summary.md` beside the run's curve, and a model card in the model.
 
-Called by `run.py` at the end; everything is read from the run's own files.
+Called by `export.py`; everything is read from the run's own files.
 """
 
 from __future__ import annotations
@@ -13,11 +13,24 @@ from typing import Any
 from pvc.train.recipe import Recipe, Stage
 
 
-def write_summary(recipe: Recipe, directory: Path, parameters: dict[str, int]) -> None:
-    """Write `directory/summary.md` and `directory/model/README.md`; `parameters` are numbers by part of the model."""
+def write_summary(recipe: Recipe, directory: Path) -> None:
+    """Write `directory`/summary.md."""
     rows = _rows(directory / "curve.jsonl")
     (directory / "summary.md").write_text(_summary(recipe, directory, rows), encoding="utf-8")
-    (directory / "model" / "README.md").write_text(_card(recipe, rows, parameters), encoding="utf-8")
+
+
+def write_card(recipe: Recipe, directory: Path, target: Path, parameters: dict[str, int], fact: str = "") -> None:
+    """Write the card of a model.
+
+    Args:
+        recipe: of the run, to the stage that the model is from.
+        directory: of the run.
+        target: directory of the model.
+        parameters: numbers by part of the model.
+        fact: a line about this model.
+    """
+    rows = _rows(directory / "curve.jsonl")
+    (target / "README.md").write_text(_card(recipe, rows, parameters, fact), encoding="utf-8")
 
 
 def _rows(path: Path) -> dict[str, list[dict[str, Any]]]:
@@ -102,7 +115,7 @@ def _sources(stage: Stage) -> str:
     return ", ".join([*files, *drawn]) + teacher
 
 
-def _card(recipe: Recipe, rows: dict[str, list[dict[str, Any]]], parameters: dict[str, int]) -> str:
+def _card(recipe: Recipe, rows: dict[str, list[dict[str, Any]]], parameters: dict[str, int], fact: str) -> str:
     last = recipe.stages[-1]
     whole = sum(parameters.values())
     size = f"{whole / 1e6:,.1f} M" if whole < 1e9 else f"{whole / 1e9:,.2f} B"
@@ -131,6 +144,7 @@ def _card(recipe: Recipe, rows: dict[str, list[dict[str, Any]]], parameters: dic
         f"- Started from: {start}",
         f"- Visual tokens: ratio {last.downsample_ratio:g}, a picture in up to {last.most_steps} steps",
         "- Stages: " + "; ".join(f"`{stage.name}` on {_sources(stage)}" for stage in recipe.stages),
+        *([f"- {fact}"] if fact else []),
         "- The whole recipe, with the steps that were made, is in `training.json`.",
     ]
     if measured := _accuracy(rows.get(last.name, [])):
@@ -147,4 +161,4 @@ def _card(recipe: Recipe, rows: dict[str, list[dict[str, Any]]], parameters: dic
     return "\n".join(lines) + "\n"
 
 
-__all__ = ["write_summary"]
+__all__ = ["write_card", "write_summary"]

@@ -32,6 +32,7 @@ from pvc.train.recipe import Stage
 
 KEPT = 2  # checkpoints of a stage
 STAGING = "saving"
+AVERAGE = "average.pt"  # of a checkpoint, the EMA of its weights
 UNDECAYED = ("modulation", "timestep_embedding")
 
 
@@ -187,10 +188,10 @@ class Average(TrainerCallback):
 
     def save(self, directory: Path) -> None:
         """Beside the other parts of a checkpoint."""
-        torch.save(self.weights, directory / "average.pt")
+        torch.save(self.weights, directory / AVERAGE)
 
     def load(self, directory: Path) -> None:
-        for name, value in torch.load(directory / "average.pt", weights_only=True).items():
+        for name, value in torch.load(directory / AVERAGE, weights_only=True).items():
             self.weights[name].copy_(value)
 
     @torch.no_grad()
@@ -233,9 +234,14 @@ def remove(directory: Path, staging: Path) -> None:
     shutil.rmtree(gone)
 
 
+def step_of(checkpoint: Path) -> int:
+    """Return the step after which a checkpoint was written."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
 def complete(output: Path, report: Report = lambda line: None) -> list[Path]:
     """Checkpoints that were written to their end, the newest first."""
-    found = sorted(output.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    found = sorted(output.glob("checkpoint-*"), key=step_of, reverse=True)
     good = []
     for path in found:
         try:
@@ -248,4 +254,15 @@ def complete(output: Path, report: Report = lambda line: None) -> list[Path]:
     return good
 
 
-__all__ = ["STAGING", "Average", "StageTrainer", "complete", "factor_of", "learned_places", "publish", "remove"]
+__all__ = [
+    "AVERAGE",
+    "STAGING",
+    "Average",
+    "StageTrainer",
+    "complete",
+    "factor_of",
+    "learned_places",
+    "publish",
+    "remove",
+    "step_of",
+]

@@ -1,0 +1,66 @@
+"""A stage's model: built in the shape of the stage, filled from the stage before it, and the part that is trained.
+
+Called by `run.py` and `export.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from pvc.processing.processor import PVCProcessor
+from pvc.synthetic import PATCH_CLASSES
+from pvc.train.build import build_model, grow, start_directory, start_weights
+from pvc.train.distill.setup import build_visual, grow_visual, is_visual
+from pvc.train.distill.visual import load_visual_weights
+from pvc.train.patches import PatchReader
+from pvc.train.recipe import Recipe, Stage
+
+FINAL = "final.safetensors"  # weights of a finished stage, in its directory
+
+
+def first_weights(recipe: Recipe) -> dict[str, torch.Tensor]:
+    """Read the weights that a recipe's first stage starts from; none where it starts from random ones."""
+    if recipe.start is None:
+        return {}
+    return load_visual_weights(start_directory(recipe)) if is_visual(recipe) else start_weights(recipe)
+
+
+def weights_before(recipe: Recipe, stage: Stage, directory: Path) -> dict[str, torch.Tensor]:
+    """Read the weights that a stage of the run in `directory` starts from."""
+    number = recipe.stages.index(stage)
+    return load_file(directory / recipe.stages[number - 1].name / FINAL) if number else first_weights(recipe)
+
+
+def stage_model(
+    recipe: Recipe, stage: Stage, processor: PVCProcessor, weights: dict[str, torch.Tensor]
+) -> tuple[nn.Module, list[str]]:
+    """Build a stage's model from `weights`; return it and the names of new tensors.
+
+    It has no language model if the recipe never runs it. The processor is made to fit.
+    """
+    if not weights:
+        return empty_model(recipe, stage, processor), []
+    return (grow_visual if is_visual(recipe) else grow)(recipe, stage, processor, weights)
+
+
+def empty_model(recipe: Recipe, stage: Stage, processor: PVCProcessor) -> nn.Module:
+    """Build a stage's model with random weights."""
+    return (build_visual if is_visual(recipe) else build_model)(recipe, stage, processor)
+
+
+def trained_part(stage: Stage, model: Any) -> nn.Module:
+    """Return what a stage of kind patches or chat trains of a model."""
+    return PatchReader(model.model.vision_tower, PATCH_CLASSES) if stage.kind == "patches" else model
+
+
+def stage_seed(recipe: Recipe, stage: Stage) -> int:
+    """Return the seed of a stage's samples and of its new weights."""
+    return recipe.seed * 1000 + recipe.stages.index(stage)
+
+
+__all__ = ["FINAL", "empty_model", "first_weights", "stage_model", "stage_seed", "trained_part", "weights_before"]
