@@ -8,9 +8,10 @@ import torch
 from pvc.errors import ConfigError
 from pvc.processing.rows import read_rows
 from pvc.synthetic import write_dataset
+from pvc.synthetic.palette import HELD_OUT_PAIRS
 from pvc.testing import tiny_config, tiny_model, tiny_processor
 from pvc.train.data import IGNORED, ChatCollator, StageSamples
-from pvc.train.recipe import FileMix, Stage
+from pvc.train.recipe import FileMix, Stage, TaskMix
 
 STAGE = Stage(
     name="x",
@@ -116,3 +117,99 @@ def test_a_row_without_an_answer_is_named(tmp_path):
     path.write_text("\n" + json.dumps({"conversations": [{"from": "human", "value": "who?"}]}))
     with pytest.raises(ConfigError, match="line 2: no answer"):
         StageSamples(STAGE.model_copy(update={"files": {str(path): FileMix(weight=1)}}), 0, 32)
+
+
+def stage_of(*tasks, **changes):
+    return STAGE.model_copy(update={"tasks": dict.fromkeys(tasks, TaskMix()), **changes})
+
+
+def answers_of(sample):
+    turns = [sample.answer, *(answer for _, answer in sample.more), *(turn.answer for turn in sample.turns)]
+    return "".join(f"{answer}<|im_end|>" for answer in turns)
+
+
+def test_the_split_of_a_stage_is_that_of_its_samples():
+    usual, whole = StageSamples(stage_of("shape"), 0, 32), StageSamples(stage_of("shape", split="train_all"), 0, 32)
+    held_out = {"train": 0, "train_all": 0}
+    for samples in (usual, whole):
+        for index in range(48):
+            description = samples[index].sample.description
+            assert description["split"] == samples.stage.split
+            pairs = {(figure["shape"], figure["colour"]) for figure in description["figures"]}
+            held_out[description["split"]] += bool(pairs & HELD_OUT_PAIRS)
+    assert held_out["train"] == 0 < held_out["train_all"]
+
+
+def test_quiet_frames_come_before_clips_and_some_begin_late():
+    stage = stage_of("direction", "captions", quiet_frames={0: 1.0, 3: 1.0}, latest_start=60.0, video_frames={4: 1.0})
+    samples, again = StageSamples(stage, 0, 32), StageSamples(stage, 0, 32)
+    lengths, starts = [], []
+    for index in range(48):
+        medium = samples[index].sample.media[0]
+        assert medium.timestamps == again[index].sample.media[0].timestamps
+        assert (medium.frames == again[index].sample.media[0].frames).all()
+        assert all(a < b for a, b in zip(medium.timestamps[:-1], medium.timestamps[1:], strict=True))
+        lengths.append(len(medium.frames))
+        starts.append(medium.timestamps[0])
+    assert set(lengths) == {4, 7} and 12 <= lengths.count(7) <= 36
+    assert 12 <= sum(start == 0 for start in starts) <= 36
+    late = [start for start in starts if start]
+    assert max(late) <= 60 and max(late) > 15 and min(late) < 5
+
+
+def test_clips_that_ask_for_times_and_pictures_stay_as_they_are():
+    stage = stage_of("when", "shape", quiet_frames={5: 1.0}, latest_start=60.0, video_frames={4: 1.0})
+    plain, delayed = StageSamples(stage_of("when", "shape", video_frames={4: 1.0}), 0, 32), StageSamples(stage, 0, 32)
+    for index in range(24):
+        one, other = plain[index].sample, delayed[index].sample
+        assert one.media[0].timestamps == other.media[0].timestamps
+        assert (one.media[0].frames == other.media[0].frames).all()
+
+
+def test_clips_of_several_lengths_are_collated():
+    stage = stage_of("captions", "motion", quiet_frames={0: 1.0, 2: 1.0}, video_frames={4: 1.0})
+    samples, processor = StageSamples(stage, 0, 32), tiny_processor(max_tiles=1)
+    for batch in range(3):
+        chosen = [samples[batch * 4 + i] for i in range(4)]
+        inputs = ChatCollator(processor)(chosen)
+        frames = [len(item.sample.media[0].frames) for item in chosen]
+        assert inputs["video_grid_thw"][:, 0].tolist() == frames
+        assert len(inputs["pixel_values_videos"]) == sum(frames)
+        for item, labels in zip(chosen, inputs["labels"], strict=True):
+            assert processor.tokenizer.decode(labels[labels != IGNORED]) == answers_of(item.sample)
+
+
+def test_every_answer_of_a_conversation_is_learned():
+    """Later turns too, with media that come in the middle of the text, and without any."""
+    processor = tiny_processor(max_tiles=4)
+    shapes = set()
+    for tasks in (("album", "outside"), ("reels",)):
+        samples = StageSamples(stage_of(*tasks, video_frames={4: 1.0}), 1, 32)
+        for batch in range(5):
+            chosen = [samples[batch * 4 + i] for i in range(4)]
+            inputs = ChatCollator(processor)(chosen)
+            media = [medium.kind for item in chosen for medium in item.sample.all_media]
+            assert len(inputs.get("image_grid_thw", ())) == media.count("image")
+            assert len(inputs.get("video_grid_thw", ())) == media.count("video")
+            for item, labels in zip(chosen, inputs["labels"], strict=True):
+                assert processor.tokenizer.decode(labels[labels != IGNORED]) == answers_of(item.sample)
+                shapes.add((bool(item.sample.all_media), any(turn.media for turn in item.sample.turns)))
+    assert shapes == {(True, True), (True, False), (False, False)}
+
+
+def test_written_conversations_are_trained_on(tmp_path):
+    write_dataset(tmp_path, ["album", "outside", "reels"], 5, seed=0, split="train_all")
+    stage = STAGE.model_copy(update={"tasks": {}, "files": {str(tmp_path / "data.jsonl"): FileMix(weight=1.0)}})
+    samples, processor = StageSamples(stage, 0, 32), tiny_processor(max_tiles=4)
+    rows = {"".join(texts(row.messages)): row for row in read_rows(tmp_path / "data.jsonl")}
+    seen = set()
+    for batch in range(12):
+        chosen = [samples[batch * 4 + i] for i in range(4)]
+        inputs = ChatCollator(processor)(chosen)
+        for item, labels in zip(chosen, inputs["labels"], strict=True):
+            row = rows["".join(texts(item.messages))]
+            answers = [message["content"][0]["text"] for message in row.messages if message["role"] == "assistant"]
+            kept = processor.tokenizer.decode(labels[labels != IGNORED])
+            assert kept == "".join(f"{answer}<|im_end|>" for answer in answers)
+            seen.add(row.id.split("-")[0])
+    assert seen == {"album", "outside", "reels"}
