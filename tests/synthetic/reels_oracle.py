@@ -168,7 +168,7 @@ def _about_one(question: str, medium: Page | Clip) -> str:
     plain = re.sub(rf"^In the {noun}[,:] ", "", plain)
     plain = re.sub(rf" in the {noun}, in order\?$", ", in order?", plain)
     inner = re.sub(rf" in the {noun}\b", "", plain)
-    forms = [plain] if plain == f"What is in the {noun}?" else [inner, plain]
+    forms = [plain] if plain.lower() == f"what is in the {noun}?" else [inner, plain]
     for form in dict.fromkeys(forms):
         try:
             return answer(medium, form)  # type: ignore[arg-type]
@@ -188,7 +188,7 @@ def _about_both(question: str, one: Page, other: Page) -> str | None:
     if found := re.fullmatch(r"Which picture has an? (\w+)\?", question):
         (place,) = [i for i, page in enumerate((one, other)) if any(s["name"] == found[1] for s in page.shapes)]
         return names[place]
-    if found := re.fullmatch(r"How many (\w+) are in the (first|second) picture\?", question):
+    if found := re.fullmatch(rf"How many ({'|'.join(SINGULAR)}) are in the (first|second) picture\?", question):
         page = (one, other)[names.index(found[2])]
         return str(sum(shape["name"] == SINGULAR[found[1]] for shape in page.shapes))
     if re.fullmatch(r"Which picture (?:has|shows) more (?:shapes|objects)\?", question):
