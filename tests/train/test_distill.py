@@ -26,6 +26,7 @@ from pvc.train.distill.media import Folder, MediaCollator, MediaSamples, encode_
 from pvc.train.distill.teacher import check_pair, share_frozen
 from pvc.train.distill.tokens import TokenDistiller, TokenMap, blocks_of, shown_blocks
 from pvc.train.distill.visual import load_visual
+from pvc.train.export import export_checkpoint
 from pvc.train.recipe import Recipe, Stage
 from pvc.train.run import run_recipe
 from tests.convert import sources
@@ -257,6 +258,22 @@ def finished(pair, folder, tmp_path_factory):
     made = recipe(pair, folder, evaluate_every=3, evaluate_count=2, distill={"eval_media": str(folder)})
     run_recipe(made, out, report=lines.append)
     return out, made, lines
+
+
+def test_the_last_checkpoint_as_a_model(pair, finished, tmp_path):
+    """It has the tensors of the checkpoint that the run started from, each in its dtype."""
+    out, made, _ = finished
+    shutil.copytree(out, tmp_path / "run")
+    (tmp_path / "run" / "distill" / "final.safetensors").unlink()
+    shutil.rmtree(tmp_path / "run" / "model")
+    assert export_checkpoint(made, tmp_path / "run", tmp_path / "model").step == 6
+    for path in (out / "model").glob("*.safetensors"):
+        one, two = load_file(path), load_file(tmp_path / "model" / path.name)
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[name], two[name]) and one[name].dtype == two[name].dtype for name in one)
+    pvc.load(tmp_path / "model", device="cpu")
+    with pytest.raises(UsageError, match="leave out --dtype"):
+        export_checkpoint(made, tmp_path / "run", tmp_path / "other", torch.float32)
 
 
 def test_a_run_leaves_a_checkpoint_that_is_near_the_closed_form(pair, finished):

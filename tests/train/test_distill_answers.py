@@ -17,6 +17,7 @@ from pvc.processing.processor import PVCProcessor
 from pvc.train.collate import Item
 from pvc.train.distill.answer_data import QUESTIONS, AnswerCollator, encode_pair
 from pvc.train.distill.answers import AnswerDistiller, by_sample
+from pvc.train.export import export_checkpoint
 from pvc.train.recipe import Recipe, Stage
 from pvc.train.run import run_recipe
 from tests.convert import sources
@@ -145,6 +146,13 @@ def test_a_run(home, tmp_path):
     assert any("going on from checkpoint-2" in line for line in lines)
     again = load_file(tmp_path / "out" / "answers" / "final.safetensors")
     assert all(torch.equal(again[name], value) for name, value in after.items())
+    # The last checkpoint alone gives the same model, adapters merged.
+    (tmp_path / "out" / "answers" / "final.safetensors").unlink()
+    export_checkpoint(made, tmp_path / "out", tmp_path / "exported")
+    model, exported = (
+        load_file(path / "model.safetensors") for path in (tmp_path / "out/model", tmp_path / "exported")
+    )
+    assert model.keys() == exported.keys() and all(torch.equal(model[name], exported[name]) for name in model)
 
 
 def test_an_output_layer_that_is_the_embedding(home, tmp_path):
@@ -167,6 +175,10 @@ def test_an_output_layer_that_is_the_embedding(home, tmp_path):
     run_recipe(made, out, report=lambda line: None)
     again = load_file(out / "answers" / "final.safetensors")
     assert all(torch.equal(again[name], value) for name, value in whole.items())
+    (out / "answers" / "final.safetensors").unlink()
+    export_checkpoint(made, out, tmp_path / "exported")
+    model, exported = (load_file(path / "model.safetensors") for path in (out / "model", tmp_path / "exported"))
+    assert model.keys() == exported.keys() and all(torch.equal(model[name], exported[name]) for name in model)
 
 
 def test_what_the_answer_loss_cannot_do(home, tmp_path):

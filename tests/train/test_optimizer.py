@@ -84,13 +84,15 @@ def grouped(optimizer):
     return sums
 
 
-def test_one_step_is_that_of_torch_s_own_optimizers():
+def test_its_steps_are_those_of_two_optimizers():
     model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Linear(8, 3))
     other = copy.deepcopy(model)
     optimizer = build_muon(model, {"0.weight", "1.weight"}, 0.01, 0.1, {"betas": (0.9, 0.98)})
     assert grouped(optimizer) == {("muon", 0.1): 72, ("muon", 0.0): 0, ("adamw", 0.1): 0, ("adamw", 0.0): 11}
+    muon = type(optimizer.optimizers["muon"])
+    assert issubclass(muon, Muon)
     alone = [
-        Muon([other[0].weight, other[1].weight], lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+        muon([other[0].weight, other[1].weight], lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
         AdamW([other[0].bias, other[1].bias], lr=0.01, weight_decay=0.0, betas=(0.9, 0.98)),
     ]
     data = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))

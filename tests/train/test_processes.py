@@ -102,6 +102,24 @@ def test_two_processes_equal_one(alone, tmp_path, environment):
 
 
 @pytest.mark.slow
+def test_muon_on_two_processes_that_stop_together(tmp_path):
+    """Both orthogonalise the same matrices; `--stop-after` ends them after the same step."""
+    stage = {**STAGES[1], "steps": 10, "optimizer": "muon", "schedule": "wsd", "ema": 0.9, "evaluate_every": None}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**TINY, "stages": [stage]}))
+    launch(path, tmp_path / "one")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += ["-m", "pvc", "train", str(path), "--out", str(tmp_path / "two"), "--stop-after", "0.0001"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode != 0
+    assert "--stop-after: stage pvc ended after step 1 of 10; saved in" in done.stderr
+    launch(path, tmp_path / "two", 2)
+    assert "going on from checkpoint-1" in (tmp_path / "two" / "log.txt").read_text()
+    assert_equal(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.slow
 def test_adapters_on_weights_that_are_spread(tmp_path):
     lora = {"rank": 2, "alpha": 4, "targets": ["q_proj", "down_proj"]}
     stage = {**STAGES[1], "steps": 4, "lora": lora, "evaluate_every": None}
