@@ -21,7 +21,7 @@ def recipe(**layers):
 
 def logits(model, processor):
     torch.manual_seed(0)
-    ids = torch.tensor([[7, processor.image_token_id, processor.image_token_id, 9] + [11, 12]])
+    ids = torch.tensor([[7, processor.image_token_id, processor.image_token_id, 9, 11, 12]])
     count = processor.tokens_per_frame
     ids = torch.cat([ids[:, :1], ids[:, 1:2].expand(1, count), ids[:, 3:]], 1)
     pixels = torch.randn(1, 3, 32, 32)

@@ -14,10 +14,72 @@ import torch
 from torch import nn
 from torch.optim import AdamW, Muon
 
+from pvc.checkpoint.precision import has_bfloat16
+
 # Parts of the names of matrices that AdamW trains. Modulations and the timestep embedder may hold a closed form, which
 # orthogonal updates would destroy; adapters and the maps of a distillation have a low rank.
 ADAMW_NAMES = ("modulation", "timestep_embedding", "embeddings.", "lora_", "maps.")
 OUTPUT_LAYERS = ("head", "lm_head")
+
+
+class Float32Muon(Muon):
+    """Muon whose orthogonalisation runs in float32, for CPUs without bfloat16 instructions.
+
+    torch's runs in bfloat16, which such a CPU emulates: a step of a small model then takes longer than its gradients.
+    Matrices of one shape are orthogonalised together. States and options are those of `torch.optim.Muon`.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Update all matrices that have a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            alike: dict[torch.Size, list[nn.Parameter]] = {}
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    alike.setdefault(parameter.shape, []).append(parameter)
+            for parameters in alike.values():
+                updates = orthogonalized(torch.stack([self._direction(p, group) for p in parameters]), group)
+                # As AdamW's updates: their root mean square is about 0.2 (arXiv 2502.16982).
+                rate = group["lr"] * 0.2 * max(parameters[0].shape) ** 0.5
+                for parameter, update in zip(parameters, updates, strict=True):
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update.to(parameter.dtype), alpha=rate)
+        return loss
+
+    def _direction(self, parameter: nn.Parameter, group: dict[str, Any]) -> torch.Tensor:
+        """Return the momentum of a parameter, float32, after its gradient has been added."""
+        assert parameter.grad is not None
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter.grad, memory_format=torch.preserve_format)
+        buffer = state["momentum_buffer"]
+        buffer.lerp_(parameter.grad, 1 - group["momentum"])
+        return (parameter.grad.lerp(buffer, group["momentum"]) if group["nesterov"] else buffer).float()
+
+
+def orthogonalized(matrices: torch.Tensor, group: dict[str, Any]) -> torch.Tensor:
+    """Return `(N, rows, columns)` matrices with all singular values near 1, by a Newton-Schulz iteration.
+
+    Args:
+        matrices: float32.
+        group: with the options `ns_coefficients`, `ns_steps` and `eps` of `torch.optim.Muon`.
+    """
+    a, b, c = group["ns_coefficients"]
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices
+    x = x / x.flatten(1).norm(dim=1).clamp(min=group["eps"])[:, None, None]
+    for _ in range(group["ns_steps"]):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.mT if tall else x
+
+
+def _muon_class() -> type[Muon]:
+    is_slow = not torch.cuda.is_available() and not has_bfloat16()
+    return Float32Muon if is_slow else Muon
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -39,7 +101,7 @@ class MuonAdamW(torch.optim.Optimizer):
             adamw_options: betas, eps and the like of AdamW.
         """
         self.optimizers: dict[str, torch.optim.Optimizer] = {
-            "muon": Muon(muon, lr=lr, adjust_lr_fn="match_rms_adamw"),
+            "muon": _muon_class()(muon, lr=lr, adjust_lr_fn="match_rms_adamw"),
             "adamw": AdamW(adamw, lr=lr, **adamw_options),
         }
         groups = [
