@@ -108,3 +108,24 @@ def test_zoomed_pictures_are_measured_in_tiles_and_recorded_beside_the_others(ch
     assert "zoom" not in plain
     assert recorded([row], [plain]) == [row, {key: plain[key] for key in plain if key != "wrong"}]
     assert len(recorded([plain], [plain])) == 1
+
+
+def test_pages_are_measured_without_levels_and_on_the_last_turn(checkpoint):
+    engine = pvc.load(checkpoint, device="cpu")
+    rows = measure(engine, tasks=["album", "outside", "reels"], count=4, levels=[1, 2], threads=1)
+    assert [(row["task"], row["level"], row["count"]) for row in rows] == [
+        ("album", None, 4),
+        ("outside", None, 4),
+        ("reels", None, 4),
+    ]
+    album = Held(level=3).samples("album", 0, 6, 32)
+    assert {sample.level for sample in album} == {1} and any(sample.turns for sample in album)
+    last = [sample.turns[-1].answer if sample.turns else sample.answer for sample in album]
+    assert [sample.last_answer for sample in album] == last
+    assert {wrong["expected"] for wrong in rows[0]["wrong"]} <= {
+        sample.last_answer for sample in Held().samples("album", 0, 4, 32)
+    }
+    right, asked = forced(engine, album)
+    answers = [text for sample in album for text in (sample.answer, *(turn.answer for turn in sample.turns))]
+    assert asked == sum(len(engine.processor.tokenizer(text).input_ids) + 1 for text in answers)  # and the end
+    assert 0 <= right <= asked

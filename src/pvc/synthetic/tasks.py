@@ -183,14 +183,7 @@ def make(
     """
     chosen = task_named(task)
     check_size(size)
-    if chosen.kind == "image" and frames not in (None, 1):
-        raise UsageError(f"task {task!r} makes pictures; {frames} frames were asked for")
-    if level is not None and not 1 <= level <= LEVELS:
-        raise UsageError(f"level is {level}; it must be from 1 to {LEVELS}")
-    if level is not None and chosen.pages:
-        raise UsageError(f"level is {level}, but task {task!r} has no levels; leave the level out")
-    if tiles not in TILES or (tiles > 1 and not chosen.tiles):
-        raise UsageError(f"task {task!r} was asked for {tiles} tiles; it makes {'1, 2 or 4' if chosen.tiles else '1'}")
+    _check_options(chosen, frames, level, tiles)
     draft = chosen.build(Dice(split, task, seed), Wish(split, frames, level, tiles))
     scenes = () if draft.scene is None else (draft.scene, *draft.further)
     description = {
@@ -224,6 +217,19 @@ def make(
             for turn in draft.turns
         ),
     )
+
+
+def _check_options(task: Task, frames: int | None, level: int | None, tiles: int) -> None:
+    if task.kind == "image" and frames not in (None, 1):
+        raise UsageError(f"task {task.name!r} makes pictures; {frames} frames were asked for")
+    if level is not None and not 1 <= level <= LEVELS:
+        raise UsageError(f"level is {level}; it must be from 1 to {LEVELS}")
+    if level is not None and task.pages:
+        raise UsageError(f"level is {level}, but task {task.name!r} has no levels; leave the level out")
+    if tiles not in TILES or (tiles > 1 and not task.tiles):
+        raise UsageError(
+            f"task {task.name!r} was asked for {tiles} tiles; it makes {'1, 2 or 4' if task.tiles else '1'}"
+        )
 
 
 def _medium(scene: Scene | canvas.Canvas | canvas.Reel, size: int) -> Medium:
