@@ -181,7 +181,11 @@ def distilled_recipe(start: Path, teacher: Path, loss: str, media: Path) -> Reci
     if loss == "tokens":
         data: dict[str, Any] = {"tasks": TASKS, "video_frames": {FRAMES: 1}}
         return _distilled({**stage, **data}, start, {"teacher": str(teacher), "loss": loss})
-    data = {"file_frames": {FRAMES: 1}, "trained": ("temporal", "timestep_embedding", "multi_modal_projector")}
+    data = {
+        "file_frames": {FRAMES: 1},
+        "bad_rows": 0.5,
+        "trained": ("temporal", "timestep_embedding", "multi_modal_projector"),
+    }
     about = {"teacher": str(teacher), "loss": loss, "media": {str(media): 1}}
     return _distilled({**stage, **data}, start, about)
 
