@@ -164,7 +164,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     ):
         command = ["train", str(path), "--out", str(run), "--export", str(tmp_path / target), *options]
         assert main(command) == 0
-        assert capsys.readouterr().out == f"{tmp_path / target}: stage pvc, step 3, EMA weights\n"
+        assert capsys.readouterr() == (f"{tmp_path / target}: stage pvc, step 3, EMA weights\n", "")
         stored = weights(tmp_path / target)
         wide = {name for name in stored if "modulation" in name or "timestep_embedding" in name}
         assert {stored[name].dtype for name in wide} == {torch.float32}

@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from transformers.utils.logging import disable_progress_bar
 
 import pvc.auto  # noqa: F401  # so that a saved processor can be loaded
 from pvc.checkpoint.files import PARTS, CheckpointFiles, find_shards, part_of
@@ -91,6 +92,7 @@ def export_checkpoint(
     """
     recipe, directory, target = resolved(recipe), Path(directory), Path(target)
     _check(recipe, directory, target, dtype)
+    disable_progress_bar()
     found = _last_weights(recipe, directory)
     stage = found.stage
     processor = PVCProcessor.from_pretrained(directory / "processor")
