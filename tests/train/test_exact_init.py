@@ -47,6 +47,11 @@ def test_later_stages_and_later_recipes_keep_the_compressor(tmp_path):
     again = Recipe.model_validate({"name": "again", "start": str(model), "stages": [{**later, "name": "again"}]})
     stage = resolved(again).stages[0]
     assert (stage.compressor_norm_groups, stage.image_token_order) == (4, "raster")
+    # The recipe of the closed form itself can be run again from what it left.
+    repeated = Recipe.model_validate({"name": "repeated", "start": str(model), "stages": [{**EXACT, "steps": 1}]})
+    longer = run_recipe(repeated, tmp_path / "longer", report=lambda line: None)
+    config = pvc.load(longer, device="cpu").model.config
+    assert (config.compressor_norm_groups, config.image_token_order) == (4, "raster")
     # A stage of the same ratio may leave raster order.
     assert recipe(BASE, EXACT, {**later, "image_token_order": "step"}).stages[2].image_token_order == "step"
 

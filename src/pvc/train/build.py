@@ -94,7 +94,9 @@ def with_compressors(recipe: Recipe) -> Recipe:
     own = None if before is None else (before.compressor_norm_groups, before.image_token_order)
     stages = []
     for stage in recipe.stages:
-        if stage.init == "exact":
+        # A recipe that goes on from what its own stage left has nothing to solve.
+        goes_on = not stages and before is not None and own == _exact_settings(stage, ratio)
+        if stage.init == "exact" and not goes_on:
             if ratio is None or not stage.downsample_ratio < ratio:
                 raise ConfigError(
                     f"stage {stage.name}: init 'exact' needs a downsample_ratio below that of what it starts from "
@@ -110,6 +112,13 @@ def with_compressors(recipe: Recipe) -> Recipe:
         ratio = stage.downsample_ratio
         stages.append(stage)
     return recipe.model_copy(update={"stages": stages})
+
+
+def _exact_settings(stage: Stage, ratio: float | None) -> tuple[int, str] | None:
+    """Return the settings of a closed form of the stage's ratio that was solved from ratio 1/2; None for others."""
+    if ratio != stage.downsample_ratio or ratio >= 0.5:
+        return None
+    return round(0.5 / ratio) ** 2, "raster"
 
 
 def _with_shape(recipe: Recipe) -> Recipe:
