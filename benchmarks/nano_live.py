@@ -14,34 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timesteps import QUIET_INTERVAL, asked, branched, quiet_frames
+from timesteps import measured
 
 import pvc
-from pvc.engine.engine import Engine
 from pvc.engine.stream import Stream
-from pvc.evaluate.accuracy import Held
 from pvc.evaluate.intervals import wilson
 
 TASKS = {"direction": (1, 2), "digits": (1, 2), "pieces": (1,), "appear": (1,), "captions": (1,), "motion": (1,)}
 QUIET = (0, 24, 120, 500)
-FRAMES = 8
-
-
-def measured(engine: Engine, count: int, seed: int) -> list[dict[str, Any]]:
-    """Right answers per task after each number of quiet frames."""
-    side = int(dict(engine.processor.video_processor.size)["height"])
-    stream, rows, pushed = Stream(engine), [], 0
-    frames = quiet_frames(seed, max(QUIET), side)
-    for quiet in QUIET:
-        while pushed < quiet:
-            stream.push(next(frames), pushed * QUIET_INTERVAL)
-            pushed += 1
-        for task, levels in TASKS.items():
-            samples = Held(levels=levels, frames=FRAMES, seed=seed).samples(task, 0, count, side)
-            right = sum(asked(branched(stream), sample, quiet * QUIET_INTERVAL) == sample.answer for sample in samples)
-            rows.append({"task": task, "quiet": quiet, "right": right, "count": count})
-            print(f"{task:10} after {quiet:3} quiet frames: {right}/{count}", flush=True)
-    return rows
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
@@ -65,7 +45,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     with torch.inference_mode():
-        rows = measured(pvc.load(options.model, device="cpu"), options.count, options.seed)
+        stream = Stream(pvc.load(options.model, device="cpu"))
+        rows = measured(stream, options.count, options.seed, TASKS, QUIET)
     print("\n".join(table(rows)))
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

@@ -14,7 +14,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ import torch
 
 import pvc
 from pvc.ablation.stats import t_interval
-from pvc.engine.engine import Engine
 from pvc.engine.stream import Keep, Stream
 from pvc.evaluate.accuracy import Held
 from pvc.train.recipe import Recipe
@@ -86,17 +85,22 @@ def branched(stream: Stream) -> Stream:
     return twin
 
 
-def measured(engine: Engine, window: int, count: int, seed: int) -> list[dict[str, Any]]:
-    """Right answers per task after each number of quiet frames."""
-    side = int(dict(engine.processor.video_processor.size)["height"])
-    stream = Stream(engine, window=window, keep=KEEP)
+def measured(
+    stream: Stream,
+    count: int,
+    seed: int,
+    tasks: Mapping[str, tuple[int, ...]] = TASKS,
+    quiets: Sequence[int] = QUIET,
+) -> list[dict[str, Any]]:
+    """Right answers per task after each number of quiet frames, which are pushed into `stream`."""
+    side = int(dict(stream.engine.processor.video_processor.size)["height"])
     rows, shown = [], 0
-    frames = quiet_frames(seed, max(QUIET), side)
-    for quiet in QUIET:
+    frames = quiet_frames(seed, max(quiets), side)
+    for quiet in quiets:
         while shown < quiet:
             stream.push(next(frames), shown * QUIET_INTERVAL)
             shown += 1
-        for task, levels in TASKS.items():
+        for task, levels in tasks.items():
             held = Held(levels=levels, frames=CLIP_FRAMES, seed=seed)
             right = 0
             for sample in held.samples(task, 0, count, side):
@@ -128,7 +132,8 @@ def run(options: argparse.Namespace) -> None:
             rows = []
             with torch.inference_mode():
                 for window, size in WINDOWS.items():
-                    rows += [{**row, "window": window} for row in measured(engine, size, options.count, seed)]
+                    stream = Stream(engine, window=size, keep=KEEP)
+                    rows += [{**row, "window": window} for row in measured(stream, options.count, seed)]
             about = {"arm": arm, "seed": seed, "steps": options.steps, "train_s": round(trained)}
             about["measure_s"] = round(time.monotonic() - started - trained)
             target.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
