@@ -197,7 +197,7 @@ def plot(curves: dict[tuple[str, str, str], list[tuple[float, float, float]]], p
             axis.set(title=f"{task}, window {window}", xlabel="quiet frames before the clip", ylim=(0, 100))
             axis.set_xticks(range(len(QUIET)), map(str, QUIET))
         row[0].set_ylabel("right answers, %")
-    axes[0][0].legend()
+    axes[0][-1].legend(loc="upper right")
     figure.savefig(path, dpi=110)
 
 
