@@ -67,7 +67,7 @@ def test_the_model_loads_and_answers(finished):
     assert engine.processor.tokens_per_frame == 1
     assert isinstance(engine.chat().ask("what is it?").text, str)
     assert (directory / "curve.png").read_bytes()[:4] == b"\x89PNG"
-    assert any("start anew" in line for line in lines)
+    assert any("get new values" in line for line in lines)
     stored = load_file(model / "model.safetensors")
     wide = {name for name in stored if "modulation" in name or "timestep_embedding" in name}
     assert {stored[name].dtype for name in wide} == {torch.float32}
@@ -208,7 +208,7 @@ def test_a_run_starts_from_a_model_and_is_measured_on_the_way(finished, tmp_path
     stages = [{**TINY["stages"][1], "steps": 4, "evaluate_every": 2, "evaluate_count": 3, "image_steps": {1: 1, 2: 1}}]
     lines = []
     model = run_recipe(recipe(stages=stages, start=str(start)), tmp_path, report=lines.append)
-    assert not any("start anew" in line for line in lines)
+    assert not any("get new values" in line for line in lines)
     assert (model / "tokenizer.json").read_bytes() == (start / "tokenizer.json").read_bytes()
     rows = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
     measured = [(row["step"], row["task"]) for row in rows if "task" in row]

@@ -287,7 +287,7 @@ class Chat:
             try:
                 cache.crop(same - length)  # a negative number: how many positions to drop
             except (RuntimeError, ValueError, NotImplementedError):
-                same = 0  # caches of sliding windows cannot be cut: start anew, from the media's visual tokens
+                same = 0  # caches of sliding windows cannot be cut: start again from the media's visual tokens
         if same == 0:
             self._forget_cache()
         return same

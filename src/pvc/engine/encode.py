@@ -138,7 +138,7 @@ def adaptive_tiles(
     """`(steps, K, L)` of every tile: one step of all of them, then as many more as `head` makes of it.
 
     No layer runs twice for a tile and step. Relative timesteps of later steps need to know how many there are, so
-    there the temporal layers start anew; the first step's timestep is 0 whatever comes after.
+    there the temporal layers start again; the first step's timestep is 0 whatever comes after.
     """
     tower = model.model.vision_tower
     relative = model.config.vision_config.timestep == "relative"

@@ -179,19 +179,20 @@ def figure_backdrop(dice: Dice, colours: Sequence[str]) -> Backdrop:
     ground: Rgb = (128, 128, 128)
     for _ in range(_TRIES):
         candidate = near(dice, (dice.integer(0, 255),) * 3, 45)
-        if _stands_apart(candidate, colours):
+        if stands_apart(candidate, colours):
             ground = candidate
             break
     style = dice.weighted({"plain": 0.3, "graded": 0.2, "grainy": 0.15, "texture": 0.35})
     if style in ("graded", "texture"):
         other = near(dice, ground, 18 if style == "graded" else 40)
-        if not _stands_apart(other, colours):
+        if not stands_apart(other, colours):
             return Backdrop(ground)
         return Backdrop(ground, other, dice.uniform(0, 360)) if style == "graded" else _textured(dice, ground, other)
     return Backdrop(ground, grain=dice.uniform(2, 7) if style == "grainy" else 0.0)
 
 
-def _stands_apart(ground: Rgb, colours: Sequence[str]) -> bool:
+def stands_apart(ground: Rgb, colours: Sequence[str]) -> bool:
+    """Return whether none of the named colours is lost on a ground."""
     for name in set(colours):
         limit = _GREY_DISTANCE if name in ("black", "white") else _COLOUR_DISTANCE
         if sum((a - b) ** 2 for a, b in zip(ground, COLOURS[name], strict=True)) < limit**2:

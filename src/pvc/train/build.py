@@ -92,7 +92,7 @@ def with_compressors(recipe: Recipe) -> Recipe:
     before = load_config(CheckpointFiles(start_directory(recipe))) if recipe.start is not None else None
     ratio = None if before is None else before.downsample_ratio
     own = None if before is None else (before.compressor_norm_groups, before.image_token_order)
-    stages = []
+    stages: list[Stage] = []
     for stage in recipe.stages:
         # A recipe that goes on from what its own stage left has nothing to solve.
         goes_on = not stages and before is not None and own == _exact_settings(stage, ratio)

@@ -142,7 +142,7 @@ class Stage(_Strict):
     `patches`: the tower alone learns to name what each patch shows (nothing reads without it, see the docs);
     `chat`: the whole model learns to answer; `distill`: it learns from its base model (`distill`, with defaults in
     `DISTILL_DEFAULTS`). A stage starts from the weights of the one before it; tensors whose
-    shape changes with `downsample_ratio` start anew, and so do temporal blocks that the stage before did not have.
+    shape changes with `downsample_ratio` get new values, and so do temporal blocks that the stage before did not have.
     `init`: where the ratio falls, the compressor starts as the mean of the tokens that each of its own replaces, or
     (exact) in closed form: step t emits the token of block t, so that pictures in all steps are read as before. The
     model then has `compressor_norm_groups` and `image_token_order` of the closed form, and so have later stages of the

@@ -128,7 +128,7 @@ def _finish_stage(
     length = f"{options.minutes:g} minutes, batches" if clocked else f"{stage.steps} steps"
     report(f"{stage.name}: {length} of {stage.batch_size}; parameters: {parts}")
     if fresh:
-        report(f"{stage.name}: {len(fresh)} tensors start anew: {', '.join(fresh[:6])} ...")
+        report(f"{stage.name}: {len(fresh)} tensors get new values: {', '.join(fresh[:6])} ...")
     model = _run_stage(recipe, stage, model, processor, directory, options)
     if PartialState().is_main_process:
         save_weights(model, final)

@@ -96,7 +96,7 @@ def figure_ground(dice: Dice, colours: Sequence[str], clean: float = 0.6) -> Bac
     if dice.chance(clean):
         plain = [(255, 255, 255), (245, 245, 240), (0, 0, 0), (40, 40, 45), (128, 128, 128), (210, 210, 215)]
         for rgb in dice.sample(plain, len(plain)):
-            if palette._stands_apart(rgb, colours):
+            if palette.stands_apart(rgb, colours):
                 return Backdrop(rgb)
     found = palette.figure_backdrop(dice, colours)
     textured = found.texture in ("ramp", "stripes", "checks")

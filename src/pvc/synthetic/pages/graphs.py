@@ -147,7 +147,7 @@ def _named_bars(dice: Dice) -> Draft:
 
 
 def _coloured_bars(dice: Dice) -> Draft:
-    """Return bars that are told apart by colour, upright or lying."""
+    """Return bars that differ in colour, upright or lying."""
     count = dice.weighted({2: 0.25, 3: 0.3, 4: 0.25, 5: 0.12, 6: 0.08})
     colours, values = dice.sample(COLOUR_NAMES, count), _values(dice, count)
     room = any_page(dice)

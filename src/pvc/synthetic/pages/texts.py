@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
 from importlib import resources
 
 from pvc.errors import MissingExtraError
-from pvc.synthetic.seeding import Dice, Split, is_for
+from pvc.synthetic.seeding import Dice, Split
+from pvc.synthetic.strings import drawn
 from pvc.synthetic.vocabulary import DIGITS, SAFE_LETTERS
 
 
@@ -55,14 +55,6 @@ def common_words() -> tuple[str, ...]:
     except ImportError as error:
         raise MissingExtraError("page tasks need the word list of mnemonic: pip install 'pvc-vlm[fonts]'") from error
     return tuple(Mnemonic("english").wordlist)
-
-
-def drawn(split: Split, make: Callable[[], str]) -> str:
-    """Return the first of the texts that `make` draws that the split may ask for."""
-    while True:
-        text = make()
-        if is_for(text, split):
-            return text
 
 
 def _plain_word(dice: Dice) -> str:
