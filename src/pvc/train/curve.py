@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from pvc.extras import require
+from pvc.train.json_lines import read_json_lines
 
 
 def draw_curve(rows: Path, picture: Path) -> None:
@@ -16,7 +16,7 @@ def draw_curve(rows: Path, picture: Path) -> None:
     after its last checkpoint twice; the later row counts. Without any loss (a run that ended by the clock before its
     first row) nothing is drawn.
     """
-    losses, measured = _read(rows) if rows.exists() else ({}, {})
+    losses, measured = _read(rows)
     if not losses:
         return
     require("matplotlib", "train").use("Agg")
@@ -39,11 +39,7 @@ def draw_curve(rows: Path, picture: Path) -> None:
 def _read(rows: Path) -> tuple[dict[str, dict[int, float]], dict[str, dict[str, dict[int, float]]]]:
     losses: dict[str, dict[int, float]] = {}
     measured: dict[str, dict[str, dict[int, float]]] = {}
-    for line in rows.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # half a line: the run was killed, or the disk was full
+    for row in read_json_lines(rows):
         if "loss" in row:
             losses.setdefault(row["stage"], {})[row["step"]] = row["loss"]
         else:

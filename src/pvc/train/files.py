@@ -7,7 +7,6 @@ come from (`tables.py`).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from pvc.errors import ConfigError, PVCError
 from pvc.processing.rows import Row
+from pvc.train.json_lines import append_json_line, read_json_lines
 from pvc.train.recipe import FileMix
 from pvc.train.tables import Table, open_table
 
@@ -33,13 +33,8 @@ class Ledger:
 
     def of(self, file: str) -> dict[int, str]:
         """Reasons by line of one file, those that others wrote included."""
-        if self.path is not None and self.path.exists():
-            for text in self.path.read_text(encoding="utf-8").splitlines():
-                try:
-                    line = json.loads(text)
-                except ValueError:  # somebody was killed while writing it
-                    continue
-                self.met.setdefault(line["file"], {})[line["line"]] = line["reason"]
+        for line in read_json_lines(self.path) if self.path is not None else ():
+            self.met.setdefault(line["file"], {})[line["line"]] = line["reason"]
         return self.met.setdefault(file, {})
 
     def add(self, file: str, line: int, reason: str) -> bool:
@@ -48,9 +43,7 @@ class Ledger:
             return False
         self.met[file][line] = reason
         if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as out:
-                out.write(json.dumps({"file": file, "line": line, "reason": reason}) + "\n")
+            append_json_line(self.path, {"file": file, "line": line, "reason": reason})
         return True
 
 

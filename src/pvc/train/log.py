@@ -21,6 +21,7 @@ from pvc.errors import PVCError
 from pvc.train.clock import Clock
 from pvc.train.collate import lengths_of
 from pvc.train.interrupt import StopRequest
+from pvc.train.json_lines import append_json_line, read_json_lines
 from pvc.train.recipe import Stage
 
 Report = Callable[[str], None]
@@ -167,8 +168,7 @@ class StageLog(TrainerCallback):
         self.fit.report(f"{self.stage.name}: step {state.global_step}  held-out: {told}")
 
     def _write(self, row: dict[str, Any]) -> None:
-        with self.fit.curve.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"stage": self.stage.name, **row}) + "\n")
+        append_json_line(self.fit.curve, {"stage": self.stage.name, **row})
         if self.board is None:
             return
         for key, value in row.items():
@@ -177,29 +177,17 @@ class StageLog(TrainerCallback):
                 self.board.add_scalar(name, value, row["step"])
 
     def _has_measured(self, step: int) -> bool:
-        if not self.fit.curve.exists():
-            return False
-        rows = map(json.loads, self.fit.curve.read_text(encoding="utf-8").splitlines())
+        rows = read_json_lines(self.fit.curve)
         return any(row.get("step") == step and row["stage"] == self.stage.name and "accuracy" in row for row in rows)
 
     def _forget(self, step: int) -> None:
         """Take out of the curve what will be written again: a killed run got further than its last checkpoint."""
-        if not self.fit.curve.exists():
-            return
-        lines = self.fit.curve.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if not _repeated(line, self.stage.name, step)]
-        if len(kept) < len(lines):
+        rows = list(read_json_lines(self.fit.curve))
+        kept = [row for row in rows if row.get("stage") != self.stage.name or row.get("step", 0) <= step]
+        if len(kept) < len(rows):
             part = self.fit.curve.with_suffix(".part")
-            part.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            part.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
             part.replace(self.fit.curve)
-
-
-def _repeated(line: str, stage: str, step: int) -> bool:
-    try:
-        row = json.loads(line)
-    except ValueError:  # killed while writing it
-        return True
-    return bool(row.get("stage") == stage and row.get("step", 0) > step)
 
 
 def _whole(value: torch.Tensor) -> torch.Tensor:

@@ -110,7 +110,8 @@ class Distill(_Strict):
     and videos, beside `files` and `tasks`. `eval_media`: a folder to measure on every `evaluate_every` steps.
     `loss`: "tokens" compares visual tokens and does not run the language model; "answers" compares the predictions and
     hidden states of the language model. `target`: what pictures in fewer steps than the base has blocks learn by the
-    token loss ("block", "mean" or "map", see `TokenDistiller`).
+    token loss ("block", "mean" or "map", see `TokenDistiller`). `cache`: outputs of the teacher for the loss "answers"
+    are computed once, before training (64 log-probabilities of every token of an answer, and hidden states).
     """
 
     teacher: str = Field(min_length=1)
@@ -118,6 +119,7 @@ class Distill(_Strict):
     eval_media: str | None = None
     loss: Literal["tokens", "answers"] = "tokens"
     target: Literal["block", "mean", "map"] = "map"
+    cache: bool = False
 
     @field_validator("media", mode="before")
     @classmethod
@@ -306,6 +308,8 @@ class Stage(_Strict):
             raise ValueError("cache and questions are for stages of kind chat")
         if self.kind == "distill" and self.tasks and not self.is_token_distillation:
             raise ValueError("distill.loss 'answers' asks about files and distill.media; tasks are for 'tokens'")
+        if self.distill and self.distill.cache and (self.is_token_distillation or self.augment is not None):
+            raise ValueError("distill.cache is for distill.loss 'answers' without augment: every sample has one output")
         if self.kind == "distill" and self.loss != "token":
             raise ValueError("loss is for stages of kind chat; distillation weights every sample the same")
         if self.is_token_distillation and (self.lora is not None or self.pack is not None or self.loss != "token"):

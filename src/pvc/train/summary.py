@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from pvc.train.json_lines import read_json_lines
 from pvc.train.recipe import Recipe, Stage
 
 
@@ -35,11 +36,7 @@ def write_card(recipe: Recipe, directory: Path, target: Path, parameters: dict[s
 
 def _rows(path: Path) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # half a line of a run that was killed
+    for row in read_json_lines(path):
         found.setdefault(row["stage"], []).append(row)
     return found
 
@@ -89,13 +86,7 @@ def _accuracy(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def _bad_rows(path: Path) -> dict[str, int]:
-    counts: Counter[str] = Counter()
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            counts[json.loads(line)["file"]] += 1
-        except ValueError:
-            continue
-    return dict(counts)
+    return dict(Counter(row["file"] for row in read_json_lines(path)))
 
 
 def _measured_name(stage: Stage) -> str:

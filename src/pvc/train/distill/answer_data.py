@@ -5,10 +5,10 @@ Called by `setup.py`.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,8 +18,12 @@ from pvc.errors import MismatchError, PVCError
 from pvc.processing.processor import PVCProcessor
 from pvc.processing.rows import Row
 from pvc.train.collate import IGNORED, MEDIA, ChatCollator, Item, bins, encode
-from pvc.train.distill.answers import MARKS, TEACHER
+from pvc.train.distill.answers import MARKS
 from pvc.train.distill.media import MediaSamples
+from pvc.train.distill.teacher import TEACHER, run_teacher, teacher_inputs
+from pvc.train.distill.teacher_cache import STORED, CacheKey, TeacherCache, TeacherOutputs, stored_nbytes
+from pvc.train.json_lines import append_json_line, read_json_lines
+from pvc.train.log import Report
 
 QUESTIONS = {
     "image": (
@@ -41,6 +45,7 @@ QUESTIONS = {
 }
 MAX_NEW_TOKENS = 96
 NO_ANSWER = "the teacher has no answer"
+REPORT_EVERY = 500
 Key = tuple[str, str]
 
 
@@ -50,37 +55,39 @@ class Answers:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.known: dict[Key, str] = {}
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-            try:
-                entry = json.loads(line)
-            except ValueError:  # killed while writing it
-                continue
+        for entry in read_json_lines(path):
             self.known[entry["medium"], entry["question"]] = entry["answer"]
 
     def add(self, key: Key, answer: str) -> None:
         """Keep an answer."""
         self.known[key] = answer
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"medium": key[0], "question": key[1], "answer": answer}) + "\n")
+        append_json_line(self.path, {"medium": key[0], "question": key[1], "answer": answer})
 
 
-class _Known(Exception):
-    """The answer that is asked for is there."""
+class _Skipped(Exception):
+    """A sample need not be read: what is wanted of it is known."""
 
 
 class AnswerSamples(MediaSamples):
     """Samples of a stage of kind distill: a medium, a question about it, and the teacher's answer.
 
     Args, beside those of `StageSamples`:
-        answers: of the teacher. teacher: its processor.
+        answers: of the teacher.
+        teacher: its processor.
     """
 
     def __init__(self, *args: Any, answers: Answers, teacher: PVCProcessor, **kwargs: Any) -> None:
         self.answers, self.teacher = answers, teacher
-        self.asked: Callable[[Sequence[Any], str], str] | None = None
-        self._key: Key = "", ""
+        self.cache: TeacherCache | None = None
+        self._visit: Callable[[CacheKey, Sequence[dict[str, Any]]], None] | None = None
+        self._encode: Callable[[Item], dict[str, torch.Tensor]] = self._encode_pair
+        self._key: CacheKey = "", "", 0
+        self._frames = 0
         super().__init__(*args, **kwargs)
+
+    def _row(self, kind: str, place: int, index: int, frames: int) -> Item:
+        self._frames = frames
+        return super()._row(kind, place, index, frames)
 
     def _messages(self, row: Row, index: int) -> Sequence[dict[str, Any]]:
         shown = [part for message in row.messages for part in message["content"] if part["type"] != "text"]
@@ -88,47 +95,115 @@ class AnswerSamples(MediaSamples):
         question = questions[int(np.random.default_rng((self.seed, 4, index)).integers(len(questions)))]
         path = shown[0][shown[0]["type"]]
         is_file = len(shown) == 1 and isinstance(path, (str, Path))
-        self._key = str(path) if is_file else f"{row.id}, line {row.line}", question
-        if self.asked is not None:
-            if self._key in self.answers.known:
-                raise _Known
-            return [{"role": "user", "content": shown}]
-        answer = self.answers.known.get(self._key, "")
+        medium = str(path) if is_file else f"{row.id}, line {row.line}"
+        self._key = medium, question, self._frames if row.kind == "video" else 0
+        asked = [{"role": "user", "content": [*shown, {"type": "text", "text": question}]}]
+        if self._visit is not None:
+            self._visit(self._key, asked)
+        answer = self.answers.known.get((medium, question))
+        if answer is None:
+            return asked
         if not answer:
             raise PVCError(NO_ANSWER)
-        text = [{"type": "text", "text": question}]
-        said = [{"type": "text", "text": answer}]
-        return [{"role": "user", "content": [*shown, *text]}, {"role": "assistant", "content": said}]
+        return [*asked, {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
 
     def _encoded(self, item: Item) -> dict[str, torch.Tensor]:
         assert self.processor is not None
-        if self.asked is not None:
-            media = [part[part["type"]] for part in item.messages[0]["content"]]
-            answer = self.asked(media, self._key[1]).strip()
-            self.answers.add(self._key, answer)
-            if not answer:
-                raise PVCError(NO_ANSWER)
-            return {}
-        return encode_pair(self.processor, self.teacher, item)
+        return self._encode(item)
 
-    def ask_teacher(self, engine: Engine, report: Callable[[str], None]) -> None:
-        """Let the teacher answer all questions of the stage that it has not answered before, greedily."""
+    def _encode_pair(self, item: Item) -> dict[str, torch.Tensor]:
+        return encode_pair(cast(PVCProcessor, self.processor), self.teacher, item)
 
-        def ask(media: Sequence[Any], question: str) -> str:
-            return engine.chat().ask(question, media=media, max_new_tokens=MAX_NEW_TOKENS, temperature=0).text
+    def _encode_stored(self, item: Item) -> dict[str, torch.Tensor]:
+        assert self.cache is not None
+        return encode_stored(cast(PVCProcessor, self.processor), item, self.cache.get(self._key))
 
-        before, self.asked = len(self.answers.known), ask
+    def _go_through(
+        self,
+        encode_item: Callable[[Item], dict[str, torch.Tensor]],
+        visit: Callable[[CacheKey, Sequence[dict[str, Any]]], None],
+    ) -> None:
+        """Read all samples of the stage with other functions than in training."""
+        before = self._encode
+        self._encode, self._visit = encode_item, visit
         try:
             for index in range(len(self)):
                 try:
                     self[index]
-                except _Known:
+                except _Skipped:
                     continue
         finally:
-            self.asked = None
-        report(
-            f"{self.stage.name}: {len(self.answers.known) - before} new answers of the teacher in {self.answers.path}"
-        )
+            self._encode, self._visit = before, None
+
+    def ask_teacher(self, engine: Callable[[], Engine], report: Report) -> None:
+        """Let the teacher answer all questions of the stage that it has not answered before, greedily."""
+
+        def ask(item: Item) -> dict[str, torch.Tensor]:
+            media = [part[part["type"]] for part in item.messages[0]["content"] if part["type"] != "text"]
+            response = engine().chat().ask(self._key[1], media=media, max_new_tokens=MAX_NEW_TOKENS, temperature=0)
+            answer = response.text.strip()
+            self.answers.add(self._key[:2], answer)
+            if not answer:
+                raise PVCError(NO_ANSWER)
+            return {}
+
+        def visit(key: CacheKey, messages: Sequence[dict[str, Any]]) -> None:
+            if key[:2] in self.answers.known:
+                raise _Skipped
+
+        before = len(self.answers.known)
+        self._go_through(ask, visit)
+        count = len(self.answers.known) - before
+        report(f"{self.stage.name}: {count} new answers of the teacher in {self.answers.path}")
+
+    def missing_outputs(self, cache: TeacherCache) -> tuple[int, int]:
+        """Count samples whose outputs are not in the cache yet, and their bytes, at most. No medium is opened."""
+        seen: set[CacheKey] = set()
+        nbytes = 0
+
+        def visit(key: CacheKey, messages: Sequence[dict[str, Any]]) -> None:
+            nonlocal nbytes
+            answer = self.answers.known.get(key[:2], "")
+            if answer and key not in cache and key not in seen:
+                seen.add(key)
+                said = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
+                text = [{"role": "user", "content": [messages[0]["content"][-1]]}, said]
+                labels = encode(self.teacher, Item(text, 1))["labels"]
+                nbytes += stored_nbytes(int((labels != IGNORED).sum()), labels.numel(), cache.width, cache.top)
+            if answer:
+                raise _Skipped
+
+        self._go_through(self._encode_pair, visit)
+        return len(seen), nbytes
+
+    def store_outputs(
+        self, cache: TeacherCache, engine: Callable[[], Engine], collator: AnswerCollator, report: Report
+    ) -> None:
+        """Run the teacher once for every sample that is not in the cache."""
+        reported = len(cache.places)
+
+        def visit(key: CacheKey, messages: Sequence[dict[str, Any]]) -> None:
+            if key in cache:
+                raise _Skipped
+
+        def store(item: Item) -> dict[str, torch.Tensor]:
+            nonlocal reported
+            model = engine().model
+            batch = collator([replace(item, encoded=self._encode_pair(item))])
+            moved = {name: value.to(model.device) for name, value in batch.items()}
+            cache.add(self._key, TeacherOutputs.from_run(*run_teacher(model, *teacher_inputs(moved))))
+            if len(cache.places) >= reported + REPORT_EVERY:
+                reported = len(cache.places)
+                report(f"{self.stage.name}: outputs of the teacher: {reported} samples")
+            return {}
+
+        self._go_through(store, visit)
+        mib = cache.nbytes / 2**20
+        report(f"{self.stage.name}: outputs of the teacher: {len(cache.places)} samples, {mib:,.1f} MiB stored")
+
+    def use_cache(self, cache: TeacherCache) -> None:
+        """Take the outputs of the teacher from `cache` instead of encoding its text."""
+        self.cache, self._encode = cache, self._encode_stored
 
 
 def encode_pair(student: PVCProcessor, teacher: PVCProcessor, item: Item) -> dict[str, torch.Tensor]:
@@ -155,6 +230,23 @@ def encode_pair(student: PVCProcessor, teacher: PVCProcessor, item: Item) -> dic
     return {**sample, **{f"{TEACHER}{name}": value for name, value in text.items()}}
 
 
+def encode_stored(student: PVCProcessor, item: Item, outputs: TeacherOutputs) -> dict[str, torch.Tensor]:
+    """Encode a conversation for the student, beside stored outputs of the teacher.
+
+    Raises:
+        MismatchError: the outputs are for another number of positions.
+    """
+    ours = encode(student, item)
+    sample = {**ours, **_marks(ours, student)}
+    for name, count in (("answer", len(outputs.indices)), ("after", len(outputs.hidden))):
+        if int(sample[name].sum()) != count:
+            raise MismatchError(
+                f"{int(sample[name].sum())} positions ({name}) of the student are compared with {count} stored ones of "
+                "the teacher; the data have changed, or both have different chat templates; start in another directory"
+            )
+    return {**sample, **outputs.named()}
+
+
 def _marks(encoded: dict[str, torch.Tensor], processor: PVCProcessor) -> dict[str, torch.Tensor]:
     """Where a position predicts a token of the answer, and where text comes after all media: `(1, Q)` of 0 and 1."""
     ids, labels = encoded["input_ids"], encoded["labels"]
@@ -178,22 +270,21 @@ class AnswerCollator:
 
     def __call__(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
         samples = [dict(item.encoded or {}) for item in items]
-        lengths = [max(sample["input_ids"].shape[1], sample["teacher_input_ids"].shape[1]) for sample in samples]
+        texts = [[value for name, value in sample.items() if name.endswith("input_ids")] for sample in samples]
+        lengths = [max(ids.shape[1] for ids in both) for both in texts]
         places = [[n] for n in range(len(samples))] if self.pack is None else bins(lengths, self.pack)
         numbers = iter(range(1, len(samples) + 1))
         rows = [[self._numbered(samples[place], next(numbers)) for place in row] for row in places]
-        teacher_rows = [
-            [
-                {name.removeprefix(TEACHER): value for name, value in sample.items() if name.startswith(TEACHER)}
-                for sample in row
-            ]
-            for row in rows
-        ]
         batch = self.ours.rows(rows, extra=MARKS)
-        theirs = self.theirs.rows(teacher_rows, extra=MARKS)
-        batch |= {f"{TEACHER}{name}": value for name, value in theirs.items()}
+        if "teacher_hidden" in samples[0]:
+            for key in STORED:
+                batch[key] = torch.cat([sample[key] for row in rows for sample in row])
+        else:
+            theirs = [[_teacher_text(sample) for sample in row] for row in rows]
+            texts_in_rows = self.theirs.rows(theirs, extra=MARKS)
+            batch |= {f"{TEACHER}{name}": value for name, value in texts_in_rows.items()}
         for name in ("labels", "teacher_labels"):
-            batch.pop(name)
+            batch.pop(name, None)
         for key in MEDIA:
             if parts := [sample[key] for row in rows for sample in row if key in sample]:
                 batch[key] = torch.cat(parts)
@@ -202,7 +293,11 @@ class AnswerCollator:
     @staticmethod
     def _numbered(sample: dict[str, torch.Tensor], number: int) -> dict[str, torch.Tensor]:
         names = [f"{prefix}{name}" for prefix in ("", TEACHER) for name in MARKS]
-        return {**sample, **{name: sample[name] * number for name in names}}
+        return {**sample, **{name: sample[name] * number for name in names if name in sample}}
+
+
+def _teacher_text(sample: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(TEACHER): value for name, value in sample.items() if name.startswith(TEACHER)}
 
 
 def first_batches(samples: AnswerSamples, collator: AnswerCollator, count: int) -> Iterator[dict[str, torch.Tensor]]:

@@ -2,7 +2,8 @@
 
 Called by Trainer through `AnswerDistiller.forward`; `setup.py` builds it, `answer_data.py` makes its batches.
 
-B rows, Q and Q' tokens of a row of the student and of the teacher, V vocabulary, P selected positions.
+B rows, Q and Q' tokens of a row of the student and of the teacher, V vocabulary, P positions that predict a token of
+an answer, R positions of text after the media, D hidden width, k stored tokens a position.
 """
 
 from __future__ import annotations
@@ -12,11 +13,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
-from pvc.train.distill.teacher import Hidden
+from pvc.train.distill.teacher import Hidden, run_teacher, teacher_inputs
+from pvc.train.distill.teacher_cache import kl_divergence, top_divergence
 
-TEACHER = "teacher_"
 MARKS = ("answer", "after")
 EMBEDDING, OUTPUT = "student.model.language_model.embed_tokens.weight", "student.lm_head.weight"
 
@@ -29,18 +29,19 @@ class AnswerDistiller(nn.Module):
     the variance of the teacher's.
 
     Args:
-        student, teacher: whole models. The teacher is not among the parameters.
+        student, teacher: whole models. The teacher is not among the parameters. It is None if all batches have its
+            stored outputs.
     """
 
     # The loss is a mean of its own batch; otherwise Trainer would scale it by the number of processes.
     accepts_loss_kwargs = False
     variance: torch.Tensor
 
-    def __init__(self, student: Any, teacher: Any) -> None:
+    def __init__(self, student: Any, teacher: Any | None) -> None:
         super().__init__()
         self.student = student
         self._no_split_modules = student._no_split_modules
-        self._teacher = Hidden(teacher)
+        self._teacher = None if teacher is None else Hidden(teacher)
         self.register_buffer("variance", torch.tensor(1.0))
         if student.config.tie_word_embeddings:
             # Checkpoints of plain modules must not hold one tensor under two names.
@@ -57,11 +58,14 @@ class AnswerDistiller(nn.Module):
     def forward(
         self,
         input_ids: torch.Tensor,
-        teacher_input_ids: torch.Tensor,
         answer: torch.Tensor,
         after: torch.Tensor,
-        teacher_answer: torch.Tensor,
-        teacher_after: torch.Tensor,
+        teacher_input_ids: torch.Tensor | None = None,
+        teacher_answer: torch.Tensor | None = None,
+        teacher_after: torch.Tensor | None = None,
+        teacher_indices: torch.Tensor | None = None,
+        teacher_log_probs: torch.Tensor | None = None,
+        teacher_hidden: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         teacher_attention_mask: torch.Tensor | None = None,
@@ -80,21 +84,25 @@ class AnswerDistiller(nn.Module):
             teacher_input_ids, ...: `(B, Q')`, the teacher's, in the same rows. It has more visual tokens.
             answer, after: `(B, Q)` int64: the number of its sample, from 1, where a position predicts a token of an
                 answer, or is text after the media; 0 elsewhere. `teacher_answer`, `teacher_after`: the same, `(B, Q')`.
+            teacher_indices, teacher_log_probs: `(P, k)`, stored outputs of the teacher for the answer's positions, in
+                place of its text.
+            teacher_hidden: `(R, D)`, stored hidden states at all text after the media.
             pixel_values, ...: media, as the model takes them; the teacher's pictures are encoded in one step.
         """
         media = {"pixel_values": pixel_values, "image_grid_thw": image_grid_thw}
         media |= {"pixel_values_videos": pixel_values_videos, "video_grid_thw": video_grid_thw}
-        teacher: Any = self._teacher.on(input_ids.device)
-        with torch.no_grad():
-            expected = teacher.model(
-                input_ids=teacher_input_ids,
-                attention_mask=teacher_attention_mask,
-                position_ids=teacher_position_ids,
-                image_steps=None if pixel_values is None else 1,
-                use_cache=False,
-                **media,
-            ).last_hidden_state
-            wanted = teacher.lm_head(expected[teacher_answer > 0]).float()
+        if teacher_hidden is None:
+            assert self._teacher is not None
+            text: dict[str, Any] = {
+                "input_ids": teacher_input_ids,
+                "attention_mask": teacher_attention_mask,
+                "position_ids": teacher_position_ids,
+                "answer": teacher_answer,
+                "after": teacher_after,
+            }
+            expected, wanted = run_teacher(self._teacher.on(input_ids.device), media, text)
+        else:
+            expected, wanted = teacher_hidden.float(), None
         hidden = self.student.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -104,26 +112,26 @@ class AnswerDistiller(nn.Module):
             use_cache=False,
             **media,
         ).last_hidden_state
-        found = self.student.lm_head(hidden[answer > 0]).float()
-        divergence = functional.kl_div(
-            found.log_softmax(-1), wanted.log_softmax(-1), reduction="none", log_target=True
-        ).sum(-1)
-        squares = (hidden[after > 0].float() - expected[teacher_after > 0].float()).square().mean(-1) / self.variance
+        found = self.student.lm_head(hidden[answer > 0]).float().log_softmax(-1)
+        if wanted is not None:
+            divergence = kl_divergence(found, wanted)
+        else:
+            assert teacher_indices is not None and teacher_log_probs is not None
+            divergence = top_divergence(found, teacher_indices, teacher_log_probs)
+        squares = (hidden[after > 0].float() - expected).square().mean(-1) / self.variance
         return {"loss": by_sample(divergence, answer) + by_sample(squares, after)}
 
     @torch.no_grad()
     def measure_variance(self, batches: Iterable[dict[str, torch.Tensor]], device: torch.device) -> None:
         """Set `variance` from the teacher's hidden states after the media: the mean over channels."""
-        teacher: Any = self._teacher.on(device)
         states = []
         for batch in batches:
-            own = {name: value.to(device) for name, value in batch.items()}
-            text = {name: own.get(f"{TEACHER}{name}") for name in ("input_ids", "attention_mask", "position_ids")}
-            media = {name: own.get(name) for name in ("pixel_values", "image_grid_thw")}
-            media |= {name: own.get(name) for name in ("pixel_values_videos", "video_grid_thw")}
-            steps = None if media["pixel_values"] is None else 1
-            output = teacher.model(**text, **media, image_steps=steps, use_cache=False)
-            states.append(output.last_hidden_state[own["teacher_after"] > 0].float())
+            inputs = {name: value.to(device) for name, value in batch.items()}
+            if "teacher_hidden" in inputs:
+                states.append(inputs["teacher_hidden"].float())
+                continue
+            assert self._teacher is not None
+            states.append(run_teacher(self._teacher.on(device), *teacher_inputs(inputs))[0])
         self.variance.fill_(torch.cat(states).var(0).mean().clamp(min=1e-12).item())
 
 
@@ -144,4 +152,4 @@ def by_sample(values: torch.Tensor, marks: torch.Tensor) -> torch.Tensor:
     return (sums / torch.bincount(numbers, minlength=count)).mean()
 
 
-__all__ = ["MARKS", "TEACHER", "AnswerDistiller", "by_sample"]
+__all__ = ["MARKS", "AnswerDistiller", "by_sample"]

@@ -5,6 +5,7 @@ Called by `pvc.train.run` and, for its checks, by `pvc.train.build`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from accelerate import PartialState
 from torch import nn
 
 from pvc.checkpoint.files import CheckpointFiles
-from pvc.checkpoint.loading import load_checkpoint, load_config
+from pvc.checkpoint.loading import load_checkpoint, load_config, load_processor
 from pvc.engine.engine import Engine
 from pvc.errors import ConfigError
 from pvc.model.config import PVCConfig
@@ -25,6 +26,7 @@ from pvc.train.distill.answer_data import AnswerCollator, Answers, AnswerSamples
 from pvc.train.distill.answers import EMBEDDING, OUTPUT, AnswerDistiller
 from pvc.train.distill.media import Folder, MediaCollator, MediaSamples, eval_items, open_rows
 from pvc.train.distill.teacher import check_pair, share_frozen
+from pvc.train.distill.teacher_cache import TOP, TeacherCache
 from pvc.train.distill.tokens import TokenDistiller
 from pvc.train.distill.visual import VisualModel, load_visual
 from pvc.train.files import Ledger
@@ -165,22 +167,53 @@ def _prepare_answers(
     directory: Path,
 ) -> Prepared:
     assert stage.distill is not None
-    teacher, teacher_processor = load_checkpoint(stage.distill.teacher, device="cpu", dtype=torch.float32)
-    check_pair(model.config, teacher.config, order=False)
-    distiller = AnswerDistiller(model, teacher)
-    _share(stage, distiller, model, teacher, report)
-    state = PartialState()
-    with state.main_process_first():  # the first process asks, the others read its answers
+    files, state = CheckpointFiles(stage.distill.teacher), PartialState()
+    config, teacher_processor = load_config(files), load_processor(files)
+    check_pair(model.config, config, order=False)
+    report_once = report if state.is_main_process else _silent
+    cache = None
+    if stage.distill.cache:
+        text = config.text_config
+        cache = TeacherCache(directory / "teacher" / stage.name, min(TOP, text.vocab_size), text.hidden_size)
+
+    @functools.cache
+    def engine() -> Engine:
+        """Load the teacher when it is needed first; a complete cache does without it."""
+        teacher, _ = load_checkpoint(files.directory, device="cpu", dtype=torch.float32)
+        _share(stage, model, model, teacher, report_once)
+        return Engine(teacher.to(state.device), teacher_processor, None)
+
+    collator = AnswerCollator(processor, teacher_processor, stage.pack)
+    with state.main_process_first():  # the first process asks and stores, the others read
         samples = AnswerSamples(
-            **_samples_options(stage, processor, seed, report if state.is_main_process else _silent, ledger),
+            **_samples_options(stage, processor, seed, report_once, ledger),
             answers=Answers(directory / "answers.jsonl"),
             teacher=teacher_processor,
         )
         if state.is_main_process:
-            samples.ask_teacher(Engine(teacher.to(state.device), teacher_processor, None), report)
-    collator = AnswerCollator(processor, teacher_processor, stage.pack)
+            samples.ask_teacher(engine, report)
+        if cache is not None:
+            _fill_cache(samples, cache, engine, collator, report_once)
+    distiller = AnswerDistiller(model, None if cache else engine().model)
+    trainable(stage, distiller)
+    engine.cache_clear()
     distiller.measure_variance(first_batches(samples, collator, VARIANCE_SAMPLES), state.device)
     return Prepared(distiller, samples, collator, samples.named)
+
+
+def _fill_cache(
+    samples: AnswerSamples,
+    cache: TeacherCache,
+    engine: Callable[[], Engine],
+    collator: AnswerCollator,
+    report: Report,
+) -> None:
+    """Print how large the outputs of the teacher that are missing will be, compute them, and let `samples` use them."""
+    count, nbytes = samples.missing_outputs(cache)
+    if count:
+        report(f"distill: outputs of the teacher for {count} samples will take {nbytes / 2**20:,.1f} MiB at most")
+        samples.store_outputs(cache, engine, collator, report)
+    samples.use_cache(cache)
 
 
 def _silent(line: str) -> None:

@@ -1,10 +1,11 @@
-"""The teacher of a distillation: its checks against the student, and tensors that both share in memory.
+"""The teacher of a distillation: its checks against the student, its forward pass, tensors that both share in memory.
 
-Called by `setup.py`.
+Called by `setup.py`, `answers.py` and `answer_data.py`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,9 @@ from torch import nn
 from pvc.errors import ConfigError
 from pvc.model.config import PVCConfig
 
+TEACHER = "teacher_"
+TEXT = ("input_ids", "attention_mask", "position_ids", "answer", "after")
+PIXELS = ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw")
 _EQUAL_VISION = ("hidden_size", "num_hidden_layers", "image_size", "patch_size")
 HOW = "write it with: pvc convert SOURCE TEACHER --ratio 1/2 --image-steps 1"
 
@@ -113,4 +117,43 @@ class Hidden:
         return self.module
 
 
-__all__ = ["HOW", "Hidden", "Shared", "check_pair", "share_frozen"]
+def teacher_inputs(batch: Mapping[str, torch.Tensor]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split off a batch's media, and its text for the teacher without "teacher_" in the names; None where it has none.
+
+    Returns:
+        Media and text, as `run_teacher` takes them.
+    """
+    return {name: batch.get(name) for name in PIXELS}, {name: batch.get(f"{TEACHER}{name}") for name in TEXT}
+
+
+@torch.no_grad()
+def run_teacher(
+    teacher: Any, media: Mapping[str, torch.Tensor | None], text: Mapping[str, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run a teacher, pictures in one step.
+
+    Args:
+        teacher: a whole model.
+        media: `pixel_values` and the like, as the model takes them.
+        text: `input_ids` `(B, Q)` and the like; `answer` and `after` `(B, Q)` are above 0 at the positions to return.
+
+    Returns:
+        Last hidden states `(R, D)` after the media and log-probabilities `(P, V)` of the answers' tokens, float32.
+    """
+    inputs = {name: value for name, value in text.items() if name not in ("answer", "after")}
+    steps = None if media.get("pixel_values") is None else 1
+    hidden = teacher.model(**inputs, **media, image_steps=steps, use_cache=False).last_hidden_state
+    log_probs = teacher.lm_head(hidden[text["answer"] > 0]).float().log_softmax(-1)
+    return hidden[text["after"] > 0].float(), log_probs
+
+
+__all__ = [
+    "HOW",
+    "TEACHER",
+    "Hidden",
+    "Shared",
+    "check_pair",
+    "run_teacher",
+    "share_frozen",
+    "teacher_inputs",
+]
