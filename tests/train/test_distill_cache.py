@@ -10,7 +10,7 @@ import pvc.train.distill.setup
 from pvc.errors import ConfigError
 from pvc.train.distill.answer_data import AnswerSamples
 from pvc.train.distill.answers import AnswerDistiller
-from pvc.train.distill.teacher import run_teacher, teacher_inputs
+from pvc.train.distill.teacher import PIXELS, run_teacher, teacher_text
 from pvc.train.distill.teacher_cache import TOP, TeacherCache, TeacherOutputs, kl_divergence, top_divergence
 from pvc.train.recipe import Recipe, Stage
 from pvc.train.run import run_recipe
@@ -90,7 +90,9 @@ def test_hidden_states_that_float16_cannot_store():
 @pytest.mark.parametrize("frames", [None, 3])
 def test_the_loss_is_that_of_the_teacher_itself(home, distiller, pack, frames):  # noqa: F811
     made = batch(home, 2, pack, frames)
-    hidden, log_probs = run_teacher(distiller._teacher.module, *teacher_inputs(made))
+    hidden, log_probs = run_teacher(
+        distiller._teacher.module, {name: made.get(name) for name in PIXELS}, teacher_text(made)
+    )
     stored = TeacherOutputs.from_run(hidden, log_probs).named()
     without = AnswerDistiller(distiller.student, None)
     without.variance.copy_(distiller.variance)

@@ -20,7 +20,7 @@ from pvc.processing.rows import Row
 from pvc.train.collate import IGNORED, MEDIA, ChatCollator, Item, bins, encode
 from pvc.train.distill.answers import MARKS
 from pvc.train.distill.media import MediaSamples
-from pvc.train.distill.teacher import TEACHER, run_teacher, teacher_inputs
+from pvc.train.distill.teacher import PIXELS, TEACHER, run_teacher, teacher_text
 from pvc.train.distill.teacher_cache import STORED, CacheKey, TeacherCache, TeacherOutputs, stored_nbytes
 from pvc.train.json_lines import append_json_line, read_json_lines
 from pvc.train.log import Report
@@ -191,7 +191,8 @@ class AnswerSamples(MediaSamples):
             model = engine().model
             batch = collator([replace(item, encoded=self._encode_pair(item))])
             moved = {name: value.to(model.device) for name, value in batch.items()}
-            cache.add(self._key, TeacherOutputs.from_run(*run_teacher(model, *teacher_inputs(moved))))
+            media = {name: moved.get(name) for name in PIXELS}
+            cache.add(self._key, TeacherOutputs.from_run(*run_teacher(model, media, teacher_text(moved))))
             if len(cache.places) >= reported + REPORT_EVERY:
                 reported = len(cache.places)
                 report(f"{self.stage.name}: outputs of the teacher: {reported} samples")

@@ -8,13 +8,13 @@ an answer, R positions of text after the media, D hidden width, k stored tokens 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from pvc.train.distill.teacher import Hidden, run_teacher, teacher_inputs
+from pvc.train.distill.teacher import PIXELS, Hidden, run_teacher, teacher_text
 from pvc.train.distill.teacher_cache import kl_divergence, top_divergence
 
 MARKS = ("answer", "after")
@@ -60,49 +60,30 @@ class AnswerDistiller(nn.Module):
         input_ids: torch.Tensor,
         answer: torch.Tensor,
         after: torch.Tensor,
-        teacher_input_ids: torch.Tensor | None = None,
-        teacher_answer: torch.Tensor | None = None,
-        teacher_after: torch.Tensor | None = None,
-        teacher_indices: torch.Tensor | None = None,
-        teacher_log_probs: torch.Tensor | None = None,
-        teacher_hidden: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-        teacher_attention_mask: torch.Tensor | None = None,
-        teacher_position_ids: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         image_grid_thw: torch.Tensor | None = None,
         image_steps: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
         video_grid_thw: torch.Tensor | None = None,
         step_offset: torch.Tensor | None = None,
+        **teacher: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         """Return the loss of a batch: the mean over its samples.
 
         Args:
             input_ids, attention_mask, position_ids: `(B, Q)`, the student's text.
-            teacher_input_ids, ...: `(B, Q')`, the teacher's, in the same rows. It has more visual tokens.
             answer, after: `(B, Q)` int64: the number of its sample, from 1, where a position predicts a token of an
-                answer, or is text after the media; 0 elsewhere. `teacher_answer`, `teacher_after`: the same, `(B, Q')`.
-            teacher_indices, teacher_log_probs: `(P, k)`, stored outputs of the teacher for the answer's positions, in
-                place of its text.
-            teacher_hidden: `(R, D)`, stored hidden states at all text after the media.
+                answer, or is text after the media; 0 elsewhere.
             pixel_values, ...: media, as the model takes them; the teacher's pictures are encoded in one step.
+            teacher: `teacher_input_ids`, `teacher_answer` and the like, `(B, Q')`, in the same rows (it has more
+                visual tokens); or its stored outputs `teacher_indices` and `teacher_log_probs` `(P, k)` and
+                `teacher_hidden` `(R, D)`.
         """
         media = {"pixel_values": pixel_values, "image_grid_thw": image_grid_thw}
         media |= {"pixel_values_videos": pixel_values_videos, "video_grid_thw": video_grid_thw}
-        if teacher_hidden is None:
-            assert self._teacher is not None
-            text: dict[str, Any] = {
-                "input_ids": teacher_input_ids,
-                "attention_mask": teacher_attention_mask,
-                "position_ids": teacher_position_ids,
-                "answer": teacher_answer,
-                "after": teacher_after,
-            }
-            expected, wanted = run_teacher(self._teacher.on(input_ids.device), media, text)
-        else:
-            expected, wanted = teacher_hidden.float(), None
+        expected, wanted = self._teacher_hidden(media, teacher, input_ids.device)
         hidden = self.student.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -116,10 +97,18 @@ class AnswerDistiller(nn.Module):
         if wanted is not None:
             divergence = kl_divergence(found, wanted)
         else:
-            assert teacher_indices is not None and teacher_log_probs is not None
-            divergence = top_divergence(found, teacher_indices, teacher_log_probs)
+            divergence = top_divergence(found, teacher["teacher_indices"], teacher["teacher_log_probs"])
         squares = (hidden[after > 0].float() - expected).square().mean(-1) / self.variance
         return {"loss": by_sample(divergence, answer) + by_sample(squares, after)}
+
+    def _teacher_hidden(
+        self, media: Mapping[str, Any], teacher: Mapping[str, torch.Tensor], device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return hidden states `(R, D)`, and log-probabilities `(P, V)` unless they are stored."""
+        if "teacher_hidden" in teacher:
+            return teacher["teacher_hidden"].float(), None
+        assert self._teacher is not None
+        return run_teacher(self._teacher.on(device), media, teacher_text(teacher))
 
     @torch.no_grad()
     def measure_variance(self, batches: Iterable[dict[str, torch.Tensor]], device: torch.device) -> None:
@@ -127,11 +116,8 @@ class AnswerDistiller(nn.Module):
         states = []
         for batch in batches:
             inputs = {name: value.to(device) for name, value in batch.items()}
-            if "teacher_hidden" in inputs:
-                states.append(inputs["teacher_hidden"].float())
-                continue
-            assert self._teacher is not None
-            states.append(run_teacher(self._teacher.on(device), *teacher_inputs(inputs))[0])
+            media = {name: inputs.get(name) for name in PIXELS}
+            states.append(self._teacher_hidden(media, inputs, device)[0])
         self.variance.fill_(torch.cat(states).var(0).mean().clamp(min=1e-12).item())
 
 

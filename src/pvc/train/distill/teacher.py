@@ -117,18 +117,14 @@ class Hidden:
         return self.module
 
 
-def teacher_inputs(batch: Mapping[str, torch.Tensor]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split off a batch's media, and its text for the teacher without "teacher_" in the names; None where it has none.
-
-    Returns:
-        Media and text, as `run_teacher` takes them.
-    """
-    return {name: batch.get(name) for name in PIXELS}, {name: batch.get(f"{TEACHER}{name}") for name in TEXT}
+def teacher_text(batch: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """Return a batch's text for the teacher, without "teacher_" in the names; None for what it does not have."""
+    return {name: batch.get(f"{TEACHER}{name}") for name in TEXT}
 
 
 @torch.no_grad()
 def run_teacher(
-    teacher: Any, media: Mapping[str, torch.Tensor | None], text: Mapping[str, torch.Tensor]
+    teacher: Any, media: Mapping[str, torch.Tensor | None], text: Mapping[str, Any]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Run a teacher, pictures in one step.
 
@@ -149,11 +145,12 @@ def run_teacher(
 
 __all__ = [
     "HOW",
+    "PIXELS",
     "TEACHER",
     "Hidden",
     "Shared",
     "check_pair",
     "run_teacher",
     "share_frozen",
-    "teacher_inputs",
+    "teacher_text",
 ]
