@@ -3,7 +3,7 @@
     python benchmarks/adaptive_steps.py                                    the bundled model, tables as Markdown
     python benchmarks/adaptive_steps.py --plot curve.png --count 200
 
-Every picture is asked about with 1, 2 and 4 steps. The head is the library's own (`pvc.evaluate.steps`), fitted on one
+Every picture is asked about with 1, 2 and 4 steps. The head is the library's (`pvc.lab.evaluate.steps`), fitted on one
 half of the samples and judged on the other; a price per step turns the predictions into a choice, and raising it draws
 the curve. Beside it: one number of steps for all, mixtures of two such numbers drawn by chance, the same choice by the
 mean of the task, level and zoom (what a user knows who knows the kind of picture), and a seer who knows which answers
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from pvc.engine.engine import Engine
-from pvc.evaluate.steps import PICTURE_TASKS, Array, collect, curve, fitted
+from pvc.lab.evaluate.steps import PICTURE_TASKS, Array, collect, curve, fitted
 
 STEPS = (1, 2, 4)
 

@@ -23,7 +23,7 @@ from typing import Any
 import serve
 from training import NANO, SHAPES
 
-from pvc.train.build import build_model, build_processor
+from pvc.train.model_init import build_model, build_processor
 from pvc.train.recipe import Recipe, load_recipe
 
 

@@ -27,11 +27,11 @@ import pvc
 from pvc.convert.from_pvc import convert_pvc
 from pvc.convert.options import Options
 from pvc.engine.engine import Engine
-from pvc.evaluate.accuracy import Held, score
+from pvc.lab.evaluate.accuracy import Held, score
+from pvc.lab.synthetic import Sample, write_dataset
 from pvc.model.order import block_places
-from pvc.synthetic import Sample, write_dataset
+from pvc.train.pipeline import run_recipe
 from pvc.train.recipe import Recipe
-from pvc.train.run import run_recipe
 
 MODEL = {
     "vocab_size": 400,

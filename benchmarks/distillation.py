@@ -12,8 +12,8 @@ from pathlib import Path
 
 from training import SHAPES, VISION
 
-from pvc.train.build import build_processor
 from pvc.train.distill.cost import stage_cost
+from pvc.train.model_init import build_processor
 from pvc.train.recipe import Recipe, load_recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pvc.ablation.records import TEXT_TASKS
+from pvc.lab.ablation.records import TEXT_TASKS
 
 NANO = Path(__file__).parents[1] / "src" / "pvc" / "nano"
 BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"

@@ -17,8 +17,8 @@ import torch
 from timesteps import measured
 
 import pvc
-from pvc.engine.stream import Stream
-from pvc.evaluate.intervals import wilson
+from pvc.engine.live import Stream
+from pvc.lab.evaluate.intervals import wilson
 
 TASKS = {"direction": (1, 2), "digits": (1, 2), "pieces": (1,), "appear": (1,), "captions": (1,), "motion": (1,)}
 QUIET = (0, 24, 120, 500)

@@ -95,7 +95,7 @@ def measure(name: str, threads: int) -> dict[str, Any]:
     """One case in this process."""
     import torch
 
-    from pvc.engine import costs
+    from pvc.engine import memory_model
     from pvc.engine.engine import MediaOptions
 
     torch.set_num_threads(threads)
@@ -105,7 +105,7 @@ def measure(name: str, threads: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = medium(Path(folder), frames, size)
         plan = engine.plan(path, options=options)
-        with mock.patch.object(costs, "_LARGEST_KEPT", 0):
+        with mock.patch.object(memory_model, "_LARGEST_KEPT", 0):
             live = engine.plan(path, options=options).memory_bytes
         opened = [engine.open(path, plan.options[0])]
     engine.encode(opened, plan.options)  # kernels keep scratch space of their own from now on

@@ -18,7 +18,7 @@ import torch
 
 import pvc
 from pvc.engine import Keep
-from pvc.synthetic import make
+from pvc.lab.synthetic import make
 
 EARLY = (100, 200)
 CLIPS = 40  # drawn clips whose frames are shown in turn

@@ -12,7 +12,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 
-from pvc.synthetic import TASKS, make
+from pvc.lab.synthetic import TASKS, make
 
 BASE = ("shape", 64)
 SIZES = (64, 96)

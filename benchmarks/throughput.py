@@ -22,9 +22,9 @@ from typing import Any
 import torch
 
 import pvc
+from pvc.lab.synthetic import make, messages_of
 from pvc.model.config import PVCConfig, PVCVisionConfig
 from pvc.model.modeling import PVCModel
-from pvc.synthetic import make, messages_of
 from pvc.testing import tiny_config
 
 

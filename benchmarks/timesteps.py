@@ -22,11 +22,11 @@ import numpy as np
 import torch
 
 import pvc
-from pvc.ablation.stats import t_interval
-from pvc.engine.stream import Keep, Stream
-from pvc.evaluate.accuracy import Held
+from pvc.engine.live import Keep, Stream
+from pvc.lab.ablation.stats import t_interval
+from pvc.lab.evaluate.accuracy import Held
+from pvc.train.pipeline import run_recipe
 from pvc.train.recipe import Recipe
-from pvc.train.run import run_recipe
 
 ARMS: dict[str, dict[str, Any]] = {
     "index": {"vision": {"timestep": "index", "timestep_limit": 63}},

@@ -26,12 +26,12 @@ from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from training import SHAPES, VISION
 
-from pvc.train.build import build_model, build_processor
-from pvc.train.collate import ChatCollator, Item, encode, lengths_of
-from pvc.train.data import StageSamples
-from pvc.train.fit import fit_stage
-from pvc.train.log import Fit
+from pvc.train.data.collate import ChatCollator, Item, encode, lengths_of
+from pvc.train.data.mixture import StageSamples
+from pvc.train.model_init import build_model, build_processor
 from pvc.train.recipe import Recipe, Stage, load_recipe
+from pvc.train.run_stage import fit_stage
+from pvc.train.stage_log import Fit
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 WARM = 3

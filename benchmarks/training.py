@@ -18,12 +18,12 @@ from pathlib import Path
 
 import torch
 
-from pvc.train.build import build_processor, grow, resolved, start_processor, start_weights
-from pvc.train.collate import ChatCollator, lengths_of
-from pvc.train.data import StageSamples
-from pvc.train.fit import fit_stage
-from pvc.train.log import Fit
+from pvc.train.data.collate import ChatCollator, lengths_of
+from pvc.train.data.mixture import StageSamples
+from pvc.train.model_init import build_processor, grow, resolved, start_processor, start_weights
 from pvc.train.recipe import Recipe, Stage, load_recipe
+from pvc.train.run_stage import fit_stage
+from pvc.train.stage_log import Fit
 
 NANO = Path(__file__).parents[1] / "recipes" / "nano.yaml"
 VISION = {
@@ -78,19 +78,19 @@ def recipe_run(recipe: Recipe, stage: Stage, processor: object, workers: int) ->
         fit = Fit(0, output, Path(folder) / "curve.jsonl", lambda line: None, workers=workers)
         ends: list[float] = []
 
-        from pvc.train import log
+        from pvc.train import stage_log
 
-        original = log.StageLog.on_step_end
+        original = stage_log.StageLog.on_step_end
 
         def on_step_end(self: object, *args: object, **kwargs: object) -> None:
             ends.append(time.perf_counter())
             original(self, *args, **kwargs)
 
-        log.StageLog.on_step_end = on_step_end
+        stage_log.StageLog.on_step_end = on_step_end
         try:
             fit_stage(stage, model, samples, ChatCollator(processor, stage.pack, stage.loss), fit)
         finally:
-            log.StageLog.on_step_end = original
+            stage_log.StageLog.on_step_end = original
     return ends[-1] - ends[WARM - 1]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from pvc.synthetic import TASKS, contact_sheet
+from pvc.lab.synthetic import TASKS, contact_sheet
 
 PICTURES = [name for name, task in TASKS.items() if task.kind == "image" and not task.pages]
 CLIPS = [name for name, task in TASKS.items() if task.kind == "video" and not task.pages]

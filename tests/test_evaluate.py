@@ -4,12 +4,12 @@ import pytest
 import torch
 
 import pvc
-from pvc.cli.evaluate import recorded
+from pvc.cli.lab.evaluate import recorded
 from pvc.errors import UsageError
-from pvc.evaluate.accuracy import Held, forced, measure
-from pvc.evaluate.intervals import wilson
-from pvc.evaluate.metrics import characters_right, edit_distance
-from pvc.synthetic import messages_of
+from pvc.lab.evaluate.accuracy import Held, forced, measure
+from pvc.lab.evaluate.intervals import wilson
+from pvc.lab.evaluate.metrics import characters_right, edit_distance
+from pvc.lab.synthetic import messages_of
 
 
 def test_wilson_by_hand():

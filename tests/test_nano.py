@@ -11,11 +11,10 @@ import pytest
 import pvc
 from pvc.checkpoint.files import BUNDLED, CheckpointFiles
 from pvc.cli.info import describe
-from pvc.evaluate.accuracy import Held, measure
-from pvc.evaluate.intervals import wilson
+from pvc.lab.evaluate.accuracy import Held, measure
+from pvc.lab.evaluate.intervals import wilson
 from pvc.media import Video
-
-from .model.helpers import relative_difference
+from tests.model.helpers import relative_difference
 
 ROOT = Path(__file__).parents[1]
 TRAINING = json.loads((BUNDLED / "training.json").read_text())

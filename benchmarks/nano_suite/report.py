@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.nano_suite.run import Result
 
-from pvc.evaluate.intervals import wilson
+from pvc.lab.evaluate.intervals import wilson
 
 
 @dataclass(frozen=True)

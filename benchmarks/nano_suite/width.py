@@ -14,7 +14,7 @@ from benchmarks.nano_suite.report import Row, last_row
 from benchmarks.nano_suite.run import Result, run_item, with_progress
 from benchmarks.nano_suite.words import WORDS
 
-from pvc.evaluate.intervals import wilson
+from pvc.lab.evaluate.intervals import wilson
 
 if TYPE_CHECKING:
     from pvc.engine import Engine

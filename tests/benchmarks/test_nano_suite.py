@@ -256,7 +256,7 @@ def test_nothing_is_shared_with_the_training_data():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in getattr(node, "names", [])] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert not any(name.startswith(("pvc.synthetic", "pvc.train", "pvc.ablation")) for name in names)
+            assert not any(name.startswith(("pvc.lab.synthetic", "pvc.train", "pvc.lab.ablation")) for name in names)
 
 
 def test_house_rules():

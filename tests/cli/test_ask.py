@@ -16,8 +16,7 @@ from PIL import Image
 from pvc.cli.ask import sort_arguments
 from pvc.errors import ForbiddenError, MediaError, UsageError
 from pvc.media import write_video
-
-from .helpers import run
+from tests.cli.helpers import run
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,8 @@
 
 import json
 
-from pvc.synthetic import write_dataset
-
-from .helpers import run
+from pvc.lab.synthetic import write_dataset
+from tests.cli.helpers import run
 
 
 def test_a_file_of_conversations_is_answered(checkpoint, tmp_path):

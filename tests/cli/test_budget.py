@@ -13,8 +13,7 @@ from PIL import Image
 from pvc.cli.budget import Spending, spending_of
 from pvc.errors import UsageError
 from pvc.media import write_video
-
-from .helpers import run
+from tests.cli.helpers import run
 
 
 @pytest.fixture(scope="module")

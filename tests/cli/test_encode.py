@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from pvc.media import write_video
-
-from .helpers import run
+from tests.cli.helpers import run
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,7 @@ import pytest
 from pvc import media
 from pvc.cli.main import main
 from pvc.errors import MediaError
-
-from ..conftest import SHARED
+from tests.conftest import SHARED
 
 MANIFEST = SHARED / "hostile" / "manifest.json"
 ENTRIES = json.loads(MANIFEST.read_text())["files"] if MANIFEST.is_file() else []

@@ -2,7 +2,7 @@
 
 import json
 
-from .helpers import run
+from tests.cli.helpers import run
 
 
 def test_info(checkpoint):

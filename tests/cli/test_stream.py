@@ -12,8 +12,7 @@ from PIL import Image
 
 import pvc
 from pvc.media import Sampling, load_video, write_video
-
-from .helpers import run
+from tests.cli.helpers import run
 
 
 @pytest.fixture(scope="module")

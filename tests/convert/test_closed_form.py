@@ -12,15 +12,14 @@ from transformers import InternVLForConditionalGeneration
 import pvc
 from pvc.cli.main import main
 from pvc.convert import Options, convert, convert_back, read_source
-from pvc.convert.check import compare
 from pvc.convert.closed_form import MAX_RESIDUAL, solve
 from pvc.convert.from_pvc import convert_pvc
+from pvc.convert.verify import compare
 from pvc.engine.engine import MediaOptions
 from pvc.errors import ConfigError, UsageError
 from pvc.model.order import block_places
 from pvc.testing import tiny_config
-
-from . import sources
+from tests.convert import sources
 
 # What official InternVL configurations have: their weights are always loaded.
 OFFICIAL = {"initializer_range": 1e-10}

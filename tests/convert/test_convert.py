@@ -11,13 +11,12 @@ from transformers import InternVLForConditionalGeneration
 import pvc
 from pvc.cli.main import main
 from pvc.convert import Options, convert, convert_back, read_source
-from pvc.convert.check import compare
 from pvc.convert.keymap import BACK, CHAT, CHAT_INTERNLM2, TRANSFORMERS, plan
 from pvc.convert.transforms import TRANSFORMS, Shapes
+from pvc.convert.verify import compare
 from pvc.errors import CheckpointError, ConfigError, UsageError
 from pvc.model.modeling import PVCForConditionalGeneration
-
-from . import sources
+from tests.convert import sources
 
 MAKERS = {
     "transformers, qwen2": lambda path: sources.transformers_format(path),
@@ -165,7 +164,7 @@ def test_what_internvl_cannot_say_does_not_go_back(source, tmp_path):
 
 
 def test_shards_are_read_and_written_one_by_one(tmp_path, monkeypatch):
-    monkeypatch.setattr("pvc.convert.run._SMALLEST_SHARD", 40_000)
+    monkeypatch.setattr("pvc.convert.from_internvl._SMALLEST_SHARD", 40_000)
     source = sources.transformers_format(tmp_path / "source", shard="60KB")
     assert len(list(source.glob("model-*.safetensors"))) > 2
     report = convert(source, tmp_path / "made", ONE_STEP)
@@ -442,7 +441,7 @@ def test_from_the_command_line(source, tmp_path, capsys):
 
 
 def test_a_result_that_differs_is_not_passed_over(source, tmp_path, capsys, monkeypatch):
-    import pvc.convert.run as run
+    import pvc.convert.from_internvl as run
 
     whole = run.transformed
 
@@ -498,7 +497,7 @@ def test_a_wrong_number_in_the_files_is_found(source, tmp_path, name, place, rat
 )
 def test_a_tensor_in_the_wrong_place_is_found(tmp_path, maker, swapped, ratio, what, monkeypatch):
     """A mistake of the key map is in the files and in what they are expected to be: only the arithmetic shows it."""
-    import pvc.convert.run as run
+    import pvc.convert.from_internvl as run
 
     whole, names = run.mapped_tensors, dict([swapped, swapped[::-1]])
 
@@ -507,8 +506,8 @@ def test_a_tensor_in_the_wrong_place_is_found(tmp_path, maker, swapped, ratio, w
             end = next((one for one in names if name.endswith(one) and "temporal" not in name), None)
             yield (name.removesuffix(end) + names[end] if end else name), tensor
 
-    monkeypatch.setattr("pvc.convert.run.mapped_tensors", wrong)
-    monkeypatch.setattr("pvc.convert.check.mapped_tensors", wrong)
+    monkeypatch.setattr("pvc.convert.from_internvl.mapped_tensors", wrong)
+    monkeypatch.setattr("pvc.convert.verify.mapped_tensors", wrong)
     described = read_source(MAKERS[maker](tmp_path / "source"))
     convert(described, tmp_path / "made", Options(ratio=ratio, image_steps=1))
     assert what in [one.what for one in compare(described, tmp_path / "made") if not one.within]

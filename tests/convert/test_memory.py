@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import InternVLConfig, InternVLForConditionalGeneration
 
-from .sources import VISION, _tokenizer
+from tests.convert.sources import VISION, _tokenizer
 
 RUN = """
 import sys

@@ -12,10 +12,10 @@ from pvc.cli.main import main
 from pvc.engine.adaptive import FILE, StepHead, step_features
 from pvc.engine.encode import encode_picture
 from pvc.engine.engine import MediaOptions
-from pvc.engine.state import fingerprint
+from pvc.engine.visual_state import fingerprint
 from pvc.errors import CheckpointError, UsageError
-from pvc.evaluate import steps as fitting
-from pvc.evaluate.accuracy import first_steps, measure
+from pvc.lab.evaluate import steps as fitting
+from pvc.lab.evaluate.accuracy import first_steps, measure
 from pvc.testing.tiny import write_tiny_checkpoint
 
 AUTO = MediaOptions(image_steps="auto", max_tiles=3)

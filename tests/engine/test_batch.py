@@ -6,11 +6,11 @@ import torch
 from transformers import DynamicCache
 
 from pvc.engine.batch import Batch, _overlap
-from pvc.engine.draw import Drawing, drawn
 from pvc.engine.engine import Engine
-from pvc.engine.room import with_room
+from pvc.engine.kv_cache import with_room
+from pvc.engine.sampling import Drawing, drawn
 from pvc.errors import UsageError
-from pvc.synthetic import make
+from pvc.lab.synthetic import make
 from pvc.testing import tiny_config, tiny_model, tiny_processor
 
 WORDS = "describe what is shown in great detail please"

@@ -19,8 +19,7 @@ from pvc.engine.engine import MediaOptions
 from pvc.errors import CheckpointError, MediaError, MismatchError, PVCError, UsageError
 from pvc.media import Video
 from pvc.testing import write_tiny_checkpoint
-
-from .test_chat import picture, video
+from tests.engine.test_chat import picture, video
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +264,7 @@ def test_a_state_is_written_whole_or_not_at_all(engine, saved, monkeypatch):
     def fails(*args, **kwargs):
         raise OSError("disk full")
 
-    monkeypatch.setattr("pvc.engine.state.os.fsync", fails)
+    monkeypatch.setattr("pvc.engine.visual_state.os.fsync", fails)
     with pytest.raises(OSError, match="disk full"):
         engine.encode_state(video(9)).save(saved)
     assert saved.read_bytes() == before

@@ -10,13 +10,12 @@ from PIL import Image
 import pvc
 from pvc.engine import Keep
 from pvc.engine.encode import EncodedMedia
-from pvc.engine.stream import LONGEST_TIME
+from pvc.engine.live import LONGEST_TIME
 from pvc.errors import MismatchError, UsageError
+from pvc.lab.synthetic import make
 from pvc.media import Video
-from pvc.synthetic import make
 from pvc.testing import write_tiny_checkpoint
-
-from .test_chat import video
+from tests.engine.test_chat import video
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,7 @@ import pvc
 import pvc.auto
 from pvc.convert import convert
 from tests.convert import sources
-
-from .vllm_tokens import LENGTH, cases, compare, messages, of_engine
+from tests.integrations.vllm_tokens import LENGTH, cases, compare, messages, of_engine
 
 # vLLM's CPU attention takes heads of 32 and more.
 TEXT = {"hidden_size": 128, "num_attention_heads": 4, "num_key_value_heads": 4, "intermediate_size": 192}

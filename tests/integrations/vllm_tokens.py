@@ -17,7 +17,7 @@ from PIL import Image
 import pvc
 import pvc.auto
 from pvc.engine.batch import Batch
-from pvc.engine.draw import Drawing
+from pvc.engine.sampling import Drawing
 from pvc.media import Sampling, load
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pvc.errors import MediaError, UsageError
 from pvc.media import Limits, Picture, load_image
-from pvc.media.header import animation_frames, declared_size
+from pvc.media.image_header import animation_frames, declared_size
 
 CODES = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP", "gif": "GIF", "bmp": "BMP"}
 
@@ -70,7 +70,7 @@ def test_padding_without_end_is_given_up(junk):
 
 
 def test_a_gif_of_tiny_blocks_is_given_up(monkeypatch):
-    monkeypatch.setattr("pvc.media.header._GIF_STEPS", 1000)
+    monkeypatch.setattr("pvc.media.image_header._GIF_STEPS", 1000)
     head = b"GIF89a" + bytes(7)
     assert list(animation_frames("gif", io.BytesIO(head + b"," + bytes(10) + b"\1x" * 900 + b"\0;"))) != []
     assert list(animation_frames("gif", io.BytesIO(head + b"x" * 5000 + b"," + bytes(12)))) == []

@@ -11,10 +11,9 @@ from PIL import Image
 
 from pvc.errors import MediaError
 from pvc.media import DEFAULT_LIMITS, Limits, load, load_image, probe
-from pvc.media.header import JpegFrame, jpeg_frame
+from pvc.media.image_header import JpegFrame, jpeg_frame
 from pvc.media.outline import outline
-
-from .test_media_hostile import measure
+from tests.media.test_media_hostile import measure
 
 SMALL = Limits(max_pixels=40_000)
 FEW_TILES = 13 * 448 * 448  # what twelve tiles and a thumbnail of 448 pixels hold

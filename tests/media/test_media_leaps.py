@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from pvc.errors import MediaError
 from pvc.media import Limits, Sampling, Video, load_video
 from pvc.media import decode as decoding
-from pvc.media.bitstream import CLOSED, OPEN, PLAIN, SPARE, Entry, reader_for
 from pvc.media.container import open_container, pick_stream, read_timeline
+from pvc.media.decode_plan import Group, PacketIndex, plan
+from pvc.media.keyframes import CLOSED, OPEN, PLAIN, SPARE, Entry, reader_for
 from pvc.media.limits import DEFAULT_LIMITS
-from pvc.media.seeking import Group, PacketIndex, plan
 from pvc.media.source import open_source, shared
 
 SIZE = (24, 32)
@@ -283,12 +283,12 @@ def test_several_decoders_have_a_smaller_limit_each(files, monkeypatch):
     """What a header declares decides how many decoders there are, so each is held to what that many may cost."""
     content, _ = files("groups of 12")
     limits: list[int] = []
-    monkeypatch.setattr("pvc.media.leaping.prepare", lambda stream, pixels, threads: limits.append(pixels))
+    monkeypatch.setattr("pvc.media.gop_decode.prepare", lambda stream, pixels, threads: limits.append(pixels))
     monkeypatch.setattr(decoding, "_THREADS", 2)
     leaping(content, Sampling(frames=5))
     assert set(limits) == {16_777_216 // 2}
     limits.clear()
-    monkeypatch.setattr("pvc.media.leaping._MOST_PIXELS", 64 * 80)
+    monkeypatch.setattr("pvc.media.gop_decode._MOST_PIXELS", 64 * 80)
     leaping(content, Sampling(frames=5))
     assert limits == [Limits().max_pixels]
 
@@ -365,7 +365,7 @@ def test_units_with_a_length_before_them():
 
 
 def test_a_stream_of_crumbs_is_given_up(monkeypatch):
-    monkeypatch.setattr("pvc.media.bitstream.MOST_UNITS_IN_ALL", 5)
+    monkeypatch.setattr("pvc.media.keyframes.MOST_UNITS_IN_ALL", 5)
     read = reader_for("h264", None)
     assert read is not None
     assert [read(annexb(0x41, 0x41)) for _ in range(4)] == [PLAIN, PLAIN, None, None]

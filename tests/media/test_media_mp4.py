@@ -14,10 +14,10 @@ import pytest
 from pvc.errors import MediaError
 from pvc.media import Limits, Sampling, load_video, probe, write_video
 from pvc.media.boxes import read_boxes
+from pvc.media.demuxer import DemuxerView
 from pvc.media.limits import DEFAULT_LIMITS
 from pvc.media.mp4 import MAX_SAMPLES, read_index
 from pvc.media.source import open_source
-from pvc.media.view import DemuxerView
 
 TABLES = b"stsz stz2 stts stsc stco co64 trun elst hdlr cmov trak moov mdia"
 
@@ -312,7 +312,7 @@ def test_headers_are_bounded_and_packets_are_not(make_video, monkeypatch):
     """FFmpeg keeps what it reads while it opens a file, and drops packets."""
     for suffix in ("mp4", "mkv", "avi"):
         path = make_video(f"a.{suffix}", codec="mpeg4" if suffix == "avi" else "libx264")
-        monkeypatch.setattr("pvc.media.view.MAX_HEADER_BYTES", 100)
+        monkeypatch.setattr("pvc.media.demuxer.MAX_HEADER_BYTES", 100)
         with pytest.raises(MediaError, match="headers have more than 100 bytes") as caught:
             probe(path)
         assert caught.value.code == "too_many_bytes"

@@ -14,8 +14,7 @@ from pvc.errors import ForbiddenError, MediaError, UsageError
 from pvc.media import DEFAULT_LIMITS, Limits, load, load_image, load_video, probe, sniff
 from pvc.media.live import video_frames
 from pvc.media.source import Source, open_source, readable_name
-
-from .test_media_hostile import measure
+from tests.media.test_media_hostile import measure
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,7 @@ import torch
 
 from pvc.errors import ConfigError, MismatchError, UsageError
 from pvc.testing import tiny_model, tiny_vision_config
-
-from .helpers import frames, limit, relative_difference
+from tests.model.helpers import frames, limit, relative_difference
 
 LENGTH = 11
 CYCLIC = {"timestep": "cyclic", "timestep_period": 4}

@@ -5,8 +5,7 @@ import torch
 
 from pvc.model.modeling import PVCForConditionalGeneration
 from pvc.testing import tiny_config, tiny_model, tiny_processor
-
-from .helpers import frames, relative_difference
+from tests.model.helpers import frames, relative_difference
 
 IMAGE, VIDEO, TEXT = 5, 6, [20, 33, 41]
 

@@ -6,8 +6,7 @@ import torch
 from pvc.errors import MismatchError
 from pvc.model.vision import PVCVisionLayer
 from pvc.testing import tiny_model
-
-from .helpers import frames
+from tests.model.helpers import frames
 
 
 @pytest.fixture

@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from pvc.testing import tiny_model
-
-from ..reference.slow import encode_clip, raster, timestep_vector
-from .helpers import frames, limit, relative_difference
+from tests.model.helpers import frames, limit, relative_difference
+from tests.reference.slow import encode_clip, raster, timestep_vector
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

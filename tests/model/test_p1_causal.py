@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from pvc.testing import tiny_model
-
-from .helpers import frames
+from tests.model.helpers import frames
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

@@ -5,8 +5,7 @@ import torch
 
 from pvc.errors import MismatchError, UsageError
 from pvc.testing import tiny_model
-
-from .helpers import frames, limit, relative_difference
+from tests.model.helpers import frames, limit, relative_difference
 
 LENGTH = 9
 

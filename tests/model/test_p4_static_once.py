@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from pvc.testing import tiny_model
-
-from .helpers import frames, limit, relative_difference
+from tests.model.helpers import frames, limit, relative_difference
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

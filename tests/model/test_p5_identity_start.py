@@ -7,8 +7,7 @@ from transformers import InternVLConfig, InternVLForConditionalGeneration
 from pvc.model.config import PVCConfig
 from pvc.model.modeling import PVCForConditionalGeneration
 from pvc.testing import randomize
-
-from .helpers import frames, relative_difference
+from tests.model.helpers import frames, relative_difference
 
 VISION = {
     "hidden_size": 32,

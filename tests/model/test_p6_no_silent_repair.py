@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from pvc.errors import MismatchError, UsageError
-
-from .helpers import frames
+from tests.model.helpers import frames
 
 IMAGE, VIDEO = 5, 6  # placeholder ids of the tiny tokenizer
 

@@ -3,8 +3,7 @@
 import torch
 
 from pvc.testing import tiny_model
-
-from .helpers import frames
+from tests.model.helpers import frames
 
 
 def test_p7_bytes_do_not_grow():

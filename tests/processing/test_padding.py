@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pvc.errors import MismatchError, UsageError
-from pvc.processing.chat import ChatTokens
+from pvc.processing.chat_tokens import ChatTokens
 from pvc.processing.padding import TextOptions, pad, truncate
 from pvc.testing import tiny_processor
 

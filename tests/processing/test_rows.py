@@ -5,7 +5,7 @@ import json
 import pytest
 
 from pvc.errors import ConfigError, UsageError
-from pvc.processing.rows import read_rows
+from pvc.processing.conversations import read_rows
 
 
 def written(tmp_path, *rows):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pvc.errors import ForbiddenError, MediaError, UsageError
 from pvc.media import write_video
-from pvc.processing.urls import decode_base64, read_data_url
+from pvc.processing.data_urls import decode_base64, read_data_url
 from pvc.testing import tiny_processor
 
 PROCESSOR = tiny_processor()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import asked, data_url, shown
+from tests.server.conftest import asked, data_url, shown
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 QUESTIONS = [
@@ -101,7 +101,7 @@ def test_wishes_are_followed(client):
 
 def test_the_cache_is_a_tenants_own():
     from pvc.engine.engine import MediaOptions
-    from pvc.server.cache import VisualCache
+    from pvc.server.visual_cache import VisualCache
 
     one = VisualCache.key("a", b"x", "image", MediaOptions())
     others = [
@@ -117,7 +117,7 @@ def test_the_cache_is_bounded():
     import torch
 
     from pvc.engine.encode import EncodedMedia
-    from pvc.server.cache import VisualCache
+    from pvc.server.visual_cache import VisualCache
 
     cache = VisualCache(1000)
     for number in range(5):

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pvc.server.tolerated import RequestFields
-
-from .conftest import asked, data_url
-from .test_chat import post
+from pvc.server.compat import RequestFields
+from tests.server.conftest import asked, data_url
+from tests.server.test_chat import post
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TEXT = {"type": "text", "text": "what does it say?"}

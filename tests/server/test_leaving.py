@@ -13,13 +13,12 @@ import time
 
 import pytest
 
-from pvc.server import sources
+from pvc.server import media_fetch
 from pvc.server.app import create_app
-from pvc.server.run import Server, configuration, listener
+from pvc.server.launch import Server, configuration, listener
 from pvc.server.settings import Settings
-
-from .conftest import asked, data_url, shown, until
-from .test_chat import EXAMPLES
+from tests.server.conftest import asked, data_url, shown, until
+from tests.server.test_chat import EXAMPLES
 
 LONG = {"temperature": 2.0, "ignore_eos": True, "max_tokens": -1}
 END = 10**9  # tokens
@@ -85,8 +84,8 @@ def test_while_another_host_is_waited_for(serving, stream, monkeypatch):
         async def resolved(host, port):
             return "127.0.0.1"
 
-        monkeypatch.setattr(sources, "_resolved", resolved)
-        monkeypatch.setattr(sources, "PORTS", {"http": port})
+        monkeypatch.setattr(media_fetch, "_resolved", resolved)
+        monkeypatch.setattr(media_fetch, "PORTS", {"http": port})
         content = [{"type": "image_url", "image_url": {"url": f"http://pictures.example:{port}/x.png"}}]
         client = send(asked([*content, {"type": "text", "text": "x"}], stream=stream))
         theirs, _ = slow.accept()

@@ -18,13 +18,12 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from pvc.engine.stream import Stream
+from pvc.engine.live import Stream
+from pvc.lab.synthetic import make
 from pvc.server.app import create_app
+from pvc.server.live_sessions import keep_within
 from pvc.server.settings import Settings
-from pvc.server.streams import keep_within
-from pvc.synthetic import make
-
-from .conftest import Lines, asked, children, shown, started, until
+from tests.server.conftest import Lines, asked, children, shown, started, until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -336,7 +335,7 @@ def test_an_answer_that_is_never_read_ends_all_the_same():
     import asyncio
     import gc
 
-    from pvc.server.events import Begun
+    from pvc.server.sse import Begun
 
     ended = []
 

@@ -17,10 +17,9 @@ from PIL import Image
 from pvc.media import DEFAULT_LIMITS, write_video
 from pvc.server.app import create_app
 from pvc.server.errors import ApiError
+from pvc.server.media_fetch import LocalFile, read_source
 from pvc.server.settings import Settings
-from pvc.server.sources import LocalFile, read_source
-
-from .conftest import asked
+from tests.server.conftest import asked
 
 HOLE = 300 * 2**20
 
@@ -146,7 +145,7 @@ def attempt(name, call):
         told[name] = "done"
     except Exception as error:
         told[name] = type(error).__name__
-from pvc.server.confine import isolate, seal
+from pvc.server.sandbox.seccomp import isolate, seal
 isolate()
 sealed = seal(2**31, 60)
 attempt("read", lambda: os.read(descriptor, 10))

@@ -14,8 +14,7 @@ from fastapi.testclient import TestClient
 
 from pvc.server.app import create_app
 from pvc.server.settings import Settings
-
-from .conftest import asked, data_url
+from tests.server.conftest import asked, data_url
 
 HELLO = asked("hello", max_tokens=1)
 
@@ -313,7 +312,7 @@ def test_hosts_that_are_not_what_they_seem(engine, monkeypatch):
 def test_redirects_are_looked_at_anew(monkeypatch):
     import asyncio
 
-    from pvc.server import sources
+    from pvc.server import media_fetch
     from pvc.server.errors import ApiError
 
     def answer(request):
@@ -327,10 +326,12 @@ def test_redirects_are_looked_at_anew(monkeypatch):
 
     real = httpx.AsyncClient
     monkeypatch.setattr(httpx, "AsyncClient", lambda **options: real(transport=httpx.MockTransport(answer), **options))
-    monkeypatch.setattr(sources, "_resolved", resolve)
+    monkeypatch.setattr(media_fetch, "_resolved", resolve)
     for path, status in (("a", 403), ("loop", 502)):
         with pytest.raises(ApiError) as caught:
-            asyncio.run(sources.read_source(f"http://pictures.example/{path}", Settings(hosts=("pictures.example",))))
+            asyncio.run(
+                media_fetch.read_source(f"http://pictures.example/{path}", Settings(hosts=("pictures.example",)))
+            )
         assert caught.value.status == status
 
 
@@ -414,7 +415,7 @@ def test_addresses_that_are_none(engine, url, tmp_path):
 def test_addresses_that_lead_inside():
     import ipaddress
 
-    from pvc.server.sources import _global
+    from pvc.server.media_fetch import _global
 
     inside = [
         "64:ff9b::a9fe:a9fe",

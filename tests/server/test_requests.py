@@ -7,12 +7,11 @@ import pytest
 from fastapi.testclient import TestClient
 
 from pvc.server.app import create_app
-from pvc.server.media_fields import EVERY_FRAME
+from pvc.server.media_options import EVERY_FRAME
 from pvc.server.schemas import ChatRequest
 from pvc.server.settings import Settings
-
-from .conftest import asked, shown
-from .test_chat import events, post
+from tests.server.conftest import asked, shown
+from tests.server.test_chat import events, post
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MOST = 64  # the fixture's max_new_tokens

@@ -17,7 +17,7 @@ def attempt(name, call):
         told[name] = "done"
     except Exception as error:
         told[name] = type(error).__name__
-from pvc.server.confine import isolate, seal
+from pvc.server.sandbox.seccomp import isolate, seal
 spaced = isolate()
 import numpy as np
 libc = ctypes.CDLL(None, use_errno=True)
@@ -131,7 +131,7 @@ def test_whatever_a_child_answers(told):
     import asyncio
 
     from pvc.errors import MediaError
-    from pvc.server.decoders import Decoders
+    from pvc.server.sandbox.pool import Decoders
     from pvc.server.settings import Settings
 
     decoders = Decoders(Settings(decoders=1))
@@ -144,7 +144,7 @@ def test_whatever_a_child_answers(told):
 
 
 def test_what_it_says_of_media_is_not_told_on():
-    from pvc.server.decoders import _made
+    from pvc.server.sandbox.pool import _made
 
     told = {"shape": [1, 1, 3], "warnings": ["sk-secret: x", "partial_decode: sk-secret", "size_changed"]}
     made = _made(told, b"abc", "image")
@@ -158,12 +158,14 @@ def test_one_that_cannot_be_cut_off_does_not_decode(monkeypatch):
     import asyncio
 
     from pvc.errors import ConfigError, MediaError
-    from pvc.server import decoders as module
+    from pvc.server.sandbox import pool as module
     from pvc.server.settings import Settings
 
-    open_ = "from pvc.server import child; child.isolate = lambda: False; child.seal = lambda *x: False; "
+    open_ = "from pvc.server.sandbox import worker; worker.isolate = lambda: False; worker.seal = lambda *x: False; "
     monkeypatch.setattr(
-        module, "PROGRAM", module.PROGRAM.replace("from pvc.server.child import main; ", open_ + "main = child.main; ")
+        module,
+        "PROGRAM",
+        module.PROGRAM.replace("from pvc.server.sandbox.worker import main; ", open_ + "main = worker.main; "),
     )
     refused = module.Decoders(Settings(decoders=1))
     with pytest.raises(ConfigError, match="--unsafe-decode"):
@@ -183,7 +185,7 @@ def test_decoders_come_back(monkeypatch):
     import asyncio
 
     from pvc.errors import MediaError
-    from pvc.server import decoders as module
+    from pvc.server.sandbox import pool as module
     from pvc.server.settings import Settings
 
     decoders = module.Decoders(Settings(decoders=1, decode_seconds=1))

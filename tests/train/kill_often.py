@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from pvc.train.pipeline import run_recipe
 from pvc.train.recipe import load_recipe
-from pvc.train.run import run_recipe
 
 
 def start(recipe, directory):

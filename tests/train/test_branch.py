@@ -13,14 +13,13 @@ from safetensors.torch import load_file
 import pvc
 from pvc.cli.main import main
 from pvc.errors import ConfigError, Interrupted, UsageError
-from pvc.train import fit
-from pvc.train import run as running
+from pvc.train import pipeline as running
+from pvc.train import run_stage
 from pvc.train.branch import Branch
 from pvc.train.interrupt import StopRequest
+from pvc.train.pipeline import run_recipe
 from pvc.train.recipe import Recipe
-from pvc.train.run import run_recipe
-
-from .test_run import TINY
+from tests.train.test_run import TINY
 
 STAGE = {
     **TINY["stages"][1],
@@ -51,7 +50,7 @@ def run_until(directory, step, made, monkeypatch, **options):
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(running, "StopRequest", lambda report, until: stop)
-        patch.setattr(fit.StageLog, "on_step_begin", begin)
+        patch.setattr(run_stage.StageLog, "on_step_begin", begin)
         run_recipe(made, directory, **QUIET, **options)
 
 
@@ -77,7 +76,7 @@ def trunk(tmp_path, monkeypatch):
 
 def test_a_branch_goes_on_as_its_trunk_would_have(trunk, tmp_path, monkeypatch):
     before, rates = digests(trunk), []
-    begin = fit.StageLog.on_step_begin
+    begin = run_stage.StageLog.on_step_begin
 
     def seen(self, args, state, control, optimizer, **kwargs):
         rates.append(max(group["lr"] for group in optimizer.param_groups) / args.learning_rate)
@@ -85,7 +84,7 @@ def test_a_branch_goes_on_as_its_trunk_would_have(trunk, tmp_path, monkeypatch):
 
     out = tmp_path / "deep" / "branch"
     with monkeypatch.context() as patch:
-        patch.setattr(fit.StageLog, "on_step_begin", seen)
+        patch.setattr(run_stage.StageLog, "on_step_begin", seen)
         model = run_recipe(recipe(), out, **QUIET, branch=Branch(trunk, 5))
     assert rates == pytest.approx([1, 0.8, 0.6, 0.4, 0.2])
     assert digests(trunk) == before

@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from pvc.errors import CheckpointError
-from pvc.synthetic import messages_of
 from pvc.testing import tiny_processor
 from pvc.train.augment import augmented
-from pvc.train.cache import CachedSamples, PackedCollator, pack, write_cache
-from pvc.train.data import ChatCollator, StageSamples
+from pvc.train.data.mixture import ChatCollator, StageSamples
+from pvc.train.data.sample_cache import CachedSamples, PackedCollator, pack, write_cache
 from pvc.train.recipe import Augment, Stage
 
 STAGE = Stage(
@@ -42,7 +41,7 @@ def test_batches_equal_those_of_the_processor(cached):
     seen = set()
     for number in range(10):
         items = [samples[number * 4 + i] for i in range(4)]
-        seen.add((items[0].sample.kind, items[0].image_steps))
+        seen.add((items[0].generated.origin.kind, items[0].image_steps))
         expected = ChatCollator(processor)(items)
         packed = [kept.sample_at(number * 4 + i, items[0].image_steps) for i in range(4)]
         given = PackedCollator(processor)(packed)
@@ -70,7 +69,7 @@ def test_tiles_and_several_media_are_packed_as_they_are():
         given = PackedCollator(processor)([type(packed)(**{**vars(packed), "image_steps": steps})])
         assert torch.equal(given["input_ids"], expected["input_ids"])
         assert torch.equal(given["image_steps"], expected["image_steps"])
-    assert messages_of(StageSamples(STAGE, 3, 32)[0].sample)
+    assert StageSamples(STAGE, 3, 32)[0].messages
 
 
 def test_every_round_has_all_samples_in_another_order(cached):

@@ -13,11 +13,11 @@ import pvc
 from pvc.cli.main import main
 from pvc.convert import Options, convert
 from pvc.errors import CheckpointError, ConfigError, UsageError
+from pvc.lab.synthetic import make
 from pvc.media import write_image, write_video
-from pvc.synthetic import make
-from pvc.train.build import resolved
+from pvc.train.model_init import resolved
+from pvc.train.pipeline import run_recipe
 from pvc.train.recipe import Recipe
-from pvc.train.run import run_recipe
 from tests.convert import sources
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "tune.yaml"

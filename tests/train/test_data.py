@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from pvc.errors import ConfigError
-from pvc.processing.rows import read_rows
-from pvc.synthetic import write_dataset
-from pvc.synthetic.palette import HELD_OUT_PAIRS
+from pvc.lab.synthetic import write_dataset
+from pvc.lab.synthetic.palette import HELD_OUT_PAIRS
+from pvc.processing.conversations import read_rows
 from pvc.testing import tiny_config, tiny_model, tiny_processor
-from pvc.train.data import IGNORED, ChatCollator, StageSamples
+from pvc.train.data.mixture import IGNORED, ChatCollator, StageSamples
 from pvc.train.recipe import FileMix, Stage, TaskMix
 
 STAGE = Stage(
@@ -28,15 +28,15 @@ def test_a_sample_depends_on_its_index_alone():
     ours, theirs = StageSamples(STAGE, 3, 32), StageSamples(STAGE, 3, 32)
     assert len(ours) == 48
     for index in (17, 3, 40, 3):
-        assert ours[index].sample.description == theirs[index].sample.description
-    assert ours[3].sample.description != StageSamples(STAGE, 4, 32)[3].sample.description
+        assert ours[index].generated.origin.description == theirs[index].generated.origin.description
+    assert ours[3].generated.origin.description != StageSamples(STAGE, 4, 32)[3].generated.origin.description
 
 
 def test_batches_hold_one_kind_and_one_length():
     samples = StageSamples(STAGE, 0, 32)
     seen = set()
     for batch in range(12):
-        chosen = [samples[batch * 4 + i].sample for i in range(4)]
+        chosen = [samples[batch * 4 + i].generated.origin for i in range(4)]
         shapes = {(sample.kind, len(sample.frames)) for sample in chosen}
         assert len(shapes) == 1
         seen |= shapes
@@ -49,9 +49,9 @@ def test_zoomed_pictures_are_cut_into_tiles_a_whole_batch_alike():
     seen = set()
     for batch in range(12):
         chosen = [samples[batch * 4 + i] for i in range(4)]
-        sides = {item.sample.media[0].frames.shape[1] for item in chosen}
+        sides = {item.generated.origin.media[0].frames.shape[1] for item in chosen}
         assert len(sides) == 1
-        if chosen[0].sample.kind == "image":
+        if chosen[0].generated.origin.kind == "image":
             tiles = collate(chosen)["image_grid_thw"][:, 0].tolist()
             assert tiles == [{32: 1, 64: 5}[sides.pop()]] * 4
             seen |= set(tiles)
@@ -65,7 +65,7 @@ def test_labels_cover_the_answer_and_its_end_only():
         chosen = [samples[batch * 4 + i] for i in range(4)]
         inputs = ChatCollator(processor)(chosen)
         for item, ids, labels in zip(chosen, inputs["input_ids"], inputs["labels"], strict=True):
-            sample = item.sample
+            sample = item.generated.origin
             kept = labels[labels != IGNORED]
             answers = [sample.answer, *(answer for _, answer in sample.more)]
             assert processor.tokenizer.decode(kept) == "".join(f"{answer}<|im_end|>" for answer in answers)
@@ -133,7 +133,7 @@ def test_the_split_of_a_stage_is_that_of_its_samples():
     held_out = {"train": 0, "train_all": 0}
     for samples in (usual, whole):
         for index in range(48):
-            description = samples[index].sample.description
+            description = samples[index].generated.origin.description
             assert description["split"] == samples.stage.split
             pairs = {(figure["shape"], figure["colour"]) for figure in description["figures"]}
             held_out[description["split"]] += bool(pairs & HELD_OUT_PAIRS)
@@ -145,9 +145,9 @@ def test_quiet_frames_come_before_clips_and_some_begin_late():
     samples, again = StageSamples(stage, 0, 32), StageSamples(stage, 0, 32)
     lengths, starts = [], []
     for index in range(48):
-        medium = samples[index].sample.media[0]
-        assert medium.timestamps == again[index].sample.media[0].timestamps
-        assert (medium.frames == again[index].sample.media[0].frames).all()
+        medium = samples[index].generated.origin.media[0]
+        assert medium.timestamps == again[index].generated.origin.media[0].timestamps
+        assert (medium.frames == again[index].generated.origin.media[0].frames).all()
         assert all(a < b for a, b in zip(medium.timestamps[:-1], medium.timestamps[1:], strict=True))
         lengths.append(len(medium.frames))
         starts.append(medium.timestamps[0])
@@ -161,7 +161,7 @@ def test_clips_that_ask_for_times_and_pictures_stay_as_they_are():
     stage = stage_of("when", "shape", quiet_frames={5: 1.0}, latest_start=60.0, video_frames={4: 1.0})
     plain, delayed = StageSamples(stage_of("when", "shape", video_frames={4: 1.0}), 0, 32), StageSamples(stage, 0, 32)
     for index in range(24):
-        one, other = plain[index].sample, delayed[index].sample
+        one, other = plain[index].generated.origin, delayed[index].generated.origin
         assert one.media[0].timestamps == other.media[0].timestamps
         assert (one.media[0].frames == other.media[0].frames).all()
 
@@ -172,11 +172,11 @@ def test_clips_of_several_lengths_are_collated():
     for batch in range(3):
         chosen = [samples[batch * 4 + i] for i in range(4)]
         inputs = ChatCollator(processor)(chosen)
-        frames = [len(item.sample.media[0].frames) for item in chosen]
+        frames = [len(item.generated.origin.media[0].frames) for item in chosen]
         assert inputs["video_grid_thw"][:, 0].tolist() == frames
         assert len(inputs["pixel_values_videos"]) == sum(frames)
         for item, labels in zip(chosen, inputs["labels"], strict=True):
-            assert processor.tokenizer.decode(labels[labels != IGNORED]) == answers_of(item.sample)
+            assert processor.tokenizer.decode(labels[labels != IGNORED]) == answers_of(item.generated.origin)
 
 
 def test_every_answer_of_a_conversation_is_learned():
@@ -188,12 +188,14 @@ def test_every_answer_of_a_conversation_is_learned():
         for batch in range(5):
             chosen = [samples[batch * 4 + i] for i in range(4)]
             inputs = ChatCollator(processor)(chosen)
-            media = [medium.kind for item in chosen for medium in item.sample.all_media]
+            media = [medium.kind for item in chosen for medium in item.generated.origin.all_media]
             assert len(inputs.get("image_grid_thw", ())) == media.count("image")
             assert len(inputs.get("video_grid_thw", ())) == media.count("video")
             for item, labels in zip(chosen, inputs["labels"], strict=True):
-                assert processor.tokenizer.decode(labels[labels != IGNORED]) == answers_of(item.sample)
-                shapes.add((bool(item.sample.all_media), any(turn.media for turn in item.sample.turns)))
+                assert processor.tokenizer.decode(labels[labels != IGNORED]) == answers_of(item.generated.origin)
+                shapes.add(
+                    (bool(item.generated.origin.all_media), any(turn.media for turn in item.generated.origin.turns))
+                )
     assert shapes == {(True, True), (True, False), (False, False)}
 
 

@@ -20,18 +20,17 @@ from pvc.errors import CheckpointError, ConfigError, UsageError
 from pvc.media import write_image, write_video
 from pvc.model.order import block_places
 from pvc.processing.processor import PVCProcessor
-from pvc.train.build import resolved
-from pvc.train.collate import Item
+from pvc.train.data.collate import Item
 from pvc.train.distill.media import Folder, MediaCollator, MediaSamples, encode_media, without_media
 from pvc.train.distill.teacher import check_pair, share_frozen
 from pvc.train.distill.tokens import TokenDistiller, TokenMap, blocks_of, shown_blocks
 from pvc.train.distill.visual import load_visual
 from pvc.train.export import export_checkpoint
+from pvc.train.model_init import resolved
+from pvc.train.pipeline import run_recipe
 from pvc.train.recipe import Recipe, Stage
-from pvc.train.run import run_recipe
 from tests.convert import sources
-
-from .test_processes import FSDP
+from tests.train.test_processes import FSDP
 
 QUIET = {"report": lambda line: None}
 

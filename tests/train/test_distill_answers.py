@@ -14,12 +14,12 @@ from pvc.convert import Options, convert
 from pvc.errors import ConfigError, MismatchError
 from pvc.media import write_image, write_video
 from pvc.processing.processor import PVCProcessor
-from pvc.train.collate import Item
+from pvc.train.data.collate import Item
 from pvc.train.distill.answer_data import QUESTIONS, AnswerCollator, encode_pair
 from pvc.train.distill.answers import AnswerDistiller, by_sample
 from pvc.train.export import export_checkpoint
+from pvc.train.pipeline import run_recipe
 from pvc.train.recipe import Recipe, Stage
-from pvc.train.run import run_recipe
 from tests.convert import sources
 
 

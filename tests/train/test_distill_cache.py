@@ -12,8 +12,8 @@ from pvc.train.distill.answer_data import AnswerSamples
 from pvc.train.distill.answers import AnswerDistiller
 from pvc.train.distill.teacher import PIXELS, run_teacher, teacher_text
 from pvc.train.distill.teacher_cache import TOP, TeacherCache, TeacherOutputs, kl_divergence, top_divergence
+from pvc.train.pipeline import run_recipe
 from pvc.train.recipe import Recipe, Stage
-from pvc.train.run import run_recipe
 from tests.train.test_distill_answers import batch, distiller, home, recipe  # noqa: F401 (fixtures)
 
 

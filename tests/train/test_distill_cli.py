@@ -11,9 +11,9 @@ from pvc.cli.main import main
 from pvc.convert import Options, convert
 from pvc.errors import UsageError
 from pvc.media import write_image, write_video
-from pvc.train.build import resolved
 from pvc.train.distill.cost import stage_cost
 from pvc.train.distill.defaults import build_recipe
+from pvc.train.model_init import resolved
 from pvc.train.recipe import DISTILL_DEFAULTS, load_recipe
 from pvc.train.trainer import StageTrainer
 from tests.convert import sources
@@ -86,7 +86,7 @@ def test_what_is_refused(home, tmp_path, capsys, more, code, message):
 
 def test_the_cost_follows_the_shapes(home):
     recipe = resolved(build_recipe(home / "student", home / "teacher", [str(home / "media")]))
-    from pvc.train.build import start_processor
+    from pvc.train.model_init import start_processor
 
     cost = stage_cost(recipe, recipe.stages[0], start_processor(recipe))
     one, two, four = (cost.operations[f"tile in {n} step{'s'[: n != 1]}"] for n in (1, 2, 4))

@@ -8,11 +8,10 @@ import torch
 import pvc
 from pvc.errors import ConfigError
 from pvc.testing import randomize
-from pvc.train.build import build_model, build_processor, grow, resolved, stored_state
+from pvc.train.model_init import build_model, build_processor, grow, resolved, stored_state
+from pvc.train.pipeline import run_recipe
 from pvc.train.recipe import Recipe
-from pvc.train.run import run_recipe
-
-from .test_run import TINY
+from tests.train.test_run import TINY
 
 BASE = {**TINY["stages"][1], "name": "base", "downsample_ratio": 0.5, "image_steps": 1, "num_temporal_layers": 0}
 EXACT = {**TINY["stages"][1], "name": "exact", "image_steps": {4: 1}, "init": "exact", "steps": 2}

@@ -13,14 +13,13 @@ import pvc
 from pvc.cli.main import main
 from pvc.errors import CheckpointError, UsageError
 from pvc.train import export
-from pvc.train import run as running
+from pvc.train import pipeline as running
 from pvc.train.export import export_checkpoint
 from pvc.train.interrupt import StopRequest
+from pvc.train.pipeline import run_recipe
 from pvc.train.recipe import Recipe
-from pvc.train.run import run_recipe
-
-from .test_branch import digests, run_until
-from .test_run import TINY
+from tests.train.test_branch import digests, run_until
+from tests.train.test_run import TINY
 
 LORA = {"rank": 2, "alpha": 4, "targets": ["q_proj", "down_proj"]}
 QUIET = {"report": lambda line: None}

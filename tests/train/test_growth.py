@@ -2,7 +2,7 @@
 
 import torch
 
-from pvc.train.build import build_processor, grow, stored_state
+from pvc.train.model_init import build_processor, grow, stored_state
 from pvc.train.recipe import Recipe
 
 VISION = {"image_size": 32, "patch_size": 8, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48}

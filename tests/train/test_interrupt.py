@@ -17,12 +17,11 @@ from safetensors.torch import load_file
 from pvc.cli.main import main
 from pvc.errors import Interrupted
 from pvc.train import interrupt
-from pvc.train import run as running
+from pvc.train import pipeline as running
 from pvc.train.interrupt import Saving, StopRequest
+from pvc.train.pipeline import run_recipe
 from pvc.train.recipe import Recipe
-from pvc.train.run import run_recipe
-
-from .test_run import TINY
+from tests.train.test_run import TINY
 
 STEPS = 100
 
@@ -119,7 +118,7 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path):
 # A training whose first step does not end: its collator waits for a line that never comes.
 BLOCK = """
 import sys
-from pvc.train import run as running
+from pvc.train import pipeline as running
 from pvc.train.recipe import load_recipe
 
 class Waiting(running.ChatCollator):

@@ -1,6 +1,6 @@
 """Files of JSON lines that a killed process left with half a line."""
 
-from pvc.train.files import Ledger
+from pvc.train.data.records import Ledger
 from pvc.train.json_lines import append_json_line, read_json_lines
 
 

@@ -12,7 +12,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from .test_run import TINY
+from tests.train.test_run import TINY
 
 STAGES = [
     {**TINY["stages"][0], "steps": 12, "save_steps": 4},

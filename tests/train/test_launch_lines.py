@@ -12,9 +12,8 @@ import typer
 import yaml
 
 from pvc.cli.main import app
-
-from .test_processes import NEEDS_DEEPSPEED
-from .test_run import TINY
+from tests.train.test_processes import NEEDS_DEEPSPEED
+from tests.train.test_run import TINY
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")

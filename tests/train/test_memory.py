@@ -6,14 +6,13 @@ import pytest
 import torch
 
 from pvc.cli.main import main
-from pvc.train.build import build_model, build_processor
-from pvc.train.collate import ChatCollator
-from pvc.train.data import StageSamples
+from pvc.train.data.collate import ChatCollator
+from pvc.train.data.mixture import StageSamples
 from pvc.train.memory import stage_memory
+from pvc.train.model_init import build_model, build_processor
 from pvc.train.recipe import Recipe
 from pvc.train.trainer import learned_places
-
-from .test_run import TINY
+from tests.train.test_run import TINY
 
 
 def recipe(**changes):

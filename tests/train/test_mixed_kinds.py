@@ -20,9 +20,8 @@ import yaml
 from safetensors.torch import load_file
 
 from pvc.media import write_image, write_video
-
-from .test_processes import FSDP, NEEDS_DEEPSPEED, deepspeed, launch, losses
-from .test_run import TINY
+from tests.train.test_processes import FSDP, NEEDS_DEEPSPEED, deepspeed, launch, losses
+from tests.train.test_run import TINY
 
 ROOT = Path(__file__).parents[2]
 NEW_PARTS = ["temporal", "timestep_embedding", "multi_modal_projector"]

@@ -10,13 +10,12 @@ from torch.optim import AdamW, Muon
 
 from pvc.errors import ConfigError
 from pvc.testing import tiny_model
-from pvc.train import fit
+from pvc.train import run_stage
 from pvc.train.memory import stage_memory
 from pvc.train.optimizer import MuonAdamW, build_muon, muon_names
+from pvc.train.pipeline import run_recipe
 from pvc.train.recipe import Recipe
-from pvc.train.run import run_recipe
-
-from .test_run import TINY
+from tests.train.test_run import TINY
 
 
 def recipe(**changes):
@@ -126,7 +125,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, monkeypatch, changes):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(fit.StageLog, "on_step_begin", killed)
+        patch.setattr(run_stage.StageLog, "on_step_begin", killed)
         run(tmp_path / "cut", **changes)
     assert (tmp_path / "cut" / "pvc" / "checkpoint-4").is_dir()
     run(tmp_path / "cut", **changes)
@@ -144,7 +143,7 @@ def test_rates_are_factors_of_groups(tmp_path, monkeypatch, optimizer):
         for group in optimizer.param_groups:
             rates.update({names[id(parameter)]: group["lr"] for parameter in group["params"]})
 
-    monkeypatch.setattr(fit.StageLog, "on_step_begin", seen)
+    monkeypatch.setattr(run_stage.StageLog, "on_step_begin", seen)
     run(tmp_path, optimizer=optimizer, steps=2, rates={"language_model": 0.5, "q_proj": 0.25})
     whole = rates["model.vision_tower.encoder.layer.0.mlp.fc1.weight"]
     assert whole > 0
@@ -168,7 +167,7 @@ def test_sharded_weights_are_refused_before_anything_runs(tmp_path, monkeypatch,
 
 
 def test_memory_of_its_moments():
-    from pvc.train.build import build_processor
+    from pvc.train.model_init import build_processor
 
     both = []
     for optimizer in ("adamw", "muon"):

@@ -9,12 +9,11 @@ from safetensors.torch import load_file
 
 from pvc.errors import PVCError
 from pvc.testing import tiny_model
-from pvc.train.data import StageSamples
+from pvc.train.data.mixture import StageSamples
+from pvc.train.pipeline import run_recipe
 from pvc.train.recipe import Recipe
-from pvc.train.run import run_recipe
 from pvc.train.trainer import Average, factor_of
-
-from .test_run import TINY
+from tests.train.test_run import TINY
 
 
 def run(directory, **changes):
@@ -87,14 +86,14 @@ def test_an_average_is_what_is_left_and_survives_a_stop(tmp_path, monkeypatch, p
     run(tmp_path / "whole", ema=0.9)
     whole = final(tmp_path / "whole")
     assert 0 < distance(whole, plain) < 1e-2
-    from pvc.train import fit
+    from pvc.train import run_stage
 
     def killed(self, args, state, control, **kwargs):
         if state.global_step == 5:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit.StageLog, "on_step_begin", killed)
+        patch.setattr(run_stage.StageLog, "on_step_begin", killed)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "cut", ema=0.9)
     run(tmp_path / "cut", ema=0.9)
@@ -120,7 +119,7 @@ def test_the_average_by_hand():
 
 def test_checkpointed_gradients_are_equal_and_activations_are_made_again():
     from pvc.testing import tiny_config, tiny_processor
-    from pvc.train.collate import encode
+    from pvc.train.data.collate import encode
     from pvc.train.recipe import Stage
 
     stage = Stage(name="x", kind="chat", steps=4, batch_size=3, image_steps=2, tasks={"match": 1}, video_frames={3: 1})

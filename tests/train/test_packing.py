@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from pvc.testing import tiny_config, tiny_model, tiny_processor
-from pvc.train.collate import IGNORED, ChatCollator, Item, bins, encode, lengths_of, weights_of
-from pvc.train.data import StageSamples
+from pvc.train.data.collate import IGNORED, ChatCollator, Item, bins, encode, lengths_of, weights_of
+from pvc.train.data.mixture import StageSamples
 from pvc.train.recipe import Stage
 
 STAGE = Stage(

@@ -5,7 +5,7 @@ import torch
 
 from pvc.model.vision import PVCVisionModel
 from pvc.testing import tiny_vision_config
-from pvc.train.patches import PatchReader
+from pvc.train.patch_pretraining import PatchReader
 
 
 @pytest.mark.parametrize("temporal_layers", [0, 2])

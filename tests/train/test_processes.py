@@ -13,7 +13,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from .test_run import TINY
+from tests.train.test_run import TINY
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "distributed"
 FSDP = {

@@ -28,7 +28,7 @@ def edited(tmp_path, change):
         (lambda d: d["stages"][0].update(kind="magic"), "stages.0.kind"),
         (lambda d: d["stages"][0].update(tasks={}), "at least one task"),
         (lambda d: d["stages"][0].update(tasks={"read": -1}), "tasks.read.weight"),
-        (lambda d: d["stages"][0].update(tasks={"read": {"levels": [9]}}), "levels are numbers from 1"),
+        (lambda d: d["stages"][0].update(tasks={"read": {"levels": [0]}}), "levels are numbers from 1"),
         (lambda d: d["stages"][0].update(tasks={"read": float("inf")}), "tasks.read.weight"),
         (lambda d: d["stages"][0].update(learning_rate=float("inf")), "stages.0.learning_rate"),
         (lambda d: d["stages"][0].update(tasks={"read": {"tiles": []}}), "tasks.read.tiles"),
@@ -55,6 +55,7 @@ def test_mistakes_are_named(change, message, tmp_path):
         ),
         (lambda d: d["stages"][1].update(downsample_ratio=0.3), "stage base: downsample_ratio is 0.3"),
         (lambda d: d["model"]["vision"].pop("image_size"), "image_size"),
+        (lambda d: d["stages"][1].update(tasks={"read": {"levels": [9]}}), "stage base: level is 9"),
         (lambda d: d.pop("model"), "the recipe has no model"),
         (lambda d: d["model"]["vision"].update(temporal_window=2), "stage pvc: temporal_window 2 is shorter"),
         (lambda d: d["model"]["text"].update(hiden_size=3), "unknown key in text_config: hiden_size"),
@@ -63,7 +64,7 @@ def test_mistakes_are_named(change, message, tmp_path):
     ],
 )
 def test_models_that_cannot_be_built_are_named_before_anything_runs(change, message, tmp_path):
-    from pvc.train.build import check_recipe
+    from pvc.train.model_init import check_recipe
 
     with pytest.raises(ConfigError, match=message):
         check_recipe(load_recipe(edited(tmp_path, change)))

@@ -10,8 +10,8 @@ from pvc.cli.main import main
 from pvc.errors import ConfigError
 from pvc.media import write_image
 from pvc.testing import tiny_processor
-from pvc.train.check import check_file, spread
-from pvc.train.data import ChatCollator, StageSamples
+from pvc.train.data.check import check_file, spread
+from pvc.train.data.mixture import ChatCollator, StageSamples
 from pvc.train.recipe import Stage
 
 

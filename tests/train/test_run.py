@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 
 import pvc
 from pvc.errors import PVCError, UsageError
-from pvc.train import fit
-from pvc.train import run as running
+from pvc.lab.provider import SyntheticTasks
+from pvc.train import pipeline as running
+from pvc.train import run_stage
+from pvc.train.pipeline import run_recipe
 from pvc.train.recipe import Recipe, written_from
-from pvc.train.run import run_recipe
 from pvc.train.trainer import complete
 
 TINY = yaml.safe_load("""
@@ -84,7 +85,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(finished, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(fit.StageLog, "on_step_begin", killed)
+        patch.setattr(run_stage.StageLog, "on_step_begin", killed)
         run_recipe(recipe(), tmp_path, report=lambda line: None)
     assert not (tmp_path / "model").exists()
     lines = []
@@ -158,7 +159,7 @@ def test_the_clock_goes_on_with_the_minutes_that_were_left(tmp_path, monkeypatch
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(fit.StageLog, "on_step_begin", killed)
+        patch.setattr(run_stage.StageLog, "on_step_begin", killed)
         run_recipe(recipe(stages=stages), tmp_path, report=lambda line: None, minutes=10)
     spent = json.loads((tmp_path / "pvc" / "clock.json").read_text())["seconds"]
     assert spent > 0
@@ -218,11 +219,11 @@ def test_a_run_starts_from_a_model_and_is_measured_on_the_way(finished, tmp_path
 def test_every_stage_is_measured_with_the_steps_it_is_trained_with(tmp_path, monkeypatch):
     asked = []
 
-    def measured(engine, tasks, count, held, image_steps=None, threads=None):
-        asked.append(image_steps)
-        return [{"task": tasks[0], "accuracy": 0.0}]
+    def measured(self, engine, task, held_out):
+        asked.append(held_out.image_steps)
+        return 0.0
 
-    monkeypatch.setattr(running, "measure", measured)
+    monkeypatch.setattr(SyntheticTasks, "measure", measured)
     stages = [
         {
             **TINY["stages"][1],
@@ -256,7 +257,7 @@ def test_a_compressor_for_fewer_tokens_starts_as_the_mean_of_those_it_replaces()
     from pvc.model.compressor import pixel_shuffle
     from pvc.model.config import PVCConfig
     from pvc.testing import tiny_config
-    from pvc.train.build import widened_compressor
+    from pvc.train.model_init import widened_compressor
 
     config = PVCConfig(**{**tiny_config().to_dict(), "downsample_ratio": 0.25})
     width = config.vision_config.hidden_size
@@ -300,7 +301,7 @@ def test_half_a_checkpoint_is_not_used(tmp_path):
 def test_a_gradient_that_is_no_number_stops_before_the_step(value):
     model = torch.nn.Linear(3, 2)
     model(torch.ones(1, 3)).sum().backward()
-    log = fit.StageLog(recipe().stages[0], fit.Fit(0, Path(), Path(), print))
+    log = run_stage.StageLog(recipe().stages[0], run_stage.Fit(0, Path(), Path(), print))
     state = type("State", (), {"global_step": 6})
     log.on_pre_optimizer_step(None, state, None, model=model)
     model.weight.grad[1, 2] = value
@@ -310,7 +311,7 @@ def test_a_gradient_that_is_no_number_stops_before_the_step(value):
 
 @pytest.mark.parametrize("has", [True, False])
 def test_emulated_bfloat16_is_a_warning(tmp_path, monkeypatch, has):
-    monkeypatch.setattr("pvc.train.run.has_bfloat16", lambda: has)
+    monkeypatch.setattr("pvc.train.pipeline.has_bfloat16", lambda: has)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     lines = []
     stages = [{**copy.deepcopy(TINY["stages"][1]), "steps": 1, "precision": "bf16"}]

@@ -6,12 +6,11 @@ import json
 import pytest
 
 from pvc.errors import UsageError
-from pvc.train import fit
-from pvc.train.clock import factor_at
+from pvc.train import run_stage
+from pvc.train.pipeline import run_recipe
 from pvc.train.recipe import Recipe, Stage
-from pvc.train.run import run_recipe
-
-from .test_run import TINY
+from pvc.train.time_budget import factor_at
+from tests.train.test_run import TINY
 
 
 def recipe(**changes):
@@ -27,7 +26,7 @@ def rates(monkeypatch):
     def begin(self, args, state, control, optimizer, **kwargs):
         seen.append(optimizer.param_groups[0]["lr"] / args.learning_rate)
 
-    monkeypatch.setattr(fit.StageLog, "on_step_begin", begin)
+    monkeypatch.setattr(run_stage.StageLog, "on_step_begin", begin)
     return seen
 
 

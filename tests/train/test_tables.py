@@ -9,13 +9,13 @@ import pytest
 
 from pvc.errors import ConfigError, UsageError
 from pvc.media import write_image, write_video
-from pvc.processing.rows import read_rows
+from pvc.processing.conversations import read_rows
 from pvc.testing import tiny_processor
-from pvc.train.check import check_file
-from pvc.train.data import ChatCollator, StageSamples
-from pvc.train.files import Ledger, Rows
+from pvc.train.data.check import check_file
+from pvc.train.data.mixture import ChatCollator, StageSamples
+from pvc.train.data.readers import open_table
+from pvc.train.data.records import Ledger, Rows
 from pvc.train.recipe import FileMix, Stage
-from pvc.train.tables import open_table
 
 TURNS = [{"from": "human", "value": "<image>\nq"}, {"from": "gpt", "value": "a"}]
 

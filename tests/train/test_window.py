@@ -8,13 +8,12 @@ import pvc
 from pvc.engine import Keep
 from pvc.media import Video
 from pvc.testing import randomize
-from pvc.train.build import build_model, build_processor
-from pvc.train.collate import ChatCollator
-from pvc.train.data import StageSamples
+from pvc.train.data.collate import ChatCollator
+from pvc.train.data.mixture import StageSamples
+from pvc.train.model_init import build_model, build_processor
+from pvc.train.pipeline import run_recipe
 from pvc.train.recipe import Recipe
-from pvc.train.run import run_recipe
-
-from .test_run import TINY
+from tests.train.test_run import TINY
 
 WINDOW = 3
 FRAMES = 9

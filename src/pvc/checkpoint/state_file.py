@@ -1,7 +1,7 @@
 """A visual state as a file: safetensors whose metadata is a manifest of what was encoded, how, and by whom.
 
 Reads headers only, without torch, so that a file that cannot be used is refused before a model is loaded. Leaves out
-tensors (`pvc.engine.state`). Called by the command line and by the engine.
+tensors (`pvc.engine.visual_state`). Called by the command line and by the engine.
 
 n visual tokens, L language width, K tokens per frame and step.
 """

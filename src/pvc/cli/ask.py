@@ -16,17 +16,17 @@ import typer
 
 from pvc import media as pvc_media
 from pvc.checkpoint.files import CheckpointFiles
-from pvc.cli.batch import answer_rows, rows_file
 from pvc.cli.budget import check_headers, open_planned, spending_of
 from pvc.cli.files import open_one, refuse_for_states, sampling_of, steps_of
+from pvc.cli.jsonl import answer_rows, rows_file
 from pvc.cli.options import Dtype, DtypeOption
 from pvc.cli.progress import status
 from pvc.errors import ForbiddenError, MediaError, UsageError
-from pvc.processing.rows import read_rows
+from pvc.processing.conversations import read_rows
 
 if TYPE_CHECKING:
+    from pvc.engine.budget import Plan
     from pvc.engine.engine import Engine, MediaOptions
-    from pvc.engine.plan import Plan
 
 _PICTURES = ".png .jpg .jpeg .webp .gif .bmp .tif .tiff .ico .jp2 .svg .heic .heif .avif .jxl .psd"
 _VIDEOS = (

@@ -82,8 +82,8 @@ def bench(
 
 def _drawn(folder: Path, frames: int) -> list[Path]:
     """A page of text and a clip, for whoever brings no files."""
+    from pvc.lab.synthetic import make
     from pvc.media import write_image, write_video
-    from pvc.synthetic import make
 
     page = make("page", 1, size=256, level=2).media[0].frames[0]
     clip = make("long", 1, size=256, frames=max(frames, 64), level=1).media[0].frames

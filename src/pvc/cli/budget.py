@@ -1,6 +1,6 @@
 """`pvc ask --budget`: reads what may be spent, and opens media as the engine plans them.
 
-Leaves out the planning (`pvc.engine.plan`). Called by `ask.py`; imports no torch.
+Leaves out the planning (`pvc.engine.budget`). Called by `ask.py`; imports no torch.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pvc.errors import UsageError
 from pvc.media.outline import outline
 
 if TYPE_CHECKING:
+    from pvc.engine.budget import Plan
     from pvc.engine.engine import Engine, MediaOptions
-    from pvc.engine.plan import Plan
 
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG])(i?)B", re.IGNORECASE)
 _POWER = {"K": 1, "M": 2, "G": 3}

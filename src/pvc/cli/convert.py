@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pvc.convert.keymap import Rule
     from pvc.convert.options import Options, Report
-    from pvc.convert.sources import Source
+    from pvc.convert.source import Source
 
 RATIOS = {"1/2": 0.5, "1/4": 0.25, "1/8": 0.125}
 
@@ -98,7 +98,7 @@ def _convert(source: Path, dest: Path | None, to: str, options: Options, key_map
     if to == "pvc":
         _to_pvc(source, dest, options, key_map, check)
         return
-    from pvc.convert.back import convert_back
+    from pvc.convert.to_internvl import convert_back
 
     with counting("tensors") as progress:
         done = convert_back(source, dest, progress=progress)
@@ -112,9 +112,9 @@ def _rules(key_map: Path | None) -> Sequence[Rule]:
 
 
 def _to_pvc(source: Path, dest: Path, options: Options, key_map: Path | None, check: bool) -> None:
+    from pvc.convert.from_internvl import convert as convert_to_pvc
     from pvc.convert.from_pvc import convert_pvc, is_pvc
-    from pvc.convert.run import convert as convert_to_pvc
-    from pvc.convert.sources import read_source
+    from pvc.convert.source import read_source
 
     if is_pvc(source):
         if check or key_map:
@@ -132,7 +132,7 @@ def _to_pvc(source: Path, dest: Path, options: Options, key_map: Path | None, ch
 
 
 def _check(source: Source, dest: Path) -> None:
-    from pvc.convert.check import compare
+    from pvc.convert.verify import compare
 
     with status("comparing"):
         found = compare(source, dest)

@@ -1,6 +1,6 @@
 """`pvc data check FILE...`: counts, lengths and bad rows of training files, before a GPU is paid for.
 
-Called by `main.py`; the work is `pvc.train.check`'s.
+Called by `main.py`; the work is `pvc.train.data.check`'s.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pvc.cli.progress import counting
 from pvc.extras import require
 
 if TYPE_CHECKING:
-    from pvc.train.check import FileReport
+    from pvc.train.data.check import FileReport
 
 data = typer.Typer(help="Files of conversations to train on.", no_args_is_help=True)
 SHOWN = 20
@@ -40,7 +40,7 @@ def check(
     require("pydantic", "train")
     from pvc.checkpoint.files import CheckpointFiles
     from pvc.checkpoint.loading import load_config, load_processor
-    from pvc.train.check import check_file
+    from pvc.train.data.check import check_file
 
     checkpoint = CheckpointFiles(model)
     processor = load_processor(checkpoint)

@@ -49,8 +49,8 @@ def distill(
     for module in _TRAIN_MODULES:
         require(module, "train")
 
-    from pvc.train.build import check_recipe, resolved
     from pvc.train.distill.defaults import build_recipe
+    from pvc.train.model_init import check_recipe, resolved
 
     recipe = resolved(
         build_recipe(

@@ -1,6 +1,6 @@
 """`pvc encode SOURCE -o FILE.pvc`: what the model sees of a picture or video, kept in a file to be asked and continued.
 
-Called by `main.py`. The file is `pvc.engine.state`'s.
+Called by `main.py`. The file is `pvc.engine.visual_state`'s.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pvc.cli.progress import status
 from pvc.errors import MismatchError, UsageError
 
 if TYPE_CHECKING:
-    from pvc.engine.state import VisualState
+    from pvc.engine.visual_state import VisualState
 
 
 def encode(
@@ -68,7 +68,7 @@ def encode(
         print(f"pvc: warning: {opened.name}: {warning}", file=sys.stderr)
     with status("loading the model"):
         from pvc.engine.engine import Engine, MediaOptions
-        from pvc.engine.state import continue_state, encode_state, file_digest
+        from pvc.engine.visual_state import continue_state, encode_state, file_digest
 
         engine = Engine.load(model, device=device, dtype=dtype)
     options = MediaOptions(image_steps=steps, max_tiles=max_tiles)

@@ -15,19 +15,19 @@ import typer
 
 import pvc
 from pvc.cli import processes
-from pvc.cli.ablate import ablate
 from pvc.cli.ask import ask
 from pvc.cli.bench import bench
 from pvc.cli.convert import convert
 from pvc.cli.data import data
 from pvc.cli.distill import distill
 from pvc.cli.encode import encode
-from pvc.cli.evaluate import evaluate
-from pvc.cli.fit_steps import fit_steps
 from pvc.cli.info import info
+from pvc.cli.lab.ablate import ablate
+from pvc.cli.lab.evaluate import evaluate
+from pvc.cli.lab.fit_steps import fit_steps
+from pvc.cli.lab.synth import synth
+from pvc.cli.live import stream
 from pvc.cli.serve import serve
-from pvc.cli.stream import stream
-from pvc.cli.synth import synth
 from pvc.cli.train import train
 from pvc.errors import Interrupted, PVCError
 

@@ -57,8 +57,8 @@ def serve(
     hosts = tuple(_host(given) for given in allow_host or ())
     if root is not None and not root.is_dir():
         raise UsageError(f"--root {root} is not a directory")
-    from pvc.server.run import listener
-    from pvc.server.run import serve as run
+    from pvc.server.launch import listener
+    from pvc.server.launch import serve as run
 
     at = listener(host, port)  # before anything is loaded
     with status("Loading"):

@@ -65,7 +65,7 @@ def train(
         require(module, "train")
 
     from pvc.train.branch import Branch
-    from pvc.train.build import check_recipe, resolved
+    from pvc.train.model_init import check_recipe, resolved
     from pvc.train.recipe import load_recipe
 
     check_options(minutes, stop_after, branch, decay_steps, export, dtype)
@@ -122,7 +122,7 @@ def run_with_journal(
     branch: Branch | None = None,
 ) -> None:
     """Run a recipe with its log in `directory`/log.txt, and print where the model is."""
-    from pvc.train.run import run_recipe
+    from pvc.train.pipeline import run_recipe
 
     journal = Journal(directory / "log.txt")
     try:
@@ -164,8 +164,8 @@ def print_export(recipe: Recipe, directory: Path, target: Path, dtype: Dtype | N
 
 def print_dry_run(recipe: Recipe, name: str) -> None:
     """Print what every stage would take, on one process and (its weights spread) on eight."""
-    from pvc.train.build import build_processor, start_processor
     from pvc.train.memory import stage_memory
+    from pvc.train.model_init import build_processor, start_processor
 
     names = [stage.name for stage in recipe.stages]
     print(f"{name}: ok, {len(names)} stage{'s'[: len(names) != 1]}: {', '.join(names)}")

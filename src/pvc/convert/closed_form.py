@@ -3,7 +3,7 @@
 A compressor of a smaller ratio sees several of the base's blocks of patches in one token. Step t then emits the base's
 token for one block: LayerNorm is taken per block, the modulation of timestep t lets that block pass and silences the
 others, and `linear_1` is the base's, repeated. The modulation is solved for, since it is a function of the embedded
-timestep. Called by conversion (`run.py`, `from_pvc.py`) and by training (`pvc.train.build`).
+timestep. Called by conversion (`from_internvl.py`, `from_pvc.py`) and by training (`pvc.train.model_init`).
 
 U timesteps, D width of the tower, L width of the language model, s patches along a side of the base's token, G blocks.
 """

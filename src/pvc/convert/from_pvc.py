@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from pvc.checkpoint.files import CheckpointFiles
 from pvc.checkpoint.loading import check_template, load_config, load_processor
 from pvc.checkpoint.stored import stored_tensors
-from pvc.convert.back import refuse_trained_blocks
 from pvc.convert.closed_form import EMBEDDER, PROJECTOR, ClosedForm, embed_timesteps, solve
+from pvc.convert.from_internvl import fresh, shapes_wanted
 from pvc.convert.options import Options, Progress, Report
-from pvc.convert.run import fresh, shapes_wanted
 from pvc.convert.shards import Shards, refuse_existing, staged
+from pvc.convert.to_internvl import refuse_trained_blocks
 from pvc.errors import CheckpointError, ConfigError, UsageError
 from pvc.model.config import PVCConfig
 

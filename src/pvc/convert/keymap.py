@@ -1,7 +1,7 @@
 """The key map between InternVL's tensors and PVC's, as data that is read both ways.
 
 Sources: the names that transformers writes for `internvl`, and those of the original chat format, `internvl_chat`.
-Leaves out what the tensors become (`transforms.py`) and files (`run.py`).
+Leaves out what the tensors become (`transforms.py`) and files (`from_internvl.py`).
 
 `{n}` stands for a layer's number, `{rest}` for whatever follows.
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pvc.checkpoint.files import Tensor
 from pvc.convert.keymap import Rule, plan
-from pvc.convert.sources import read_source
+from pvc.convert.source import read_source
 
 
 def mapping_lines(directory: Path, rules: Sequence[Rule] = ()) -> list[str]:

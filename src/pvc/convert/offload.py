@@ -1,7 +1,7 @@
 """Models whose weights stay in their files: each module's are read when it is called, and released afterwards.
 
 A model of any size computes in the memory of its largest layer and its activations, in float32 on the CPU. Called by
-`check.py` and `reference.py`.
+`verify.py` and `reference.py`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a conversion is asked for, and what it reports. Called by `run.py`, `from_pvc.py` and the command line."""
+"""Options and progress reports of a conversion. Called by `from_internvl.py`, `from_pvc.py` and the command line."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What a source computes, by code that does not use the key map or the network of this project.
 
 That is transformers' InternVL, or for the original format its arithmetic written out here. Weights are read layer by
-layer (`offload.py`). Called by `check.py`.
+layer (`offload.py`). Called by `verify.py`.
 
 F frames, S frame size, N positions, D width, L width of the language model, K tokens of a frame, Q sequence length.
 """
@@ -17,7 +17,7 @@ from transformers.activations import ACT2FN
 
 from pvc.checkpoint.stored import StoredTensor
 from pvc.convert.offload import each_output, embedded, offloaded
-from pvc.convert.sources import Source
+from pvc.convert.source import Source
 from pvc.errors import CheckpointError
 
 # Names of the projector's norm and linear layers.

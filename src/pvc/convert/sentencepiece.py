@@ -1,6 +1,6 @@
 """InternLM2's sentencepiece tokenizer as a fast one, compared with sentencepiece itself before it is used.
 
-The building is transformers'. Called by `text.py`; needs the packages sentencepiece and protobuf.
+The building is transformers'. Called by `tokenizer.py`; needs the packages sentencepiece and protobuf.
 """
 
 from __future__ import annotations

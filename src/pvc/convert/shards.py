@@ -1,6 +1,6 @@
 """Writes a checkpoint: tensors to files of bounded size, and a folder that appears whole or not at all.
 
-Called by `run.py`, `from_pvc.py` and `back.py`.
+Called by `from_internvl.py`, `from_pvc.py` and `to_internvl.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What tensors become on the way from InternVL to PVC, and what undoes it.
 
 D width of the tower, L width of the language model, s and r patches along a side of a visual token before and after.
-Leaves out names (`keymap.py`). Called by `run.py` and `check.py`.
+Leaves out names (`keymap.py`). Called by `from_internvl.py` and `verify.py`.
 """
 
 from __future__ import annotations

@@ -19,9 +19,9 @@ _HOME = {
     "Chat": "chat",
     "Answer": "chat",
     "EncodedMedia": "encode",
-    "VisualState": "state",
-    "Stream": "stream",
-    "Keep": "stream",
+    "VisualState": "visual_state",
+    "Stream": "live",
+    "Keep": "live",
 }
 __all__ = ["Answer", "Chat", "EncodedMedia", "Engine", "Keep", "Stream", "VisualState", "load"]
 

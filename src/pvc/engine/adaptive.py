@@ -2,7 +2,7 @@
 
 The head predicts, for every number of steps it knows, how much better or worse than in the mean questions about the
 picture will be answered; a price per step turns that into a choice. It is fitted to a checkpoint's own answers
-(`pvc.evaluate.steps`) and lies beside the weights. Leaves out encoding (`encode.py`).
+(`pvc.lab.evaluate.steps`) and lies beside the weights. Leaves out encoding (`encode.py`).
 
 F features, O numbers of steps, K tokens per frame and step, L language width.
 """
@@ -50,7 +50,7 @@ class StepHead:
             mean over them.
         steps: numbers of steps to choose from, ascending.
         price: accuracy that one more step has to bring.
-        checkpoint: `pvc.engine.state.fingerprint` of the weights it was fitted to, as of bfloat16.
+        checkpoint: `pvc.engine.visual_state.fingerprint` of the weights it was fitted to, as of bfloat16.
         facts: what fitting measured: samples, mean steps, accuracies.
     """
 

@@ -20,10 +20,10 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from pvc.engine.draw import Drawing, drawn
 from pvc.engine.encode import EncodedMedia, placeholders
 from pvc.engine.engine import Engine
-from pvc.engine.room import with_room
+from pvc.engine.kv_cache import with_room
+from pvc.engine.sampling import Drawing, drawn
 from pvc.errors import UsageError
 from pvc.model.inputs import CACHE
 

@@ -20,12 +20,12 @@ from pvc import media as pvc_media
 from pvc.checkpoint.state_file import StateFile
 from pvc.engine.encode import EncodedMedia, placeholders
 from pvc.engine.generate import Generation, generate_text, generation_inputs, sampling_options
-from pvc.engine.state import VisualState
+from pvc.engine.visual_state import VisualState
 from pvc.errors import MismatchError, UsageError
 
 if TYPE_CHECKING:
+    from pvc.engine.budget import Plan
     from pvc.engine.engine import Engine, MediaOptions
-    from pvc.engine.plan import Plan
 
 
 _NO_TIME = {"decode_s": 0.0, "encode_s": 0.0}

@@ -18,8 +18,8 @@ from pvc import media
 from pvc.checkpoint.loading import load_checkpoint
 from pvc.checkpoint.state_file import StateFile, is_state_path
 from pvc.engine.adaptive import AUTO, StepHead, load_head
+from pvc.engine.budget import Plan, make_plan
 from pvc.engine.chat import Chat, listed
-from pvc.engine.costs import Rates, measure
 from pvc.engine.encode import (
     Between,
     EncodedMedia,
@@ -28,8 +28,9 @@ from pvc.engine.encode import (
     encode_video,
     prepare_picture,
 )
-from pvc.engine.plan import Plan, make_plan
-from pvc.engine.state import (
+from pvc.engine.live import Stream
+from pvc.engine.memory_model import Rates, measure
+from pvc.engine.visual_state import (
     VisualState,
     check_state,
     continue_state,
@@ -38,7 +39,6 @@ from pvc.engine.state import (
     fingerprint,
     load_state,
 )
-from pvc.engine.stream import Stream
 from pvc.errors import MismatchError, UsageError
 from pvc.model.modeling import PVCForConditionalGeneration
 from pvc.processing.processor import PVCProcessor
@@ -144,7 +144,7 @@ class Engine:
         return Chat(self, system)
 
     def stream(self, **options: Any) -> Stream:
-        """A new live video; `options` are those of `pvc.engine.stream.Stream`: window, keep, bounded, total_steps."""
+        """A new live video; `options` are those of `pvc.engine.live.Stream`: window, keep, bounded, total_steps."""
         return Stream(self, **options)
 
     def open(self, source: Any, options: MediaOptions | None = None) -> media.Picture | media.Video | VisualState:
@@ -269,7 +269,7 @@ class Engine:
     def continue_state(self, state: VisualState, source: Any, options: MediaOptions | None = None) -> VisualState:
         """`state` with the frames of another video after its own; they must be shown later than the ones it has.
 
-        Raises as `pvc.engine.state.continue_state` does.
+        Raises as `pvc.engine.visual_state.continue_state` does.
         """
         opened = self.open(source, options)
         if not isinstance(opened, media.Video):

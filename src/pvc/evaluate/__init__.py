@@ -1,5 +1,1 @@
-"""Measuring models: free-running accuracy on held-out synthetic samples, with intervals."""
-
-from pvc.evaluate.intervals import wilson
-
-__all__ = ["wilson"]
+"""Measure what answers cost: time and tokens of requests on users' media (`pvc bench`)."""

@@ -2,18 +2,18 @@
 
 This is the public list. Every error that leaves here, for any bytes whatsoever, is a `pvc.errors.PVCError`.
 Importing it imports neither PyAV nor Pillow; the first video, or picture, does. Called by pvc.processing,
-pvc.engine, pvc.synthetic and the command line.
+pvc.engine, pvc.lab.synthetic and the command line.
 """
 
-from .image import load_image
-from .limits import DEFAULT_LIMITS, Limits
-from .load import load
-from .probe import probe
-from .sampling import Sampling, choose
-from .sniff import Format, sniff
-from .types import MediaInfo, Picture, Video
-from .video import load_video
-from .write import write_image, write_video
+from pvc.media.image import load_image
+from pvc.media.limits import DEFAULT_LIMITS, Limits
+from pvc.media.load import load
+from pvc.media.probe import probe
+from pvc.media.sampling import Sampling, choose
+from pvc.media.sniff import Format, sniff
+from pvc.media.types import MediaInfo, Picture, Video
+from pvc.media.video import load_video
+from pvc.media.write import write_image, write_video
 
 __all__ = [
     "DEFAULT_LIMITS",

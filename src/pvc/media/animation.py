@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pvc.errors import MediaError
-
-from .header import animation_frames
-from .image import PILLOW_ERRORS, broken, open_pillow, read_image, to_rgb
-from .limits import Deadline, Limits
-from .pixels import FrameStack
-from .sampling import Sampling, choose
-from .source import Source
-from .types import Video
+from pvc.media.image import PILLOW_ERRORS, broken, open_pillow, read_image, to_rgb
+from pvc.media.image_header import animation_frames
+from pvc.media.limits import Deadline, Limits
+from pvc.media.pixels import FrameStack
+from pvc.media.sampling import Sampling, choose
+from pvc.media.source import Source
+from pvc.media.types import Video
 
 
 def is_animation(source: Source) -> bool:

@@ -19,14 +19,13 @@ from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
 from pvc.errors import MediaError
-
-from .limits import Deadline, Limits
-from .matroska import is_sideways
-from .mp4 import read_index
-from .orientation import UPRIGHT
-from .seeking import PacketIndex
-from .source import Source
-from .view import DemuxerView
+from pvc.media.decode_plan import PacketIndex
+from pvc.media.demuxer import DemuxerView
+from pvc.media.limits import Deadline, Limits
+from pvc.media.matroska import is_sideways
+from pvc.media.mp4 import read_index
+from pvc.media.orientation import UPRIGHT
+from pvc.media.source import Source
 
 AV_ERRORS = (
     av.FFmpegError,  # every error code of FFmpeg

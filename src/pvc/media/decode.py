@@ -1,9 +1,9 @@
-"""Decodes the picked frames of a video: the groups of packets that hold them, or one pass over every packet.
+"""Decodes the chosen frames of a video: the groups of packets that hold them, or one pass over every packet.
 
-Sound videos are decoded where seeking.py says. At the first sign of damage, or where nothing is certain, every packet
-is decoded: by several threads, and damaged videos again on one, because how FFmpeg patches up damage depends on its
-threads. A damaged packet costs its own pictures and not the rest. Leaves out which frames to pick (sampling.py),
-resizing (resizing.py) and the limits of a file (source.py). Called by video.py.
+Intact videos are decoded as `decode_plan.py` says. At the first sign of damage every packet is decoded by several
+threads, and a damaged video once more on one, because FFmpeg's repairs depend on its threads. A damaged packet costs
+its own pictures and not the rest. Leaves out which frames to choose (`sampling.py`), resizing (`resizing.py`) and the
+limits of a file (`source.py`). Called by `video.py`.
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ from collections.abc import Callable, Sequence
 from av.video.frame import VideoFrame
 
 from pvc.errors import MediaError
-
-from .container import AV_ERRORS, Timeline, broken, open_container, pick_stream, read_timeline
-from .decoder import Damage, prepare
-from .leaping import Job
-from .limits import Deadline, Limits
-from .pixels import FrameStack
-from .resizing import WORKERS, Resizer
-from .sampling import SLACK, Sampling, choose
-from .seeking import PacketIndex, plan
-from .source import Source
-from .types import Video
+from pvc.media.container import AV_ERRORS, Timeline, broken, open_container, pick_stream, read_timeline
+from pvc.media.decode_plan import PacketIndex, plan
+from pvc.media.decoder import Damage, prepare
+from pvc.media.gop_decode import Job
+from pvc.media.limits import Deadline, Limits
+from pvc.media.pixels import FrameStack
+from pvc.media.resizing import WORKERS, Resizer
+from pvc.media.sampling import SLACK, Sampling, choose
+from pvc.media.source import Source
+from pvc.media.types import Video
 
 # More threads hold more pictures in memory and gain little on what is asked for here.
 _THREADS = min(4, os.cpu_count() or 1)

@@ -1,6 +1,6 @@
 """How a decoder is set up, and what can go wrong in one.
 
-Leaves out which packets it gets. Called by decode.py (all of them) and leaping.py (those of a plan).
+Leaves out which packets it gets. Called by decode.py (all of them) and gop_decode.py (those of a plan).
 """
 
 from __future__ import annotations

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pvc.errors import MediaError, UsageError
-
-from .header import declared_size
-from .jpeg import open_jpeg
-from .limits import DEFAULT_LIMITS, Limits
-from .pixels import rgb_from_array, rgb_from_pil
-from .source import Source, is_file_source, open_source
-from .types import Picture
+from pvc.media.image_header import declared_size
+from pvc.media.jpeg import open_jpeg
+from pvc.media.limits import DEFAULT_LIMITS, Limits
+from pvc.media.pixels import rgb_from_array, rgb_from_pil
+from pvc.media.source import Source, is_file_source, open_source
+from pvc.media.types import Picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -105,7 +104,8 @@ def _open_unscaled(source: Source, limits: Limits) -> Image:
     size = declared_size(form.name, source.file)
     if size is None:
         raise MediaError(f"{source.name}: damaged {form.name} header", code="corrupt_media")
-    limits.check_size(*size, source.name, advice=_ADVICE)
+    width, height = size
+    limits.check_size(width, height, source.name, advice=_ADVICE)
     from PIL import Image as pil
 
     source.file.seek(0)

@@ -10,10 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pvc.errors import MediaError
-
-from .header import jpeg_frame
-from .limits import Limits
-from .source import Source
+from pvc.media.image_header import jpeg_frame
+from pvc.media.limits import Limits
+from pvc.media.source import Source
 
 if TYPE_CHECKING:
     from PIL.JpegImagePlugin import JpegImageFile

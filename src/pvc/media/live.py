@@ -18,12 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pvc.errors import ForbiddenError, MediaError, UsageError
-
-from .image import load_image
-from .limits import DEFAULT_LIMITS, Limits
-from .pixels import resize
-from .sampling import SLACK, Sampling, choose, is_number
-from .source import open_source
+from pvc.media.image import load_image
+from pvc.media.limits import DEFAULT_LIMITS, Limits
+from pvc.media.pixels import resize
+from pvc.media.sampling import SLACK, Sampling, choose, is_number
+from pvc.media.source import open_source
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -51,11 +50,11 @@ def video_frames(
     """
     if fps is not None and not (is_number(fps) and fps > 0):
         raise UsageError(f"fps must be a positive number, not {fps!r}")
-    from .container import AV_ERRORS, open_container, pick_stream, read_timeline
-    from .decode import Picker
-    from .decoder import prepare
-    from .resizing import upright_rgb
-    from .seeking import PacketIndex
+    from pvc.media.container import AV_ERRORS, open_container, pick_stream, read_timeline
+    from pvc.media.decode import Picker
+    from pvc.media.decode_plan import PacketIndex
+    from pvc.media.decoder import prepare
+    from pvc.media.resizing import upright_rgb
 
     endless = replace(limits, max_frames=_ALL)
     with open_source(str(path), limits) as source:
@@ -157,7 +156,7 @@ def camera_frames(path: str | Path, fps: float | None = None, size: tuple[int, i
         raise ForbiddenError(f"{path} is no camera")
     import av
 
-    from .resizing import upright_rgb
+    from pvc.media.resizing import upright_rgb
 
     try:
         with av.open(str(path), format="v4l2") as container:

@@ -12,15 +12,14 @@ from typing import Any, Literal
 import numpy as np
 
 from pvc.errors import MediaError, UsageError
-
-from .animation import is_animation
-from .image import load_image, read_image
-from .limits import DEFAULT_LIMITS, Limits
-from .pixels import FrameStack, check_target_size
-from .sampling import Sampling
-from .source import is_file_source, open_source
-from .types import Picture, Video
-from .video import read_any_video
+from pvc.media.animation import is_animation
+from pvc.media.image import load_image, read_image
+from pvc.media.limits import DEFAULT_LIMITS, Limits
+from pvc.media.pixels import FrameStack, check_target_size
+from pvc.media.sampling import Sampling
+from pvc.media.source import is_file_source, open_source
+from pvc.media.types import Picture, Video
+from pvc.media.video import read_any_video
 
 Kind = Literal["image", "video"]
 

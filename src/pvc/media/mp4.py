@@ -2,7 +2,7 @@
 
 A table of constant sample size takes 20 bytes whatever its count, and FFmpeg allocates 24 bytes a sample while
 opening: 4 kB of file can cost 4 GB. Tables count where the standard has them, along moov/trak/mdia/minf/stbl and
-moof/traf. FFmpeg would also read one in place of a title, so all other tags of tables are hidden from it (view.py):
+moof/traf. FFmpeg would also read one in place of a title, so all other tags of tables are hidden from it (demuxer.py):
 free text, chapters and covers count for nothing. Leaves out samples. Called by container.py for every MP4 and MOV.
 """
 
@@ -17,10 +17,9 @@ from typing import BinaryIO
 import numpy as np
 
 from pvc.errors import MediaError
-
-from .boxes import Box, read_boxes
-from .orientation import UPRIGHT, Orientation
-from .source import Source
+from pvc.media.boxes import Box, read_boxes
+from pvc.media.orientation import UPRIGHT, Orientation
+from pvc.media.source import Source
 
 MAX_SAMPLES = 4_000_000
 """Pictures and pieces of sound in one file: a day of both, and about 100 MB of index."""

@@ -1,7 +1,7 @@
 """What a medium will be once it is loaded: its kind, its size, and which frames a Sampling picks. Nothing is decoded.
 
 Files are judged by the code that loads them (headers, blocks, packets), so that the number of frames is exact also
-where frames come at uneven times. Leaves out what that costs (pvc.engine.plan, which calls this) and damage that only
+where frames come at uneven times. Leaves out what that costs (pvc.engine.budget, which calls this) and damage that only
 decoding brings to light: then there are fewer frames, never more.
 """
 
@@ -14,14 +14,13 @@ from typing import Any, Literal
 import numpy as np
 
 from pvc.errors import UsageError
-
-from .animation import is_animation, read_times
-from .image import PILLOW_ERRORS, orientation
-from .limits import DEFAULT_LIMITS, Limits
-from .probe import probe
-from .sampling import SLACK, Sampling, choose
-from .source import Source, is_file_source, open_source
-from .types import UNTIMED_FPS, Picture, Video
+from pvc.media.animation import is_animation, read_times
+from pvc.media.image import PILLOW_ERRORS, orientation
+from pvc.media.limits import DEFAULT_LIMITS, Limits
+from pvc.media.probe import probe
+from pvc.media.sampling import SLACK, Sampling, choose
+from pvc.media.source import Source, is_file_source, open_source
+from pvc.media.types import UNTIMED_FPS, Picture, Video
 
 
 @dataclass(frozen=True)
@@ -79,8 +78,8 @@ def _video(video: Video) -> Outline:
 
 
 def _video_file(source: Source, limits: Limits) -> Outline:
-    from .container import open_container, pick_stream, read_timeline, shown_size
-    from .decode import _LARGEST_ROUNDING
+    from pvc.media.container import open_container, pick_stream, read_timeline, shown_size
+    from pvc.media.decode import _LARGEST_ROUNDING
 
     with open_container(source) as container:
         stream = pick_stream(container, source.name, limits)

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pvc.errors import MediaError, UsageError
-
-from .limits import Limits
+from pvc.media.limits import Limits
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -6,11 +6,11 @@ their length often lies. Leaves out metadata and sound. Called by whoever has to
 
 from __future__ import annotations
 
-from .animation import is_animation, read_times
-from .image import PILLOW_ERRORS, open_pillow, orientation
-from .limits import DEFAULT_LIMITS, Limits
-from .source import FileSource, Source, open_source
-from .types import MediaInfo
+from pvc.media.animation import is_animation, read_times
+from pvc.media.image import PILLOW_ERRORS, open_pillow, orientation
+from pvc.media.limits import DEFAULT_LIMITS, Limits
+from pvc.media.source import FileSource, Source, open_source
+from pvc.media.types import MediaInfo
 
 
 def probe(source: FileSource, limits: Limits = DEFAULT_LIMITS) -> MediaInfo:
@@ -40,7 +40,7 @@ def _image(source: Source, limits: Limits) -> MediaInfo:
 
 
 def _video(source: Source, limits: Limits) -> MediaInfo:
-    from .container import open_container, pick_stream, read_timeline, shown_size
+    from pvc.media.container import open_container, pick_stream, read_timeline, shown_size
 
     with open_container(source) as container:
         stream = pick_stream(container, source.name, limits)

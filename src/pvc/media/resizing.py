@@ -2,7 +2,7 @@
 
 FFmpeg, NumPy and Pillow let go of Python's lock while they work. How many frames wait is bounded by their pixels,
 so large ones wait for each other. The arithmetic is that of pictures: full-size RGB, then Pillow's bicubic.
-Leaves out which frames (decode.py) and where they go (pixels.FrameStack). Called by decode.py and leaping.py.
+Leaves out which frames (decode.py) and where they go (pixels.FrameStack). Called by decode.py and gop_decode.py.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from av.video.frame import VideoFrame
 from PIL import Image as pil
 
-from .orientation import frame_orientation
-from .pixels import FrameStack
+from pvc.media.orientation import frame_orientation
+from pvc.media.pixels import FrameStack
 
 WORKERS = min(4, os.cpu_count() or 1)
 

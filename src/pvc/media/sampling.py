@@ -17,8 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from pvc.errors import MediaError, UsageError
-
-from .limits import Limits
+from pvc.media.limits import Limits
 
 _Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 

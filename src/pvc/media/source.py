@@ -19,9 +19,8 @@ from functools import cached_property
 from typing import Any, BinaryIO, TypeAlias, cast
 
 from pvc.errors import ForbiddenError, MediaError, UsageError
-
-from .limits import Limits
-from .sniff import HEAD_BYTES, READABLE, Format, sniff
+from pvc.media.limits import Limits
+from pvc.media.sniff import HEAD_BYTES, READABLE, Format, sniff
 
 FileSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Source"
 

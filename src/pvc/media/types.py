@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from pvc.errors import MismatchError, UsageError
-
-from .pixels import rgb_from_array, rgb_from_pil, uint8_values
+from pvc.media.pixels import rgb_from_array, rgb_from_pil, uint8_values
 
 if TYPE_CHECKING:
     from PIL.Image import Image

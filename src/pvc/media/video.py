@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .animation import read_animation
-from .limits import DEFAULT_LIMITS, Limits
-from .pixels import check_target_size
-from .sampling import Sampling
-from .source import open_source
-from .types import Video
+from pvc.media.animation import read_animation
+from pvc.media.limits import DEFAULT_LIMITS, Limits
+from pvc.media.pixels import check_target_size
+from pvc.media.sampling import Sampling
+from pvc.media.source import open_source
+from pvc.media.types import Video
 
 if TYPE_CHECKING:
-    from .source import FileSource, Source
+    from pvc.media.source import FileSource, Source
 
 
 def load_video(
@@ -43,6 +43,6 @@ def read_any_video(source: Source, sampling: Sampling, size: tuple[int, int] | N
     sampling.check(limits, source.name)
     if source.format.kind == "image":
         return read_animation(source, sampling, size, limits)
-    from .decode import read_video
+    from pvc.media.decode import read_video
 
     return read_video(source, sampling, size, limits)

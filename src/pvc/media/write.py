@@ -1,7 +1,7 @@
 """Writes pictures and H.264 videos, for synthetic data, examples and tests.
 
 A file appears under its name only when it is complete. Leaves out sound, streaming and every choice of
-codec. Called by pvc.synthetic, pvc.testing and the examples.
+codec. Called by pvc.lab.synthetic, pvc.testing and the examples.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from pvc.errors import PVCError, UsageError
-
-from .sampling import is_number
-from .source import readable_name
-from .types import Picture, Video, as_rgb, stack_frames
+from pvc.media.sampling import is_number
+from pvc.media.source import readable_name
+from pvc.media.types import Picture, Video, as_rgb, stack_frames
 
 _IMAGE_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {}),

@@ -13,7 +13,7 @@ _HOME = {
     "PVCImageProcessor": "image",
     "PVCVideoProcessor": "video",
     "PVCProcessor": "processor",
-    "ChatTokens": "chat",
+    "ChatTokens": "chat_tokens",
     "build_tokenizer": "tokenizer",
 }
 __all__ = ["ChatTokens", "PVCImageProcessor", "PVCProcessor", "PVCVideoProcessor", "build_tokenizer"]

@@ -19,8 +19,8 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import (
 
 from pvc import media
 from pvc.errors import UsageError
+from pvc.processing.data_urls import read_data_url
 from pvc.processing.fixed import check_fixed, square
-from pvc.processing.urls import read_data_url
 
 
 class PVCImageProcessorKwargs(GotOcr2ImageProcessorKwargs, total=False):  # type: ignore[call-arg]  # a TypedDict

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pvc.errors import MismatchError, UsageError
-from pvc.processing.chat import ChatTokens
+from pvc.processing.chat_tokens import ChatTokens
 
 # transformers' name for "no limit" is a number of this size.
 _NO_LIMIT = 10**20

@@ -1,4 +1,4 @@
-"""Encodes text as text: no control token that a text spells out becomes a control id. Called by `chat.py`."""
+"""Encodes text as text: no control token that a text spells out becomes a control id. Called by `chat_tokens.py`."""
 
 from __future__ import annotations
 

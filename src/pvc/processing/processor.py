@@ -1,6 +1,6 @@
 """PVCProcessor: pictures, videos and text (or chat messages) to everything that `PVCForConditionalGeneration` takes.
 
-`apply_chat_template(tokenize=True)` keeps user text apart from control tokens (`chat.py`); the raw `__call__`
+`apply_chat_template(tokenize=True)` keeps user text apart from control tokens (`chat_tokens.py`); the raw `__call__`
 trusts its text, as transformers' processors do.
 
 K tokens per frame and step.
@@ -16,7 +16,7 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
 
 from pvc.errors import MismatchError, UsageError
-from pvc.processing.chat import ChatTokens, encode_rendered, list_conversations, mark_messages
+from pvc.processing.chat_tokens import ChatTokens, encode_rendered, list_conversations, mark_messages
 from pvc.processing.frame_prefix import check_frame_prefix, write_frame_prefix
 from pvc.processing.image import PVCImageProcessor, PVCImageProcessorKwargs
 from pvc.processing.options import check_chat_text, sort_options

@@ -12,7 +12,7 @@ from transformers.utils import get_json_schema
 from transformers.utils.chat_template_utils import _get_template_variables, render_jinja_template
 
 from pvc.errors import UsageError
-from pvc.processing.chat import MarkedChat, Span, overlaps
+from pvc.processing.chat_tokens import MarkedChat, Span, overlaps
 from pvc.processing.plain import PlainEncoder
 from pvc.processing.variables import ControlMarker, as_plain_data
 

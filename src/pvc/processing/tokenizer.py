@@ -1,7 +1,7 @@
 """Builds a small byte-level tokenizer: for the bundled model and for tests.
 
 Large models bring their own; this one has a few hundred tokens, splits text to be read into single characters
-(digits and capitals) and learns lower-case words from a corpus. Leaves out the chat template (`chat.py`).
+(digits and capitals) and learns lower-case words from a corpus. Leaves out the chat template (`chat_tokens.py`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Values that a chat template reads besides texts: tools, documents, variables, further keys of messages.
 
 A template may compare them, so they are handed over as they are. Only the characters from which a control token could
-be put together are replaced by markers (property P8). Called by `chat.py` and PVCProcessor.
+be put together are replaced by markers (property P8). Called by `chat_tokens.py` and PVCProcessor.
 """
 
 from __future__ import annotations

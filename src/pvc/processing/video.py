@@ -19,9 +19,9 @@ from transformers.video_processing_utils import VideoProcessorMixin
 
 from pvc import media
 from pvc.errors import MismatchError, UsageError
+from pvc.processing.data_urls import read_data_url
 from pvc.processing.fixed import check_fixed, square
 from pvc.processing.metadata import frame_times, list_metadata
-from pvc.processing.urls import read_data_url
 
 
 class PVCVideosKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]  # a TypedDict
@@ -40,7 +40,7 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
     Frames are sampled when a file is decoded, and from arrays that have more than `num_frames` (or when `fps` is
     given); `do_sample_frames=False` takes all frames. Times of an array's frames come from `timestamps` or
     `video_metadata`; without either they are one second apart. `live_frames` is not an option of a call: it is how many
-    of the latest frames a live video keeps for the language model by default (`pvc.engine.stream`).
+    of the latest frames a live video keeps for the language model by default (`pvc.engine.live`).
     """
 
     valid_kwargs = PVCVideosKwargs

@@ -21,21 +21,21 @@ from sse_starlette import EventSourceResponse
 
 import pvc
 from pvc.engine.engine import Engine
-from pvc.engine.stream import LONGEST_TIME
+from pvc.engine.live import LONGEST_TIME
 from pvc.media import Picture
-from pvc.server.answers import Parts, Reply, begin, check_ceilings, completion, follow
-from pvc.server.cache import VisualCache
-from pvc.server.decoders import Decoders
+from pvc.server.chat_completions import Parts, Reply, begin, check_ceilings, completion, follow
 from pvc.server.errors import ApiError, busy, stopping
-from pvc.server.events import Begun, events
 from pvc.server.guard import Guard
 from pvc.server.handlers import add_handlers
+from pvc.server.live_sessions import Live, Streams
 from pvc.server.metrics import Metrics
 from pvc.server.route import BoundedRoute
+from pvc.server.sandbox.pool import Decoders
 from pvc.server.scheduler import Scheduler
 from pvc.server.schemas import ChatRequest, StreamRequest
 from pvc.server.settings import Settings
-from pvc.server.streams import Live, Streams
+from pvc.server.sse import Begun, events
+from pvc.server.visual_cache import VisualCache
 
 FOR_EVER = 1e6  # seconds
 POLL_SECONDS = 0.25  # how often a client is looked after that waits without a stream

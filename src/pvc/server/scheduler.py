@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pvc.engine.batch import Batch, Row, Token
-from pvc.engine.draw import Drawing
 from pvc.engine.encode import EncodedMedia, PreparedPicture
 from pvc.engine.engine import Engine, MediaOptions
+from pvc.engine.sampling import Drawing
 from pvc.media import Video
 from pvc.server.metrics import Metrics
 from pvc.server.settings import Settings

@@ -10,15 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from pvc.server.media_fields import (
-    MediaFields,
-    MediaReading,
-    Preparation,
-    ProcessorOptions,
-    PVCOptions,
-    VideoReading,
-)
-from pvc.server.tolerated import (
+from pvc.server.compat import (
     AddressFields,
     MessageFields,
     PartFields,
@@ -26,6 +18,14 @@ from pvc.server.tolerated import (
     StreamOptionsFields,
     Strict,
     TemplateOptions,
+)
+from pvc.server.media_options import (
+    MediaFields,
+    MediaReading,
+    Preparation,
+    ProcessorOptions,
+    PVCOptions,
+    VideoReading,
 )
 
 KINDS = ("text", "image_url", "video_url", "stream")

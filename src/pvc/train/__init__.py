@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_HOME = {"Recipe": "recipe", "load_recipe": "recipe", "run_recipe": "run"}
+_HOME = {"Recipe": "recipe", "load_recipe": "recipe", "run_recipe": "pipeline"}
 __all__ = ["Recipe", "load_recipe", "run_recipe"]
 
 

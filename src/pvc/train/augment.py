@@ -1,7 +1,7 @@
 """Chance on the device: contrast, brightness and noise, anew for every frame and step.
 
 Cheap where the model is (a GPU makes millions of normal numbers while a core draws one picture), and it makes a
-cached sample a new one in every round. Called by `fit.py`.
+cached sample a new one in every round. Called by `run_stage.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Starts a run from a checkpoint of another run (the trunk) to decay its learning rate to zero.
 
 Weights, optimizer state, EMA and the order of samples go along; the trunk is only read, and may go on meanwhile.
-Called by `run.py`.
+Called by `pipeline.py`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pvc.errors import ConfigError, UsageError
-from pvc.train.log import Report
 from pvc.train.recipe import Recipe, Stage, written_from
+from pvc.train.stage_log import Report
 from pvc.train.stage_model import FINAL
 from pvc.train.trainer import complete, publish, step_of
 

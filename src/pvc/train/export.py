@@ -1,6 +1,6 @@
 """Writes model directories: of a finished run, and of the last checkpoint of a run that goes on or was stopped.
 
-Called by `run.py` at the end and by `pvc train --export`.
+Called by `pipeline.py` at the end and by `pvc train --export`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from pvc.checkpoint.files import PARTS, CheckpointFiles, find_shards, part_of
 from pvc.errors import CheckpointError, UsageError
 from pvc.model.modeling import PVCForConditionalGeneration
 from pvc.processing.processor import PVCProcessor
-from pvc.train.build import parameters_by_part, resolved, start_directory, stored_state
 from pvc.train.distill.setup import is_visual, restore
 from pvc.train.distill.visual import export_visual
 from pvc.train.lora import Adapters
+from pvc.train.model_init import parameters_by_part, resolved, start_directory, stored_state
 from pvc.train.recipe import Recipe, Stage, written_from
 from pvc.train.stage_model import FINAL, stage_model, stage_seed, trained_part, weights_before
 from pvc.train.summary import write_card, write_summary

@@ -1,6 +1,6 @@
 """Ends a training after the current step, with a checkpoint, when SIGINT or SIGTERM arrives or its time is up.
 
-It also saves by time. Called by `fit.py` around the steps of one stage. A signal outside of the steps ends the
+It also saves by time. Called by `run_stage.py` around the steps of one stage. A signal outside of the steps ends the
 program as usual: there is nothing to save, and the run goes on from its last checkpoint.
 """
 

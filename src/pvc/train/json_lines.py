@@ -1,6 +1,6 @@
 """Append to and read files of JSON lines that a killed process may have left with half a line.
 
-Called by whatever a run writes as it goes: `files.py`, `log.py`, `curve.py`, `distill`.
+Called by whatever a run writes as it goes: `train/data/records.py`, `stage_log.py`, `plot.py`, `distill`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """LoRA on the language model for one stage: adapters go in before it and are merged into the weights after it.
 
-The adapters are peft's. What a stage leaves is an ordinary model either way. Called by `run.py`.
+The adapters are peft's. What a stage leaves is an ordinary model either way. Called by `pipeline.py`.
 """
 
 from __future__ import annotations

@@ -16,13 +16,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
 from pvc.processing.processor import PVCProcessor
-from pvc.train.build import build_model
-from pvc.train.collate import ChatCollator, lengths_of
-from pvc.train.data import StageSamples
-from pvc.train.fit import trainable
+from pvc.train.data.collate import ChatCollator, lengths_of
+from pvc.train.data.mixture import StageSamples
 from pvc.train.lora import Adapters
+from pvc.train.model_init import build_model
 from pvc.train.optimizer import muon_names
 from pvc.train.recipe import Recipe, Stage
+from pvc.train.run_stage import trainable
 from pvc.train.trainer import learned_places
 
 MASTER = 4  # bytes of a weight: float32, whatever the products are in

@@ -1,6 +1,6 @@
 """Recipes: what `pvc train` is told, as a checked YAML file.
 
-Everything is validated before anything runs; unknown keys are errors. Leaves out how a stage is run (`run.py`).
+Everything is validated before anything runs; unknown keys are errors. Leaves out how a stage is run (`pipeline.py`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pvc.errors import ConfigError, UsageError
-from pvc.synthetic.scene import LEVELS
 
 
 class _Strict(BaseModel):
@@ -57,8 +56,8 @@ class TaskMix(_Strict):
     @field_validator("levels")
     @classmethod
     def _levels(cls, levels: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        if levels is not None and (not levels or not all(1 <= level <= LEVELS for level in levels)):
-            raise ValueError(f"levels are numbers from 1 to {LEVELS}")
+        if levels is not None and (not levels or min(levels) < 1):
+            raise ValueError("levels are numbers from 1")
         return levels
 
 
@@ -154,7 +153,7 @@ class Stage(_Strict):
 
     `questions`: at most this many are asked about a sample's media, each in a turn of its own (all by default);
     `characters`: further ones only while questions and answers together are no longer, so that batches pad little.
-    `files`: conversations (`tables.py` has the forms) with weights beside those of the tasks. Rows that cannot be used
+    `files`: conversations (forms: `readers.py`) with weights beside those of the tasks. Rows that cannot be used
     (malformed, with media that cannot be read, of more than `longest` tokens) are told and passed over; `bad_rows` is
     the part of a file's rows that may be. `file_frames`: frames of their videos, one number or several with weights,
     drawn for every batch; by default as many as users' have.

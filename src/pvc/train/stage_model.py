@@ -1,6 +1,6 @@
 """A stage's model: built in the shape of the stage, filled from the stage before it, and the part that is trained.
 
-Called by `run.py` and `export.py`.
+Called by `pipeline.py` and `export.py`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pvc.processing.processor import PVCProcessor
-from pvc.synthetic import PATCH_CLASSES
-from pvc.train.build import build_model, grow, start_directory, start_weights
+from pvc.train.data.tasks import provider_of
 from pvc.train.distill.setup import build_visual, grow_visual, is_visual
 from pvc.train.distill.visual import load_visual_weights
-from pvc.train.patches import PatchReader
+from pvc.train.model_init import build_model, grow, start_directory, start_weights
+from pvc.train.patch_pretraining import PatchReader
 from pvc.train.recipe import Recipe, Stage
 
 FINAL = "final.safetensors"  # weights of a finished stage, in its directory
@@ -55,7 +55,10 @@ def empty_model(recipe: Recipe, stage: Stage, processor: PVCProcessor) -> nn.Mod
 
 def trained_part(stage: Stage, model: Any) -> nn.Module:
     """Return what a stage of kind patches or chat trains of a model."""
-    return PatchReader(model.model.vision_tower, PATCH_CLASSES) if stage.kind == "patches" else model
+    if stage.kind != "patches":
+        return model  # type: ignore[no-any-return]
+    classes = max(provider_of(task).num_patch_classes for task in stage.tasks)
+    return PatchReader(model.model.vision_tower, classes)
 
 
 def stage_seed(recipe: Recipe, stage: Stage) -> int:

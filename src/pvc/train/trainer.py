@@ -1,7 +1,7 @@
 """transformers' Trainer with what a stage adds: losses weighted by sample, rates by module, an average of the weights,
 checkpoints that are whole or not there, and a stop before a step that would spoil the weights.
 
-Leaves out how a stage is set up (`fit.py`).
+Leaves out how a stage is set up (`run_stage.py`).
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from transformers import Trainer, TrainerCallback
 
 from pvc.errors import PVCError
 from pvc.train.augment import augmented
-from pvc.train.collate import IGNORED
+from pvc.train.data.collate import IGNORED
 from pvc.train.interrupt import outlive_signals
-from pvc.train.log import Report, StageLog
 from pvc.train.optimizer import build_muon
 from pvc.train.recipe import Stage
+from pvc.train.stage_log import Report, StageLog
 
 KEPT = 2  # checkpoints of a stage
 STAGING = "saving"

@@ -15,15 +15,15 @@ import torch
 
 from pvc.engine.engine import Engine
 from pvc.errors import MismatchError, PVCError
+from pvc.processing.conversations import Row
 from pvc.processing.processor import PVCProcessor
-from pvc.processing.rows import Row
-from pvc.train.collate import IGNORED, MEDIA, ChatCollator, Item, bins, encode
+from pvc.train.data.collate import IGNORED, MEDIA, ChatCollator, Item, bins, encode
 from pvc.train.distill.answers import MARKS
 from pvc.train.distill.media import MediaSamples
 from pvc.train.distill.teacher import PIXELS, TEACHER, run_teacher, teacher_text
 from pvc.train.distill.teacher_cache import STORED, CacheKey, TeacherCache, TeacherOutputs, stored_nbytes
 from pvc.train.json_lines import append_json_line, read_json_lines
-from pvc.train.log import Report
+from pvc.train.stage_log import Report
 
 QUESTIONS = {
     "image": (

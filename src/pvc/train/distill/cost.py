@@ -20,9 +20,9 @@ from pvc.processing.processor import PVCProcessor
 from pvc.train.distill.setup import build_visual
 from pvc.train.distill.tokens import TokenDistiller
 from pvc.train.distill.visual import VisualModel
-from pvc.train.fit import trainable
 from pvc.train.memory import GRADIENT, MASTER, MOMENTS, KeptActivations, as_if_here
 from pvc.train.recipe import Recipe, Stage
+from pvc.train.run_stage import trainable
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Pictures and videos without text as training samples: folders, the media of conversations, drawn samples.
 
-Called by `setup.py`; how rows are chosen and passed over is `pvc.train.data` and `pvc.train.files`.
+Called by `setup.py`; how rows are chosen and passed over is `pvc.train.data.mixture` and `pvc.train.data.records`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import torch
 from pvc import media
 from pvc.errors import PVCError, UsageError
 from pvc.media.sniff import HEAD_BYTES, READABLE
+from pvc.processing.conversations import BadRow, Row
 from pvc.processing.processor import PVCProcessor
-from pvc.processing.rows import BadRow, Row
-from pvc.train.collate import MEDIA, Item
-from pvc.train.data import StageSamples, opened
-from pvc.train.files import Ledger, Rows
+from pvc.train.data.collate import MEDIA, Item
+from pvc.train.data.mixture import StageSamples, opened
+from pvc.train.data.readers import PICTURES, VIDEOS
+from pvc.train.data.records import Ledger, Rows
 from pvc.train.recipe import FileMix, Stage
-from pvc.train.tables import PICTURES, VIDEOS
 
 NO_MEDIA = "neither a picture nor a video"
 ANIMATED = ("gif", "webp")

@@ -1,6 +1,6 @@
 """Puts a stage of kind distill together: student, teacher, loss, samples and what is measured on the way.
 
-Called by `pvc.train.run` and, for its checks, by `pvc.train.build`.
+Called by `pvc.train.pipeline` and, for its checks, by `pvc.train.model_init`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pvc.engine.engine import Engine
 from pvc.errors import ConfigError
 from pvc.model.config import PVCConfig
 from pvc.processing.processor import PVCProcessor
-from pvc.train.build import build_config
+from pvc.train.data.records import Ledger
 from pvc.train.distill.answer_data import AnswerCollator, Answers, AnswerSamples, first_batches
 from pvc.train.distill.answers import EMBEDDING, OUTPUT, AnswerDistiller
 from pvc.train.distill.media import Folder, MediaCollator, MediaSamples, eval_items, open_rows
@@ -29,10 +29,10 @@ from pvc.train.distill.teacher import check_pair, share_frozen
 from pvc.train.distill.teacher_cache import TOP, TeacherCache
 from pvc.train.distill.tokens import TokenDistiller
 from pvc.train.distill.visual import VisualModel, load_visual
-from pvc.train.files import Ledger
-from pvc.train.fit import sharded, trainable
-from pvc.train.log import Measure, Report
+from pvc.train.model_init import build_config
 from pvc.train.recipe import Recipe, Stage
+from pvc.train.run_stage import sharded, trainable
+from pvc.train.stage_log import Measure, Report
 
 VARIANCE_SAMPLES = 16
 STUDENT = "student."

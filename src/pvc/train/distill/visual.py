@@ -1,7 +1,7 @@
 """A checkpoint's tower and compressor without its language model, to train and to write back.
 
 The token loss does not run the language model, so that an 8B checkpoint needs the memory of its tower alone. Called by
-`setup.py` and `pvc.train.run`.
+`setup.py` and `pvc.train.pipeline`.
 """
 
 from __future__ import annotations

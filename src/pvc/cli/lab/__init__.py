@@ -1,0 +1,1 @@
+"""Commands of `pvc lab`: studies of the method at small scale."""

@@ -1,0 +1,1 @@
+"""Measure accuracy on held-out synthetic samples, with intervals."""

@@ -1,0 +1,1 @@
+"""Decode clients' media in worker processes that can do nothing else."""
