@@ -27,9 +27,9 @@ import pvc
 from pvc.convert.from_pvc import convert_pvc
 from pvc.convert.options import Options
 from pvc.engine.engine import Engine
-from pvc.lab.evaluate.accuracy import Held, score
+from pvc.lab.evaluate.accuracy import HeldOutSet, score
 from pvc.lab.synthetic import Sample, write_dataset
-from pvc.model.order import block_places
+from pvc.model.order import block_positions
 from pvc.train.pipeline import run_recipe
 from pvc.train.recipe import Recipe
 
@@ -123,14 +123,14 @@ class AveragedTokens(nn.Module):
 
 def averaged(engine: Engine) -> Engine:
     engine.model.model.multi_modal_projector = AveragedTokens(engine.model.model.multi_modal_projector)
-    engine.processor.tokens_per_frame //= len(block_places(4))
+    engine.processor.tokens_per_frame //= len(block_positions(4))
     return engine
 
 
-MEASURES: dict[str, tuple[str, Held]] = {
-    "clips with noise": ("static", Held(level=1, frames=FRAMES, change=noisy)),
-    "clips with occluders": ("board", Held(level=1, frames=FRAMES)),
-    "pictures": ("rows", Held(level=1)),
+MEASURES: dict[str, tuple[str, HeldOutSet]] = {
+    "clips with noise": ("static", HeldOutSet(level=1, frames=FRAMES, change=noisy)),
+    "clips with occluders": ("board", HeldOutSet(level=1, frames=FRAMES)),
+    "pictures": ("rows", HeldOutSet(level=1)),
 }
 
 

@@ -17,7 +17,7 @@ import torch
 from timesteps import measured
 
 import pvc
-from pvc.engine.live import Stream
+from pvc.engine.live import LiveSession
 from pvc.lab.evaluate.intervals import wilson
 
 TASKS = {"direction": (1, 2), "digits": (1, 2), "pieces": (1,), "appear": (1,), "captions": (1,), "motion": (1,)}
@@ -45,7 +45,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     with torch.inference_mode():
-        stream = Stream(pvc.load(options.model, device="cpu"))
+        stream = LiveSession(pvc.load(options.model, device="cpu"))
         rows = measured(stream, options.count, options.seed, TASKS, QUIET)
     print("\n".join(table(rows)))
     if options.json:

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 import pvc
-from pvc.engine import Keep
+from pvc.engine import FrameRetention
 from pvc.lab.synthetic import make
 
 EARLY = (100, 200)
@@ -53,7 +53,7 @@ def main() -> None:
     engine = pvc.load()
     frames = drawn(int(dict(engine.processor.video_processor.size)["height"]))
     # Full before frame 100, so that early and late are the same work.
-    keep = Keep(first=4, middle=20, recent=32, batch=8)
+    keep = FrameRetention(first=4, middle=20, recent=32, batch=8)
     stream = engine.stream(window=options.window, keep=keep)
     seconds, held, memory = [], [], []
     for number in range(options.frames):

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 
 import pvc
-from pvc.engine.live import Keep, Stream
+from pvc.engine.live import FrameRetention, LiveSession
 from pvc.lab.ablation.stats import t_interval
-from pvc.lab.evaluate.accuracy import Held
+from pvc.lab.evaluate.accuracy import HeldOutSet
 from pvc.train.pipeline import run_recipe
 from pvc.train.recipe import Recipe
 
@@ -39,7 +39,7 @@ TASKS = {"direction": (1, 2), "digits": (1, 2), "pieces": (1,)}
 QUIET = (0, 8, 24, 56, 120, 500)
 CLIP_FRAMES = 8
 # What the language model sees is as long as in training, so that timesteps alone differ from it.
-KEEP = Keep(first=0, middle=0, recent=16, batch=8)
+KEEP = FrameRetention(first=0, middle=0, recent=16, batch=8)
 QUIET_INTERVAL = 0.1  # seconds
 
 
@@ -76,7 +76,7 @@ def quiet_frames(seed: int, count: int, side: int) -> Iterator[np.ndarray[Any, A
         yield np.clip(rng.normal(128, 2, (side, side, 3)), 0, 255).astype(np.uint8)
 
 
-def branched(stream: Stream) -> Stream:
+def branched(stream: LiveSession) -> LiveSession:
     """An independent copy of a stream."""
     twin = copy.copy(stream)
     twin._frames = list(stream._frames)
@@ -86,7 +86,7 @@ def branched(stream: Stream) -> Stream:
 
 
 def measured(
-    stream: Stream,
+    stream: LiveSession,
     count: int,
     seed: int,
     tasks: Mapping[str, tuple[int, ...]] = TASKS,
@@ -101,7 +101,7 @@ def measured(
             stream.push(next(frames), shown * QUIET_INTERVAL)
             shown += 1
         for task, levels in tasks.items():
-            held = Held(levels=levels, frames=CLIP_FRAMES, seed=seed)
+            held = HeldOutSet(levels=levels, frames=CLIP_FRAMES, seed=seed)
             right = 0
             for sample in held.samples(task, 0, count, side):
                 right += asked(branched(stream), sample, quiet * QUIET_INTERVAL) == sample.answer
@@ -109,7 +109,7 @@ def measured(
     return rows
 
 
-def asked(stream: Stream, sample: Any, start: float) -> str:
+def asked(stream: LiveSession, sample: Any, start: float) -> str:
     medium = sample.media[0]
     for frame, seconds in zip(medium.frames, medium.timestamps, strict=True):
         stream.push(frame, start + seconds)
@@ -132,7 +132,7 @@ def run(options: argparse.Namespace) -> None:
             rows = []
             with torch.inference_mode():
                 for window, size in WINDOWS.items():
-                    stream = Stream(engine, window=size, keep=KEEP)
+                    stream = LiveSession(engine, window=size, keep=KEEP)
                     rows += [{**row, "window": window} for row in measured(stream, options.count, seed)]
             about = {"arm": arm, "seed": seed, "steps": options.steps, "train_s": round(trained)}
             about["measure_s"] = round(time.monotonic() - started - trained)

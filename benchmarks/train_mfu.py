@@ -26,12 +26,12 @@ from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from training import SHAPES, VISION
 
-from pvc.train.data.collate import ChatCollator, Item, encode, lengths_of
-from pvc.train.data.mixture import StageSamples
+from pvc.train.data.collate import ChatCollator, Example, encode, lengths_of
+from pvc.train.data.mixture import StageDataset
 from pvc.train.model_init import build_model, build_processor
 from pvc.train.recipe import Recipe, Stage, load_recipe
-from pvc.train.run_stage import fit_stage
-from pvc.train.stage_log import Fit
+from pvc.train.run_stage import train_stage
+from pvc.train.stage_log import StageContext
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 WARM = 3
@@ -56,16 +56,16 @@ def recipe_of(options: argparse.Namespace) -> Recipe:
     return Recipe.model_validate({"name": "mfu", "model": model, "stages": [drawn]})
 
 
-class Ready(Dataset[Item]):
+class Ready(Dataset[Example]):
     """A few encoded samples, again and again."""
 
-    def __init__(self, items: list[Item], count: int) -> None:
+    def __init__(self, items: list[Example], count: int) -> None:
         self.items, self.count = items, count
 
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> Item:
+    def __getitem__(self, index: int) -> Example:
         return self.items[index % len(self.items)]
 
 
@@ -114,9 +114,9 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     recipe = recipe_of(options)
     stage, processor = recipe.stages[0], build_processor(recipe)
-    samples = StageSamples(stage, 0, int(recipe.shape.vision["image_size"]))
+    samples = StageDataset(stage, 0, int(recipe.shape.vision["image_size"]))
     drawn = [samples[number] for number in range(options.batch)]
-    items = [Item((), item.image_steps, item.sample, encode(processor, item)) for item in drawn]
+    items = [Example((), item.image_steps, item.sample, encode(processor, item)) for item in drawn]
     collate = ChatCollator(processor, stage.pack, stage.loss)
     batch = collate(items)
     batch.pop("loss_weights", None)
@@ -128,10 +128,10 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         curve = Path(folder) / "curve.jsonl"
-        fit = Fit(0, Path(folder) / "stage", curve, lambda line: ends.append(time.perf_counter()))
+        fit = StageContext(0, Path(folder) / "stage", curve, lambda line: ends.append(time.perf_counter()))
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        fit_stage(stage, model, Ready(items, options.steps * options.batch), collate, fit)
+        train_stage(stage, model, Ready(items, options.steps * options.batch), collate, fit)
     # A line a step: the log's interval is one for so few.
     seconds = statistics.median(later - sooner for sooner, later in zip(ends[WARM:], ends[WARM + 1 :], strict=False))
     row = {

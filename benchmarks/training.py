@@ -19,11 +19,11 @@ from pathlib import Path
 import torch
 
 from pvc.train.data.collate import ChatCollator, lengths_of
-from pvc.train.data.mixture import StageSamples
-from pvc.train.model_init import build_processor, grow, resolved, start_processor, start_weights
+from pvc.train.data.mixture import StageDataset
+from pvc.train.model_init import build_processor, grow, initial_processor, initial_weights, resolve_recipe
 from pvc.train.recipe import Recipe, Stage, load_recipe
-from pvc.train.run_stage import fit_stage
-from pvc.train.stage_log import Fit
+from pvc.train.run_stage import train_stage
+from pvc.train.stage_log import StageContext
 
 NANO = Path(__file__).parents[1] / "recipes" / "nano.yaml"
 VISION = {
@@ -48,12 +48,12 @@ def nano_stage(batches: int, **changes: object) -> tuple[Recipe, Stage]:
     recipe = load_recipe(NANO).model_copy(update={"start": "nano"})
     stage = recipe.stages[-1].model_copy(update={"steps": batches, "evaluate_every": None, "save_steps": 10**6})
     stage = stage.model_copy(update={"precision": "float32", **changes})
-    return resolved(recipe.model_copy(update={"stages": [stage]})), stage
+    return resolve_recipe(recipe.model_copy(update={"stages": [stage]})), stage
 
 
 def plain(recipe: Recipe, stage: Stage, processor: object, batches: list[dict[str, torch.Tensor]]) -> float:
     """Seconds of a loop over batches that are ready."""
-    model, _ = grow(recipe, stage, processor, start_weights(recipe))
+    model, _ = grow(recipe, stage, processor, initial_weights(recipe))
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=stage.learning_rate, weight_decay=stage.weight_decay)
     times = []
@@ -71,11 +71,11 @@ def plain(recipe: Recipe, stage: Stage, processor: object, batches: list[dict[st
 
 def recipe_run(recipe: Recipe, stage: Stage, processor: object, workers: int) -> float:
     """Seconds of the recipe's steps for the same samples."""
-    model, _ = grow(recipe, stage, processor, start_weights(recipe))
-    samples = StageSamples(stage, 0, 64, processor.video_processor.num_frames)
+    model, _ = grow(recipe, stage, processor, initial_weights(recipe))
+    samples = StageDataset(stage, 0, 64, processor.video_processor.num_frames)
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "stage"
-        fit = Fit(0, output, Path(folder) / "curve.jsonl", lambda line: None, workers=workers)
+        fit = StageContext(0, output, Path(folder) / "curve.jsonl", lambda line: None, workers=workers)
         ends: list[float] = []
 
         from pvc.train import stage_log
@@ -88,7 +88,7 @@ def recipe_run(recipe: Recipe, stage: Stage, processor: object, workers: int) ->
 
         stage_log.StageLog.on_step_end = on_step_end
         try:
-            fit_stage(stage, model, samples, ChatCollator(processor, stage.pack, stage.loss), fit)
+            train_stage(stage, model, samples, ChatCollator(processor, stage.pack, stage.loss), fit)
         finally:
             stage_log.StageLog.on_step_end = original
     return ends[-1] - ends[WARM - 1]
@@ -99,7 +99,7 @@ WARM = 4
 
 def collated(stage: Stage, processor: object, count: int) -> list[dict[str, torch.Tensor]]:
     samples, collate = (
-        StageSamples(stage, 0, 64, processor.video_processor.num_frames),
+        StageDataset(stage, 0, 64, processor.video_processor.num_frames),
         ChatCollator(processor, stage.pack),
     )
     size = stage.batch_size
@@ -108,7 +108,7 @@ def collated(stage: Stage, processor: object, count: int) -> list[dict[str, torc
 
 def throughput(options: argparse.Namespace) -> list[str]:
     recipe, stage = nano_stage(options.batches)
-    processor = start_processor(recipe)
+    processor = initial_processor(recipe)
     batches = collated(stage, processor, options.batches)
     samples = (options.batches - WARM) * stage.batch_size
     lines = ["", "## The recipe against a plain loop", ""]
@@ -129,7 +129,7 @@ def packing(options: argparse.Namespace) -> list[str]:
     tasks = {name: {"weight": 1, "levels": [1, 2, 3]} for name in ("shape", "page", "describe", "rows", "count")}
     changes = {"tasks": Stage.model_validate({"name": "x", "kind": "chat", "steps": 1, "tasks": tasks}).tasks}
     recipe, padded = nano_stage(options.batches, **changes, questions=None, characters=None)
-    processor = start_processor(recipe)
+    processor = initial_processor(recipe)
     ready = collated(padded, processor, options.batches)
     ids = (processor.image_token_id, processor.video_token_id)
     counts = [lengths_of(batch, ids) for batch in ready]

@@ -25,9 +25,9 @@ import torch
 from published import Published
 
 import pvc
-from pvc.checkpoint.loading import products_pay
+from pvc.checkpoint.loading import should_use_matmul
 from pvc.engine.encode import FRAMES_PER_CHUNK
-from pvc.model.attention import PRODUCTS
+from pvc.model.attention import MATMUL
 from pvc.model.config import PVCConfig, PVCVisionConfig
 from pvc.model.linear import ZeroFloat32Linear, ZeroLinear
 from pvc.model.modeling import PVCModel
@@ -63,8 +63,8 @@ def build(shape: str, dtype: torch.dtype, window: int | None = None) -> PVCModel
             if isinstance(module, (ZeroLinear, ZeroFloat32Linear)):  # an identity could be skipped
                 module.weight.normal_(std=0.02)
     model = model.to(dtype)
-    if products_pay(torch.device("cpu"), dtype):
-        model.vision_tower.set_attn_implementation(PRODUCTS)
+    if should_use_matmul(torch.device("cpu"), dtype):
+        model.vision_tower.set_attn_implementation(MATMUL)
     return model
 
 

@@ -6,7 +6,7 @@ import torch
 import pvc
 from pvc.cli.lab.evaluate import recorded
 from pvc.errors import UsageError
-from pvc.lab.evaluate.accuracy import Held, forced, measure
+from pvc.lab.evaluate.accuracy import HeldOutSet, forced, measure
 from pvc.lab.evaluate.intervals import wilson
 from pvc.lab.evaluate.metrics import characters_right, edit_distance
 from pvc.lab.synthetic import messages_of
@@ -56,7 +56,7 @@ def test_edit_distance_and_characters():
 def test_forced_counts_what_the_model_would_say(checkpoint):
     """Against a loop that asks for one answer token after another."""
     engine = pvc.load(checkpoint, device="cpu")
-    samples = Held(seed=1, levels=(1, 2)).samples("shape", 0, 4, 32)
+    samples = HeldOutSet(seed=1, levels=(1, 2)).samples("shape", 0, 4, 32)
     assert [sample.level for sample in samples] == [1, 2, 1, 2]
     right, asked = forced(engine, samples)
     slow_right = slow_asked = 0
@@ -99,10 +99,10 @@ def test_a_record_is_replaced_row_by_row():
 
 def test_zoomed_pictures_are_measured_in_tiles_and_recorded_beside_the_others(checkpoint):
     engine = pvc.load(checkpoint, device="cpu")
-    small, large = Held().samples("count", 0, 2, 32), Held(zoom=2).samples("count", 0, 2, 32)
+    small, large = HeldOutSet().samples("count", 0, 2, 32), HeldOutSet(zoom=2).samples("count", 0, 2, 32)
     assert [sample.media[0].frames.shape[1] for sample in (*small, *large)] == [32, 32, 64, 64]
     assert [sample.answer for sample in small] == [sample.answer for sample in large]
-    (row,) = measure(engine, tasks=["count"], count=2, held=Held(zoom=2), threads=1)
+    (row,) = measure(engine, tasks=["count"], count=2, held=HeldOutSet(zoom=2), threads=1)
     (plain,) = measure(engine, tasks=["count"], count=2, threads=1)
     assert row["zoom"] == 2
     assert "zoom" not in plain
@@ -118,12 +118,12 @@ def test_pages_are_measured_without_levels_and_on_the_last_turn(checkpoint):
         ("outside", None, 4),
         ("reels", None, 4),
     ]
-    album = Held(level=3).samples("album", 0, 6, 32)
+    album = HeldOutSet(level=3).samples("album", 0, 6, 32)
     assert {sample.level for sample in album} == {1} and any(sample.turns for sample in album)
     last = [sample.turns[-1].answer if sample.turns else sample.answer for sample in album]
     assert [sample.last_answer for sample in album] == last
     assert {wrong["expected"] for wrong in rows[0]["wrong"]} <= {
-        sample.last_answer for sample in Held().samples("album", 0, 4, 32)
+        sample.last_answer for sample in HeldOutSet().samples("album", 0, 4, 32)
     }
     right, asked = forced(engine, album)
     answers = [text for sample in album for text in (sample.answer, *(turn.answer for turn in sample.turns))]

@@ -11,7 +11,7 @@ import pytest
 import pvc
 from pvc.checkpoint.files import BUNDLED, CheckpointFiles
 from pvc.cli.info import describe
-from pvc.lab.evaluate.accuracy import Held, measure
+from pvc.lab.evaluate.accuracy import HeldOutSet, measure
 from pvc.lab.evaluate.intervals import wilson
 from pvc.media import Video
 from tests.model.helpers import relative_difference
@@ -52,7 +52,7 @@ def test_it_is_as_accurate_as_recorded(engine, row):
 
     Of 64 pairs of 95 % intervals one or two would miss each other by chance; these are wider (99.9 %).
     """
-    (result,) = measure(engine, [row["task"]], 30, Held(seed=7), levels=[row["level"]], threads=2)
+    (result,) = measure(engine, [row["task"]], 30, HeldOutSet(seed=7), levels=[row["level"]], threads=2)
     low, high = wilson(round(result["accuracy"] * 30), 30, z=3.3)
     recorded_low, recorded_high = wilson(round(row["accuracy"] * row["count"]), row["count"], z=3.3)
     assert high >= recorded_low, result

@@ -11,13 +11,13 @@ from transformers import InternVLForConditionalGeneration
 
 import pvc
 from pvc.cli.main import main
-from pvc.convert import Options, convert, convert_back, read_source
+from pvc.convert import Options, convert, convert_to_internvl, read_source
 from pvc.convert.closed_form import MAX_RESIDUAL, solve
 from pvc.convert.from_pvc import convert_pvc
 from pvc.convert.verify import compare
 from pvc.engine.engine import MediaOptions
 from pvc.errors import ConfigError, UsageError
-from pvc.model.order import block_places
+from pvc.model.order import block_positions
 from pvc.testing import tiny_config
 from tests.convert import sources
 
@@ -126,14 +126,14 @@ def test_a_batch_with_four_and_two_steps(source, converted):
 
 
 def test_blocks_of_sixteen_take_the_quadrants_in_turn():
-    places = block_places(16)
+    places = block_positions(16)
     assert sorted(places) == [(row, column) for row in range(4) for column in range(4)]
     for start in range(0, 16, 4):
         quadrants = [(row // 2, column // 2) for row, column in places[start : start + 4]]
         assert quadrants == [(0, 0), (1, 1), (0, 1), (1, 0)]
-    assert block_places(4) == ((0, 0), (1, 1), (0, 1), (1, 0))
+    assert block_positions(4) == ((0, 0), (1, 1), (0, 1), (1, 0))
     with pytest.raises(UsageError, match="2 blocks"):
-        block_places(2)
+        block_positions(2)
 
 
 def test_every_frame_of_a_video_shows_one_block(source, converted):
@@ -151,11 +151,11 @@ def test_every_frame_of_a_video_shows_one_block(source, converted):
             pieces.append(made)
         later = engine.model.model.encode_clips(frames, frames=[10], step_offset=[4002])[0][0]
     for number in range(10):
-        row, column = block_places(4)[number % 4]
+        row, column = block_positions(4)[number % 4]
         expected = grid[number, :, row, :, column].flatten(0, 1)
         assert relative(clip[number], expected) <= 1e-5
         assert relative(pieces[number][0], expected) <= 1e-5
-        row, column = block_places(4)[(number + 2) % 4]
+        row, column = block_positions(4)[(number + 2) % 4]
         assert relative(later[number], grid[number, :, row, :, column].flatten(0, 1)) <= 1e-5
 
 
@@ -223,7 +223,7 @@ def test_new_tensors_do_not_take_the_source_s_initializer_range(converted):
 @pytest.mark.parametrize("ratio", [0.25, 0.125])
 def test_there_and_back(source, tmp_path, ratio):
     convert(source, tmp_path / "made", Options(ratio=ratio))
-    convert_back(tmp_path / "made", tmp_path / "back")
+    convert_to_internvl(tmp_path / "made", tmp_path / "back")
     before, after = (load_file(path / "model.safetensors") for path in (source, tmp_path / "back"))
     assert before.keys() == after.keys()
     for name, tensor in before.items():
@@ -237,7 +237,7 @@ def test_a_trained_model_does_not_go_back(source, tmp_path, converted):
     model.save_pretrained(tmp_path / "trained")
     pvc.load(converted, device="cpu").processor.save_pretrained(tmp_path / "trained")
     with pytest.raises(ConfigError, match="no longer the closed form"):
-        convert_back(tmp_path / "trained", tmp_path / "back")
+        convert_to_internvl(tmp_path / "trained", tmp_path / "back")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from transformers import InternVLForConditionalGeneration
 
 import pvc
 from pvc.cli.main import main
-from pvc.convert import Options, convert, convert_back, read_source
+from pvc.convert import Options, convert, convert_to_internvl, read_source
 from pvc.convert.keymap import BACK, CHAT, CHAT_INTERNLM2, TRANSFORMERS, plan
 from pvc.convert.transforms import TRANSFORMS, Shapes
 from pvc.convert.verify import compare
@@ -87,10 +87,10 @@ def test_a_wider_compressor_begins_as_the_mean(tmp_path):
     """By hand: without the norm in the way, a token is the linear layer's mean over the four it takes the place of."""
     width, shapes = 3, Shapes(2, 4)
     weight, grid = torch.randn(5, 4 * width), torch.randn(4, 4, width)
-    wide = TRANSFORMS["blocks"][0]([weight], shapes)[0]
+    wide = TRANSFORMS["widen"][0]([weight], shapes)[0]
     small = [grid[r : r + 2, c : c + 2].reshape(-1) for r in (0, 2) for c in (0, 2)]
     torch.testing.assert_close(wide @ grid.reshape(-1), torch.stack([weight @ one for one in small]).mean(0))
-    affine = TRANSFORMS["affine"][0]([torch.arange(12.0), torch.zeros(12)], shapes)[0]
+    affine = TRANSFORMS["layernorm_to_adaln"][0]([torch.arange(12.0), torch.zeros(12)], shapes)[0]
     by_place = (1 + affine[: 16 * width]).view(4, 4, width)
     for row in range(4):
         for column in range(4):
@@ -115,13 +115,13 @@ def test_the_map_reads_both_ways(rules, tmp_path):
     assert sorted(name for step in back for name in step.targets) == sorted(names)
 
 
-@pytest.mark.parametrize("how", TRANSFORMS)
-def test_transforms_are_undone(how):
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_transforms_are_undone(transform):
     shapes = Shapes(2, 2, heads=6, kv_heads=2)
     given = [1 + 0.1 * torch.randn(60, 8)]
-    if how == "affine":
+    if transform == "layernorm_to_adaln":
         given = [1 + 0.1 * torch.randn(12), torch.randn(12)]
-    forth, back = TRANSFORMS[how]
+    forth, back = TRANSFORMS[transform]
     for before, after in zip(given, back(forth(given, shapes), shapes), strict=True):
         torch.testing.assert_close(after, before, rtol=0, atol=1e-7)
 
@@ -131,7 +131,7 @@ def test_transforms_are_undone(how):
 def test_there_and_back(tmp_path, dtype, tied):
     source = sources.transformers_format(tmp_path / "source", tied=tied, dtype=dtype)
     convert(source, tmp_path / "made", Options(temporal_layers=0, ratio=0.5, image_steps=1))
-    convert_back(tmp_path / "made", tmp_path / "back")
+    convert_to_internvl(tmp_path / "made", tmp_path / "back")
     before, after = (load_file(path / "model.safetensors") for path in (source, tmp_path / "back"))
     assert sorted(before) == sorted(after)
     for name, tensor in before.items():
@@ -148,7 +148,7 @@ def test_there_and_back(tmp_path, dtype, tied):
 def test_what_internvl_cannot_say_does_not_go_back(source, tmp_path):
     convert(source, tmp_path / "mean", Options(init="mean"))
     with pytest.raises(ConfigError, match=r"downsample_ratio is 0\.25: InternVL's is 0\.5"):
-        convert_back(tmp_path / "mean", tmp_path / "back")
+        convert_to_internvl(tmp_path / "mean", tmp_path / "back")
     for name, message in (
         ("model.multi_modal_projector.norm.modulation.weight", "timestep"),
         ("model.vision_tower.encoder.layer.2.temporal.attention.projection_layer.bias", "has been trained"),
@@ -159,7 +159,7 @@ def test_what_internvl_cannot_say_does_not_go_back(source, tmp_path):
         state[name].view(-1)[0] = 1
         save_file(state, made / "model.safetensors", metadata={"format": "pt"})
         with pytest.raises(ConfigError, match=message):
-            convert_back(made, tmp_path / "back")
+            convert_to_internvl(made, tmp_path / "back")
     assert not list(tmp_path.glob("*back*"))
 
 
@@ -233,13 +233,13 @@ def test_a_published_pvc_model_needs_a_map(tmp_path, capsys):
     [
         ({}, "a list of rules"),
         ([{"source": "a"}], "rule 1"),
-        ([{"source": "a", "target": "b", "how": "magic"}], "magic"),
+        ([{"source": "a", "target": "b", "transform": "magic"}], "magic"),
         ([{"source": "a.{n}", "target": "b"}], "the same in every name"),
         ([{"source": [], "target": "b"}], "'source' must be"),
         ([{"source": "a.{m}", "target": "b.{m}"}], "places"),
         ([{"source": "a.{n}.{n}", "target": "b.{n}"}], "places"),
         ([{"source": "a.{", "target": "b"}], "places"),
-        ([{"source": "a", "target": "b", "how": ["same"]}], "how is"),
+        ([{"source": "a", "target": "b", "transform": ["same"]}], "transform is"),
         ([{"source": "a", "target": ["b", "c"]}], "'same' takes 1 to 1 names, not 1 to 2"),
     ],
 )

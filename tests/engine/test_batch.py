@@ -7,8 +7,8 @@ from transformers import DynamicCache
 
 from pvc.engine.batch import Batch, _overlap
 from pvc.engine.engine import Engine
-from pvc.engine.kv_cache import with_room
-from pvc.engine.sampling import Drawing, drawn
+from pvc.engine.kv_cache import make_growable
+from pvc.engine.sampling import SamplingParams, sample_tokens
 from pvc.errors import UsageError
 from pvc.lab.synthetic import make
 from pvc.testing import tiny_config, tiny_model, tiny_processor
@@ -46,9 +46,9 @@ def run(batch, rows, most=200):
     raise AssertionError("they never end")
 
 
-def alone(engine, messages, media, drawing):
+def alone(engine, messages, media, params):
     batch = Batch(engine)
-    ((row, _),) = batch.start(messages, media, drawing)
+    ((row, _),) = batch.start(messages, media, params)
     run(batch, [row])
     return row
 
@@ -56,14 +56,14 @@ def alone(engine, messages, media, drawing):
 @pytest.mark.parametrize("together", [True, False])
 def test_together_as_alone(engine, together, monkeypatch):
     asked = questions(engine)
-    drawings = [Drawing(max_new_tokens=5 + 3 * number) for number in range(len(asked))]
-    expected = [alone(engine, *one, drawing).tokens for one, drawing in zip(asked, drawings, strict=True)]
+    drawings = [SamplingParams(max_new_tokens=5 + 3 * number) for number in range(len(asked))]
+    expected = [alone(engine, *one, params).tokens for one, params in zip(asked, drawings, strict=True)]
     assert len({tuple(tokens) for tokens in expected}) > 3
     batch = Batch(engine)
     batch._together = together
     rows = []
-    for number, (one, drawing) in enumerate(zip(asked, drawings, strict=True)):
-        rows.append(batch.start(*one, drawing)[0][0])
+    for number, (one, params) in enumerate(zip(asked, drawings, strict=True)):
+        rows.append(batch.start(*one, params)[0][0])
         for _ in range(number % 3):  # others go on meanwhile
             batch.step()
     run(batch, rows)
@@ -94,17 +94,17 @@ def test_as_transformers_generates(engine):
                 generation,
             )
         )
-        row = alone(engine, messages, media, Drawing(max_new_tokens=12))
+        row = alone(engine, messages, media, SamplingParams(max_new_tokens=12))
         assert row.tokens == generation.tokens
         assert row.text == text
 
 
 def test_rows_that_leave_do_not_change_the_others(engine):
     asked = questions(engine, 5)
-    drawing = Drawing(max_new_tokens=15)
-    expected = [alone(engine, *one, drawing).tokens for one in asked]
+    params = SamplingParams(max_new_tokens=15)
+    expected = [alone(engine, *one, params).tokens for one in asked]
     batch = Batch(engine)
-    rows = [batch.start(*one, drawing)[0][0] for one in asked]
+    rows = [batch.start(*one, params)[0][0] for one in asked]
     batch.step()
     longest = max(rows, key=lambda row: row.prompt)
     batch.remove([longest])
@@ -120,28 +120,28 @@ def test_rows_that_leave_do_not_change_the_others(engine):
 
 def test_several_answers_of_one_prompt(engine):
     messages, media = questions(engine, 1)[0]
-    drawing = Drawing(max_new_tokens=8, temperature=1.0, seed=3)
+    params = SamplingParams(max_new_tokens=8, temperature=1.0, seed=3)
     batch = Batch(engine)
-    rows = [row for row, _ in batch.start(messages, media, drawing, count=3)]
+    rows = [row for row, _ in batch.start(messages, media, params, count=3)]
     run(batch, rows)
     again = Batch(engine)
-    same = [row for row, _ in again.start(messages, media, drawing, count=3)]
+    same = [row for row, _ in again.start(messages, media, params, count=3)]
     run(again, same)
     assert [row.tokens for row in rows] == [row.tokens for row in same]
     assert len({tuple(row.tokens) for row in rows}) > 1
     greedy = Batch(engine)
-    equal = [row for row, _ in greedy.start(messages, media, Drawing(max_new_tokens=8), count=2)]
+    equal = [row for row, _ in greedy.start(messages, media, SamplingParams(max_new_tokens=8), count=2)]
     run(greedy, equal)
     assert equal[0].tokens == equal[1].tokens
 
 
 def test_stop_texts_are_never_told(engine):
     messages, media = questions(engine, 1)[0]
-    text = alone(engine, messages, media, Drawing(max_new_tokens=30)).text
+    text = alone(engine, messages, media, SamplingParams(max_new_tokens=30)).text
     assert len(text) > 8
     stop = text[4:7]
     batch = Batch(engine)
-    ((row, first),) = batch.start(messages, media, Drawing(max_new_tokens=30, stop=(stop, "never said")))
+    ((row, first),) = batch.start(messages, media, SamplingParams(max_new_tokens=30, stop=(stop, "never said")))
     told = first.text
     while batch.rows:
         told += "".join(token.text for _, token in batch.step())
@@ -153,7 +153,7 @@ def test_stop_texts_are_never_told(engine):
 def test_how_likely(engine):
     messages, media = questions(engine, 1)[0]
     batch = Batch(engine)
-    ((_, token),) = batch.start(messages, media, Drawing(max_new_tokens=2, logprobs=4))
+    ((_, token),) = batch.start(messages, media, SamplingParams(max_new_tokens=2, logprobs=4))
     assert len(token.top) == 4
     assert token.top[0] == (token.id, token.logprob)
     values = [value for _, value in token.top]
@@ -163,21 +163,21 @@ def test_how_likely(engine):
 def test_top_p_keeps_the_likeliest():
     logits = torch.log(torch.tensor([0.25, 0.1, 0.4, 0.25])).expand(100, -1)
     for top_p, allowed in ((0.3, {2}), (0.6, {0, 2, 3}), (1.0, {0, 1, 2, 3})):
-        drawings = [Drawing(temperature=1.0, top_p=top_p, seed=seed) for seed in range(100)]
-        found = set(drawn(logits, drawings, [drawing.generator(0) for drawing in drawings]))
+        drawings = [SamplingParams(temperature=1.0, top_p=top_p, seed=seed) for seed in range(100)]
+        found = set(sample_tokens(logits, drawings, [params.generator(0) for params in drawings]))
         assert found == allowed or (top_p == 0.6 and found <= allowed)
 
 
 def test_tokens_are_drawn_as_often_as_they_are_likely():
     wanted = torch.tensor([0.5, 0.0, 0.2, 0.3, 0.0])
-    drawing = Drawing(temperature=1.0, seed=1)
-    generator = drawing.generator(0)
-    told = drawn(torch.log(wanted).expand(20_000, -1), [drawing] * 20_000, [generator] * 20_000)
+    params = SamplingParams(temperature=1.0, seed=1)
+    generator = params.generator(0)
+    told = sample_tokens(torch.log(wanted).expand(20_000, -1), [params] * 20_000, [generator] * 20_000)
     counts = torch.bincount(torch.tensor(told), minlength=5) / 20_000
     assert (counts - wanted).abs().max() < 0.02
     assert counts[1] == counts[4] == 0
-    hot = [Drawing(temperature=2.0), Drawing()]
-    assert drawn(torch.tensor([[0.0, 60.0], [1.0, 0.0]]), hot, [hot[0].generator(0), None]) == [1, 0]
+    hot = [SamplingParams(temperature=2.0), SamplingParams()]
+    assert sample_tokens(torch.tensor([[0.0, 60.0], [1.0, 0.0]]), hot, [hot[0].generator(0), None]) == [1, 0]
 
 
 def test_room_is_the_plain_cache():
@@ -187,7 +187,7 @@ def test_room_is_the_plain_cache():
     first = torch.randn(2, 3, 5, 4)
     for cache in (plain, roomy):
         cache.update(first, first + 1, 0)
-    with_room(roomy)
+    make_growable(roomy)
     for number in range(150):
         new = torch.randn(len(plain.layers[0].keys), 3, 1, 4)
         got = [cache.update(new, -new, 0) for cache in (plain, roomy)]
@@ -206,28 +206,28 @@ def test_room_is_the_plain_cache():
 def test_what_makes_no_sense(engine):
     for wrong in ({"temperature": -1}, {"top_p": 0}, {"logprobs": 99}, {"stop": ("",)}, {"max_new_tokens": 0}):
         with pytest.raises(UsageError):
-            Drawing(**wrong)
+            SamplingParams(**wrong)
 
 
 def test_an_answer_ends_where_the_context_does(engine, monkeypatch):
     messages, media = questions(engine, 1)[0]
-    drawing = Drawing(max_new_tokens=9000, ignore_eos=True)
-    prompt = Batch(engine).start(messages, media, drawing)[0][0].prompt
+    params = SamplingParams(max_new_tokens=9000, ignore_eos=True)
+    prompt = Batch(engine).start(messages, media, params)[0][0].prompt
     for room in (5, 1):
         monkeypatch.setattr(engine.model.config.text_config, "max_position_embeddings", prompt + room)
-        row = alone(engine, messages, media, drawing)
+        row = alone(engine, messages, media, params)
         assert (len(row.tokens), row.finish) == (room, "length")
     monkeypatch.setattr(engine.model.config.text_config, "max_position_embeddings", prompt)
     with pytest.raises(UsageError, match=f"{prompt} tokens or more; the model takes {prompt} together"):
-        Batch(engine).start(messages, media, drawing)
+        Batch(engine).start(messages, media, params)
 
 
 def test_an_end_that_is_ignored(engine, monkeypatch):
     """Every token is an end here: one answer has one token, the other all that it may have."""
     monkeypatch.setattr("pvc.engine.batch._ends", lambda engine: set(range(engine.model.config.text_config.vocab_size)))
     messages, media = questions(engine, 1)[0]
-    ends = alone(engine, messages, media, Drawing(max_new_tokens=7))
-    goes_on = alone(engine, messages, media, Drawing(max_new_tokens=7, ignore_eos=True))
+    ends = alone(engine, messages, media, SamplingParams(max_new_tokens=7))
+    goes_on = alone(engine, messages, media, SamplingParams(max_new_tokens=7, ignore_eos=True))
     assert (len(ends.tokens), ends.finish) == (1, "stop")
     assert (len(goes_on.tokens), goes_on.finish) == (7, "length")
     assert goes_on.tokens[:1] == ends.tokens
@@ -242,7 +242,7 @@ def test_answers_of_neighbouring_seeds_differ(engine, monkeypatch):
         rows = batch.start(
             [{"role": "user", "content": [{"type": "text", "text": "tell me"}]}],
             [],
-            Drawing(max_new_tokens=12, temperature=3.0, seed=seed),
+            SamplingParams(max_new_tokens=12, temperature=3.0, seed=seed),
             count=3,
         )
         while batch.rows:

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 import pvc
-from pvc.engine import Keep
+from pvc.engine import FrameRetention
 from pvc.engine.encode import EncodedMedia
-from pvc.engine.live import LONGEST_TIME
+from pvc.engine.live import MAX_TIME_S
 from pvc.errors import MismatchError, UsageError
 from pvc.lab.synthetic import make
 from pvc.media import Video
@@ -85,7 +85,7 @@ def test_an_answer_that_is_closed_early_is_taken_back(engine):
     assert stream.ask("what is it?").text == whole
 
 
-KEEP = Keep(first=2, middle=3, recent=4, batch=3)
+KEEP = FrameRetention(first=2, middle=3, recent=4, batch=3)
 
 
 @pytest.fixture(params=["timestamp", "index", "none", "<{seconds:09.6f} {index:09}> "])
@@ -154,11 +154,11 @@ def test_what_is_kept_are_the_first_the_latest_and_an_even_middle():
     assert 3 <= len(middle) <= 5
     assert max(np.diff([shown[1], *middle[:3]])) < 350
     with pytest.raises(UsageError, match="recent must be at least 1"):
-        Keep(recent=0)
+        FrameRetention(recent=0)
 
 
 @pytest.mark.parametrize("period", [4, 8, 16])
-@pytest.mark.parametrize("keep", [Keep(), Keep(first=3, middle=50, recent=30, batch=7)])
+@pytest.mark.parametrize("keep", [FrameRetention(), FrameRetention(first=3, middle=50, recent=30, batch=7)])
 def test_thinning_keeps_frames_of_every_timestep(period, keep):
     """Every second frame alone would be of every second timestep: after 1,000 frames all of one block."""
     numbers: list[int] = []
@@ -183,7 +183,7 @@ def test_thinning_keeps_frames_of_every_timestep(period, keep):
 
 def test_a_live_session_thins_in_groups_of_its_period(tmp_path):
     directory = write_tiny_checkpoint(tmp_path / "cyclic", vision={"timestep": "cyclic", "timestep_period": 4})
-    stream = pvc.load(directory, device="cpu").stream(keep=Keep(first=2, middle=8, recent=4, batch=4))
+    stream = pvc.load(directory, device="cpu").stream(keep=FrameRetention(first=2, middle=8, recent=4, batch=4))
     for number in range(60):
         stream.push(np.full((32, 32, 3), number, np.uint8), float(number))
     middle = [round(time) for time in stream.timestamps[2:-4]]
@@ -195,12 +195,14 @@ def test_a_live_session_thins_in_groups_of_its_period(tmp_path):
 def test_a_checkpoint_names_the_frames_that_a_live_video_keeps(tmp_path):
     directory = write_tiny_checkpoint(tmp_path / "model")
     engine = pvc.load(directory, device="cpu")
-    assert engine.stream().keep == Keep()
+    assert engine.stream().keep == FrameRetention()
     engine.processor.video_processor.live_frames = 6
     engine.processor.save_pretrained(directory)
     again = pvc.load(directory, device="cpu")
     stream = again.stream()
-    assert stream.keep == Keep.latest(6) and again.stream(keep=Keep(recent=3)).keep == Keep(recent=3)
+    assert stream.keep == FrameRetention.latest(6) and again.stream(
+        keep=FrameRetention(recent=3)
+    ).keep == FrameRetention(recent=3)
     for index in range(20):
         stream.push(np.full((64, 64, 3), index * 10, np.uint8), index * 0.5)
         latest = [0.5 * number for number in range(index + 1)]
@@ -229,7 +231,7 @@ def test_p7_memory_stays_within_the_bound_that_was_stated(prefixed):
 def test_the_bound_holds_for_the_longest_times(prefixed):
     stream = prefixed.stream(keep=KEEP)
     for number in range(KEEP.most):
-        stream.push(video(number, 1).frames[0], LONGEST_TIME - KEEP.most + 1 + number)
+        stream.push(video(number, 1).frames[0], MAX_TIME_S - KEEP.most + 1 + number)
     assert len(stream.timestamps) == KEEP.most
     assert stream.nbytes <= stream.max_nbytes
 
@@ -293,16 +295,16 @@ def test_questions_that_cannot_be_asked(engine):
 
 def test_more_frames_than_the_language_model_has_positions_for(engine):
     with pytest.raises(UsageError, match="positions"):
-        engine.stream(keep=Keep(recent=100_000))
+        engine.stream(keep=FrameRetention(recent=100_000))
 
 
 def test_by_default_a_stream_keeps_what_the_language_model_has_positions_for(tmp_path):
     engine = pvc.load(write_tiny_checkpoint(tmp_path / "short"), device="cpu")
     engine.model.config.text_config.max_position_embeddings = 600
     stream = engine.stream()
-    assert 1 < stream.keep.most < Keep().most
+    assert 1 < stream.keep.most < FrameRetention().most
     with pytest.raises(UsageError, match="positions"):
-        engine.stream(keep=Keep())
+        engine.stream(keep=FrameRetention())
 
 
 def test_p8_a_question_is_text(engine):

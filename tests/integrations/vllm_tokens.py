@@ -17,7 +17,7 @@ from PIL import Image
 import pvc
 import pvc.auto
 from pvc.engine.batch import Batch
-from pvc.engine.sampling import Drawing
+from pvc.engine.sampling import SamplingParams
 from pvc.media import Sampling, load
 
 ROOT = Path(__file__).parents[2]
@@ -66,7 +66,7 @@ def of_batch(engine, every):
         for part in asked[0]["content"]:
             if part["type"] != "text":
                 part[part["type"]] = "shown"
-        rows.append(batch.start(asked, encoded, Drawing(max_new_tokens=LENGTH))[0][0])
+        rows.append(batch.start(asked, encoded, SamplingParams(max_new_tokens=LENGTH))[0][0])
     while batch.rows:
         batch.step()
     return [row.tokens for row in rows]

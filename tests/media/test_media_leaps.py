@@ -19,8 +19,8 @@ from pvc.errors import MediaError
 from pvc.media import Limits, Sampling, Video, load_video
 from pvc.media import decode as decoding
 from pvc.media.container import open_container, pick_stream, read_timeline
-from pvc.media.decode_plan import Group, PacketIndex, plan
-from pvc.media.keyframes import CLOSED, OPEN, PLAIN, SPARE, Entry, reader_for
+from pvc.media.decode_plan import Gop, PacketIndex, plan
+from pvc.media.keyframes import CLOSED, OPEN, PLAIN, SPARE, RandomAccess, reader_for
 from pvc.media.limits import DEFAULT_LIMITS
 from pvc.media.source import open_source, shared
 
@@ -164,7 +164,7 @@ def test_these_are_not(files, name):
         leaping(content, Sampling(times=(everything.timestamps[-1],)))
 
 
-def packets_taken(data: bytes, wanted: list[int]) -> tuple[list[Group] | None, int]:
+def packets_taken(data: bytes, wanted: list[int]) -> tuple[list[Gop] | None, int]:
     """The plan for the frames numbered `wanted`, in order of time, and how many packets there are."""
     with open_source(data, DEFAULT_LIMITS) as source, open_container(source) as container:
         stream = pick_stream(container, "a", DEFAULT_LIMITS)
@@ -283,7 +283,7 @@ def test_several_decoders_have_a_smaller_limit_each(files, monkeypatch):
     """What a header declares decides how many decoders there are, so each is held to what that many may cost."""
     content, _ = files("groups of 12")
     limits: list[int] = []
-    monkeypatch.setattr("pvc.media.gop_decode.prepare", lambda stream, pixels, threads: limits.append(pixels))
+    monkeypatch.setattr("pvc.media.gop_decode.configure_decoder", lambda stream, pixels, threads: limits.append(pixels))
     monkeypatch.setattr(decoding, "_THREADS", 2)
     leaping(content, Sampling(frames=5))
     assert set(limits) == {16_777_216 // 2}
@@ -358,7 +358,7 @@ def test_units_with_a_length_before_them():
     assert read(memoryview(b"\0\0\0\2\x65\x88")) == CLOSED
     with_headers = read(memoryview(b"\0\0\0\2\x67\x64\0\0\0\2\x68\xee\0\0\0\2\x65\x88"))
     assert with_headers is not None
-    assert (with_headers.entry, with_headers.headers) == (Entry.CLOSED, b"\x67\x64\0\0\1\x68\xee")
+    assert (with_headers.entry, with_headers.headers) == (RandomAccess.CLOSED, b"\x67\x64\0\0\1\x68\xee")
     for wrong in (b"\0\0\0\3\x65\x88", b"\0\0\0\0", b"\0\0", b"\xff\xff\xff\xff\x65"):
         assert read(memoryview(wrong)) is None
     assert read(memoryview(b"\0\0\0\1\x65" * 5000)) is None  # more units than a picture has: not looked at
@@ -377,12 +377,12 @@ def test_no_packet_upsets_a_reader(codec, data):
     read = reader_for(codec, None)
     assert read is not None
     mark = read(memoryview(data))
-    assert mark is None or isinstance(mark.entry, Entry)
+    assert mark is None or isinstance(mark.entry, RandomAccess)
 
 
 @pytest.fixture
 def fake_index() -> Callable[..., PacketIndex]:
-    def make(ticks: list[int], entries: list[Entry], spare: list[bool] | None = None) -> PacketIndex:
+    def make(ticks: list[int], entries: list[RandomAccess], spare: list[bool] | None = None) -> PacketIndex:
         index = PacketIndex.__new__(PacketIndex)
         index.sound = True
         index.ticks = array("q", ticks)
@@ -395,7 +395,14 @@ def fake_index() -> Callable[..., PacketIndex]:
 
 def test_where_times_go_back_there_is_no_door(fake_index):
     """Two recordings one after the other: what is behind the second key frame is shown before the end of the first."""
-    doors = [Entry.CLOSED, Entry.NONE, Entry.NONE, Entry.CLOSED, Entry.NONE, Entry.CLOSED]
+    doors = [
+        RandomAccess.CLOSED,
+        RandomAccess.NONE,
+        RandomAccess.NONE,
+        RandomAccess.CLOSED,
+        RandomAccess.NONE,
+        RandomAccess.CLOSED,
+    ]
     groups = plan(fake_index([0, 10, 20, 15, 16, 30], doors), [16])
     assert groups is None  # from the first packet on
     groups = plan(fake_index([0, 10, 20, 25, 26, 30], doors), [26])
@@ -404,15 +411,17 @@ def test_where_times_go_back_there_is_no_door(fake_index):
 
 
 def test_leading_pictures_of_an_entered_group_are_left_out(fake_index):
-    none = Entry.NONE
-    index = fake_index([0, 3, 1, 2, 6, 4, 5, 9, 7, 8], [Entry.OPEN, none, none, none, Entry.OPEN, *[none] * 5])
+    none = RandomAccess.NONE
+    index = fake_index(
+        [0, 3, 1, 2, 6, 4, 5, 9, 7, 8], [RandomAccess.OPEN, none, none, none, RandomAccess.OPEN, *[none] * 5]
+    )
     groups = plan(index, [6, 9])
-    assert groups == [Group(4, bytes([1, 0, 0, 1]), 2, True)]
+    assert groups == [Gop(4, bytes([1, 0, 0, 1]), 2, True)]
     groups = plan(index, [5, 9])
     assert groups is None  # 5 needs the first group, and then nothing can be left out
 
 
 def test_unknown_targets_have_no_plan(fake_index):
-    index = fake_index([0, 1, 2], [Entry.CLOSED] * 3)
+    index = fake_index([0, 1, 2], [RandomAccess.CLOSED] * 3)
     assert plan(index, [2]) is not None
     assert plan(index, [3]) is None

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 import pvc
 from pvc.model import attention
-from pvc.model.attention import PRODUCTS, products_attention, products_pay
+from pvc.model.attention import MATMUL, matmul_attention, should_use_matmul
 from pvc.testing import tiny_model
 
 
@@ -23,7 +23,7 @@ def test_it_is_softmax_attention(steps, causal, piece, monkeypatch):
         monkeypatch.setattr(attention, "_PIECE", piece)
     query, key, value = heads(3, 2, steps, 16)
     with torch.inference_mode():
-        ours, weights = products_attention(torch.nn.Module(), query, key, value, None, scaling=0.25, is_causal=causal)
+        ours, weights = matmul_attention(torch.nn.Module(), query, key, value, None, scaling=0.25, is_causal=causal)
         exact = functional.scaled_dot_product_attention(
             *(tensor.double() for tensor in (query, key, value)), is_causal=causal, scale=0.25
         )
@@ -43,12 +43,12 @@ def test_what_does_not_pay_goes_to_the_fused_kernel(monkeypatch):
     query, key, value = heads(1, 2, 20, 16)
     mask = torch.zeros(1, 1, 20, 20, dtype=torch.bfloat16)
     with torch.inference_mode():
-        products_attention(torch.nn.Module(), query, key, value, None)
+        matmul_attention(torch.nn.Module(), query, key, value, None)
         assert called == []
-        products_attention(torch.nn.Module(), query, key, value, mask)
-        products_attention(torch.nn.Module(), query, key, value, None, is_causal=True)  # more than a few steps
-        products_attention(torch.nn.Module(), *(tensor.float() for tensor in (query, key, value)), None)
-    products_attention(torch.nn.Module(), query, key, value, None)  # training
+        matmul_attention(torch.nn.Module(), query, key, value, mask)
+        matmul_attention(torch.nn.Module(), query, key, value, None, is_causal=True)  # more than a few steps
+        matmul_attention(torch.nn.Module(), *(tensor.float() for tensor in (query, key, value)), None)
+    matmul_attention(torch.nn.Module(), query, key, value, None)  # training
     assert len(called) == 4
 
 
@@ -58,7 +58,7 @@ def test_a_tower_gives_the_same_with_both():
     frames = torch.randn(9, 3, 32, 32, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16)
     with torch.inference_mode():
         fused = tower(frames, frames=[4, 5]).last_hidden_state
-        tower.set_attn_implementation(PRODUCTS)
+        tower.set_attn_implementation(MATMUL)
         products = tower(frames, frames=[4, 5]).last_hidden_state
         cache, pieces = None, []
         for frame in frames[:4]:
@@ -73,11 +73,11 @@ def test_a_tower_gives_the_same_with_both():
 def test_it_is_chosen_when_a_checkpoint_is_loaded(pays, checkpoint, monkeypatch):
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda: pays, raising=False)
-    assert products_pay(torch.device("cpu"), torch.bfloat16) is pays
-    assert not products_pay(torch.device("cpu"), torch.float32)
+    assert should_use_matmul(torch.device("cpu"), torch.bfloat16) is pays
+    assert not should_use_matmul(torch.device("cpu"), torch.float32)
     engine = pvc.load(checkpoint, device="cpu", dtype="bfloat16")
     chosen = engine.model.model.vision_tower.config._attn_implementation
-    assert chosen == (PRODUCTS if pays else "sdpa")
+    assert chosen == (MATMUL if pays else "sdpa")
     assert engine.model.model.language_model.config._attn_implementation == "sdpa"
     assert pvc.load(checkpoint, device="cpu").model.model.vision_tower.config._attn_implementation == "sdpa"
     assert engine.chat().ask("what is it?", [torch.zeros(40, 40, 3, dtype=torch.uint8).numpy()]) is not None

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from pvc.errors import ConfigError, UsageError
-from pvc.processing.conversations import read_rows
+from pvc.processing.conversations import read_records
 
 
 def written(tmp_path, *rows):
@@ -25,7 +25,7 @@ def test_media_stand_where_their_placeholders_do(tmp_path):
         "video": "c.mp4",
         "conversations": turns("<image>\nfirst <video>\nthen <image> which?", "both <image>", "sure?", "yes"),
     }
-    (read,) = read_rows(written(tmp_path, row, ""))
+    (read,) = read_records(written(tmp_path, row, ""))
     assert (read.id, read.line, read.kind) == ("7", 1, "video")
     assert [message["role"] for message in read.messages] == ["user", "assistant", "user", "assistant"]
     assert read.messages[0]["content"] == [
@@ -54,23 +54,23 @@ def test_media_stand_where_their_placeholders_do(tmp_path):
 )
 def test_mistakes_are_named(row, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
-        read_rows(written(tmp_path, row))
+        read_records(written(tmp_path, row))
 
 
 def test_no_file_and_no_rows(tmp_path):
     with pytest.raises(UsageError, match="cannot read"):
-        read_rows(tmp_path / "none.jsonl")
+        read_records(tmp_path / "none.jsonl")
     with pytest.raises(ConfigError, match="no rows"):
-        read_rows(written(tmp_path, ""))
+        read_records(written(tmp_path, ""))
 
 
 def test_only_a_line_feed_ends_a_row(tmp_path):
     """Other separators may stand in a JSON string as they are."""
     row = {"conversations": turns("a\u2028b\x85c", "yes")}
-    (read,) = read_rows(written(tmp_path, json.dumps(row, ensure_ascii=False)))
+    (read,) = read_records(written(tmp_path, json.dumps(row, ensure_ascii=False)))
     assert read.messages[0]["content"] == [{"type": "text", "text": "a\u2028b\x85c"}]
 
 
 def test_a_row_that_is_nested_too_deeply_is_named(tmp_path):
     with pytest.raises(ConfigError, match="line 1: not JSON"):
-        read_rows(written(tmp_path, "[" * 100_000))
+        read_records(written(tmp_path, "[" * 100_000))

@@ -81,10 +81,10 @@ def test_while_another_host_is_waited_for(serving, stream, monkeypatch):
         slow.listen()
         port = slow.getsockname()[1]
 
-        async def resolved(host, port):
+        async def resolve_recipe(host, port):
             return "127.0.0.1"
 
-        monkeypatch.setattr(media_fetch, "_resolved", resolved)
+        monkeypatch.setattr(media_fetch, "_resolved", resolve_recipe)
         monkeypatch.setattr(media_fetch, "PORTS", {"http": port})
         content = [{"type": "image_url", "image_url": {"url": f"http://pictures.example:{port}/x.png"}}]
         client = send(asked([*content, {"type": "text", "text": "x"}], stream=stream))

@@ -18,7 +18,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from pvc.engine.live import Stream
+from pvc.engine.live import LiveSession
 from pvc.lab.synthetic import make
 from pvc.server.app import create_app
 from pvc.server.live_sessions import keep_within
@@ -50,7 +50,7 @@ def test_a_stream_is_asked_about(client, engine):
         assert told.status_code == 200, told.text
     assert told.json()["frames"] == told.json()["kept"] == 6
     answer = client.post("/v1/chat/completions", json=about(name, sample.question)).json()
-    stream = Stream(engine, window=8, keep=keep_within(8))
+    stream = LiveSession(engine, window=8, keep=keep_within(8))
     for number, frame in enumerate(sample.frames):
         stream.push(np.asarray(frame), number / 2)
     assert answer["choices"][0]["message"]["content"] == stream.ask(sample.question).text
@@ -335,7 +335,7 @@ def test_an_answer_that_is_never_read_ends_all_the_same():
     import asyncio
     import gc
 
-    from pvc.server.sse import Begun
+    from pvc.server.sse import PrefetchedStream
 
     ended = []
 
@@ -348,10 +348,10 @@ def test_an_answer_that_is_never_read_ends_all_the_same():
 
     async def go():
         read = events()
-        assert [one async for one in Begun(await anext(read), read)] == [b"0", b"1", b"2"]
+        assert [one async for one in PrefetchedStream(await anext(read), read)] == [b"0", b"1", b"2"]
         assert ended == [True]
         made = events()
-        forgotten = Begun(await anext(made), made)
+        forgotten = PrefetchedStream(await anext(made), made)
         del made, forgotten
         gc.collect()
         await asyncio.sleep(0.05)

@@ -131,10 +131,10 @@ def test_whatever_a_child_answers(told):
     import asyncio
 
     from pvc.errors import MediaError
-    from pvc.server.sandbox.pool import Decoders
+    from pvc.server.sandbox.pool import WorkerPool
     from pvc.server.settings import Settings
 
-    decoders = Decoders(Settings(decoders=1))
+    decoders = WorkerPool(Settings(decoders=1))
     decoders._all.add(fake := Fake(told))
     decoders._all.add(Fake(told))  # as many as there may be: none is started
     decoders.free.put(fake)
@@ -167,14 +167,14 @@ def test_one_that_cannot_be_cut_off_does_not_decode(monkeypatch):
         "PROGRAM",
         module.PROGRAM.replace("from pvc.server.sandbox.worker import main; ", open_ + "main = worker.main; "),
     )
-    refused = module.Decoders(Settings(decoders=1))
+    refused = module.WorkerPool(Settings(decoders=1))
     with pytest.raises(ConfigError, match="--unsafe-decode"):
         refused.start()
-    late = module.Decoders(Settings(decoders=1))  # whose first children were fine, and later ones are not
+    late = module.WorkerPool(Settings(decoders=1))  # whose first children were fine, and later ones are not
     with pytest.raises(MediaError):
         asyncio.run(late.decode(b"x", "image"))
     late.close()
-    unsafe = module.Decoders(Settings(decoders=1, unsafe_decode=True))
+    unsafe = module.WorkerPool(Settings(decoders=1, unsafe_decode=True))
     unsafe.start()
     assert unsafe.network is None
     unsafe.close()
@@ -188,7 +188,7 @@ def test_decoders_come_back(monkeypatch):
     from pvc.server.sandbox import pool as module
     from pvc.server.settings import Settings
 
-    decoders = module.Decoders(Settings(decoders=1, decode_seconds=1))
+    decoders = module.WorkerPool(Settings(decoders=1, decode_seconds=1))
     decoders.start()
     real = module._Child
 

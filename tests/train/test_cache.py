@@ -9,8 +9,8 @@ import torch
 from pvc.errors import CheckpointError
 from pvc.testing import tiny_processor
 from pvc.train.augment import augmented
-from pvc.train.data.mixture import ChatCollator, StageSamples
-from pvc.train.data.sample_cache import CachedSamples, PackedCollator, pack, write_cache
+from pvc.train.data.mixture import ChatCollator, StageDataset
+from pvc.train.data.sample_cache import CachedDataset, PackedCollator, pack, write_cache
 from pvc.train.recipe import Augment, Stage
 
 STAGE = Stage(
@@ -30,14 +30,14 @@ def cached(tmp_path_factory):
     processor = tiny_processor(max_tiles=1)
     directory = tmp_path_factory.mktemp("cache") / "x"
     lines = []
-    write_cache(StageSamples(STAGE, 3, 32), processor, directory, lines.append)
+    write_cache(StageDataset(STAGE, 3, 32), processor, directory, lines.append)
     assert lines
     return directory, processor
 
 
 def test_batches_equal_those_of_the_processor(cached):
     directory, processor = cached
-    samples, kept = StageSamples(STAGE, 3, 32), CachedSamples(directory, STAGE, 3)
+    samples, kept = StageDataset(STAGE, 3, 32), CachedDataset(directory, STAGE, 3)
     seen = set()
     for number in range(10):
         items = [samples[number * 4 + i] for i in range(4)]
@@ -69,16 +69,16 @@ def test_tiles_and_several_media_are_packed_as_they_are():
         given = PackedCollator(processor)([type(packed)(**{**vars(packed), "image_steps": steps})])
         assert torch.equal(given["input_ids"], expected["input_ids"])
         assert torch.equal(given["image_steps"], expected["image_steps"])
-    assert StageSamples(STAGE, 3, 32)[0].messages
+    assert StageDataset(STAGE, 3, 32)[0].messages
 
 
 def test_every_round_has_all_samples_in_another_order(cached):
     directory, _ = cached
-    kept = CachedSamples(directory, STAGE, 3)
+    kept = CachedDataset(directory, STAGE, 3)
     rounds = [[kept._order(number)[place] for place in range(40)] for number in range(2)]
     assert sorted(rounds[0]) == sorted(rounds[1]) == list(range(40))
     assert rounds[0] != rounds[1]
-    again = CachedSamples(directory, STAGE, 3)
+    again = CachedDataset(directory, STAGE, 3)
     for index in (77, 3, 41):
         assert np.array_equal(again[index].ids, kept[index].ids)
     for start in range(0, 120, 4):
@@ -88,9 +88,9 @@ def test_every_round_has_all_samples_in_another_order(cached):
 
 def test_a_cache_belongs_to_one_recipe(cached):
     directory, processor = cached
-    write_cache(StageSamples(STAGE, 3, 32), processor, directory, lambda line: None)
+    write_cache(StageDataset(STAGE, 3, 32), processor, directory, lambda line: None)
     with pytest.raises(CheckpointError, match="another recipe"):
-        write_cache(StageSamples(STAGE, 4, 32), processor, directory, lambda line: None)
+        write_cache(StageDataset(STAGE, 4, 32), processor, directory, lambda line: None)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_cache_belongs_to_one_processor(cached, part, name, value):
     changed = copy.deepcopy(processor)
     setattr(getattr(changed, part) if part else changed, name, value)
     with pytest.raises(CheckpointError, match="another recipe"):
-        write_cache(StageSamples(STAGE, 3, 32), changed, directory, lambda line: None)
+        write_cache(StageDataset(STAGE, 3, 32), changed, directory, lambda line: None)
 
 
 def test_augmentation_depends_on_its_seed_alone_and_keeps_the_middle():

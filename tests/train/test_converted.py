@@ -15,7 +15,7 @@ from pvc.convert import Options, convert
 from pvc.errors import CheckpointError, ConfigError, UsageError
 from pvc.lab.synthetic import make
 from pvc.media import write_image, write_video
-from pvc.train.model_init import resolved
+from pvc.train.model_init import resolve_recipe
 from pvc.train.pipeline import run_recipe
 from pvc.train.recipe import Recipe
 from tests.convert import sources
@@ -80,23 +80,23 @@ def test_the_shape_is_that_of_the_start(tmp_path):
     source = sources.chat_format(tmp_path / "source")
     convert(source, tmp_path / "pvc", Options(temporal_layers=1, ratio=0.5, image_steps=2, window=7))
     data = {"name": "x", "stages": [{"name": "a", "kind": "chat", "steps": 1, "tasks": {"shape": 1}}]}
-    whole = resolved(Recipe.model_validate({**data, "start": str(tmp_path / "pvc")}))
+    whole = resolve_recipe(Recipe.model_validate({**data, "start": str(tmp_path / "pvc")}))
     assert whole.shape.vision["temporal_window"] == 7
     assert whole.shape.vision["num_temporal_layers"] == 1
     assert whole.shape.max_tiles == 6
     assert (whole.stages[0].downsample_ratio, whole.stages[0].image_steps) == (0.5, {2: 1.0})
-    assert resolved(whole) == whole
+    assert resolve_recipe(whole) == whole
     data["stages"][0].update(downsample_ratio=0.25, image_steps=4)
-    own = resolved(Recipe.model_validate({**data, "start": str(tmp_path / "pvc")})).stages[0]
+    own = resolve_recipe(Recipe.model_validate({**data, "start": str(tmp_path / "pvc")})).stages[0]
     assert (own.downsample_ratio, own.image_steps) == (0.25, {4: 1.0})
 
 
 def test_what_cannot_be_started_from(tmp_path):
     data = {"name": "x", "stages": [{"name": "a", "kind": "chat", "steps": 1, "tasks": {"shape": 1}}]}
     with pytest.raises(ConfigError, match="no model"):
-        resolved(Recipe.model_validate(data))
+        resolve_recipe(Recipe.model_validate(data))
     with pytest.raises(CheckpointError, match="nowhere"):
-        resolved(Recipe.model_validate({**data, "start": "nowhere"}))
+        resolve_recipe(Recipe.model_validate({**data, "start": "nowhere"}))
 
 
 def test_trained_names_what_there_is(tmp_path, monkeypatch):

@@ -8,9 +8,9 @@ import torch
 from pvc.errors import ConfigError
 from pvc.lab.synthetic import write_dataset
 from pvc.lab.synthetic.palette import HELD_OUT_PAIRS
-from pvc.processing.conversations import read_rows
+from pvc.processing.conversations import read_records
 from pvc.testing import tiny_config, tiny_model, tiny_processor
-from pvc.train.data.mixture import IGNORED, ChatCollator, StageSamples
+from pvc.train.data.mixture import IGNORED, ChatCollator, StageDataset
 from pvc.train.recipe import FileMix, Stage, TaskMix
 
 STAGE = Stage(
@@ -25,15 +25,15 @@ STAGE = Stage(
 
 
 def test_a_sample_depends_on_its_index_alone():
-    ours, theirs = StageSamples(STAGE, 3, 32), StageSamples(STAGE, 3, 32)
+    ours, theirs = StageDataset(STAGE, 3, 32), StageDataset(STAGE, 3, 32)
     assert len(ours) == 48
     for index in (17, 3, 40, 3):
         assert ours[index].generated.origin.description == theirs[index].generated.origin.description
-    assert ours[3].generated.origin.description != StageSamples(STAGE, 4, 32)[3].generated.origin.description
+    assert ours[3].generated.origin.description != StageDataset(STAGE, 4, 32)[3].generated.origin.description
 
 
 def test_batches_hold_one_kind_and_one_length():
-    samples = StageSamples(STAGE, 0, 32)
+    samples = StageDataset(STAGE, 0, 32)
     seen = set()
     for batch in range(12):
         chosen = [samples[batch * 4 + i].generated.origin for i in range(4)]
@@ -45,7 +45,7 @@ def test_batches_hold_one_kind_and_one_length():
 
 def test_zoomed_pictures_are_cut_into_tiles_a_whole_batch_alike():
     stage = STAGE.model_copy(update={"zoom": {1: 1.0, 2: 1.0}})
-    samples, collate = StageSamples(stage, 0, 32), ChatCollator(tiny_processor(max_tiles=4))
+    samples, collate = StageDataset(stage, 0, 32), ChatCollator(tiny_processor(max_tiles=4))
     seen = set()
     for batch in range(12):
         chosen = [samples[batch * 4 + i] for i in range(4)]
@@ -60,7 +60,7 @@ def test_zoomed_pictures_are_cut_into_tiles_a_whole_batch_alike():
 
 def test_labels_cover_the_answer_and_its_end_only():
     processor = tiny_processor(max_tiles=1)
-    samples = StageSamples(STAGE, 0, 32)
+    samples = StageDataset(STAGE, 0, 32)
     for batch in range(4):
         chosen = [samples[batch * 4 + i] for i in range(4)]
         inputs = ChatCollator(processor)(chosen)
@@ -75,7 +75,7 @@ def test_labels_cover_the_answer_and_its_end_only():
 def test_a_model_can_learn_one_batch_by_heart():
     config = tiny_config(image_steps=2)
     model, processor = tiny_model(image_steps=2).train(), tiny_processor(config, max_tiles=1)
-    samples = StageSamples(STAGE, 0, 32)
+    samples = StageDataset(STAGE, 0, 32)
     inputs = ChatCollator(processor)([samples[i] for i in range(4)])
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
@@ -95,8 +95,8 @@ def texts(messages):
 def test_files_are_trained_on_beside_tasks(tmp_path):
     write_dataset(tmp_path, ["shape", "direction"], 3, seed=5, size=32, frames=3)
     stage = STAGE.model_copy(update={"tasks": {}, "files": {str(tmp_path / "data.jsonl"): FileMix(weight=1.0)}})
-    samples, processor = StageSamples(stage, 0, 32), tiny_processor(max_tiles=1)
-    rows = {row.id: row for row in read_rows(tmp_path / "data.jsonl")}
+    samples, processor = StageDataset(stage, 0, 32), tiny_processor(max_tiles=1)
+    rows = {row.id: row for row in read_records(tmp_path / "data.jsonl")}
     seen = set()
     for batch in range(8):
         chosen = [samples[batch * 4 + i] for i in range(4)]
@@ -116,7 +116,7 @@ def test_a_row_without_an_answer_is_named(tmp_path):
     path = tmp_path / "data.jsonl"
     path.write_text("\n" + json.dumps({"conversations": [{"from": "human", "value": "who?"}]}))
     with pytest.raises(ConfigError, match="line 2: no answer"):
-        StageSamples(STAGE.model_copy(update={"files": {str(path): FileMix(weight=1)}}), 0, 32)
+        StageDataset(STAGE.model_copy(update={"files": {str(path): FileMix(weight=1)}}), 0, 32)
 
 
 def stage_of(*tasks, **changes):
@@ -129,7 +129,7 @@ def answers_of(sample):
 
 
 def test_the_split_of_a_stage_is_that_of_its_samples():
-    usual, whole = StageSamples(stage_of("shape"), 0, 32), StageSamples(stage_of("shape", split="train_all"), 0, 32)
+    usual, whole = StageDataset(stage_of("shape"), 0, 32), StageDataset(stage_of("shape", split="train_all"), 0, 32)
     held_out = {"train": 0, "train_all": 0}
     for samples in (usual, whole):
         for index in range(48):
@@ -142,7 +142,7 @@ def test_the_split_of_a_stage_is_that_of_its_samples():
 
 def test_quiet_frames_come_before_clips_and_some_begin_late():
     stage = stage_of("direction", "captions", quiet_frames={0: 1.0, 3: 1.0}, latest_start=60.0, video_frames={4: 1.0})
-    samples, again = StageSamples(stage, 0, 32), StageSamples(stage, 0, 32)
+    samples, again = StageDataset(stage, 0, 32), StageDataset(stage, 0, 32)
     lengths, starts = [], []
     for index in range(48):
         medium = samples[index].generated.origin.media[0]
@@ -159,7 +159,7 @@ def test_quiet_frames_come_before_clips_and_some_begin_late():
 
 def test_clips_that_ask_for_times_and_pictures_stay_as_they_are():
     stage = stage_of("when", "shape", quiet_frames={5: 1.0}, latest_start=60.0, video_frames={4: 1.0})
-    plain, delayed = StageSamples(stage_of("when", "shape", video_frames={4: 1.0}), 0, 32), StageSamples(stage, 0, 32)
+    plain, delayed = StageDataset(stage_of("when", "shape", video_frames={4: 1.0}), 0, 32), StageDataset(stage, 0, 32)
     for index in range(24):
         one, other = plain[index].generated.origin, delayed[index].generated.origin
         assert one.media[0].timestamps == other.media[0].timestamps
@@ -168,7 +168,7 @@ def test_clips_that_ask_for_times_and_pictures_stay_as_they_are():
 
 def test_clips_of_several_lengths_are_collated():
     stage = stage_of("captions", "motion", quiet_frames={0: 1.0, 2: 1.0}, video_frames={4: 1.0})
-    samples, processor = StageSamples(stage, 0, 32), tiny_processor(max_tiles=1)
+    samples, processor = StageDataset(stage, 0, 32), tiny_processor(max_tiles=1)
     for batch in range(3):
         chosen = [samples[batch * 4 + i] for i in range(4)]
         inputs = ChatCollator(processor)(chosen)
@@ -184,7 +184,7 @@ def test_every_answer_of_a_conversation_is_learned():
     processor = tiny_processor(max_tiles=4)
     shapes = set()
     for tasks in (("album", "outside"), ("reels",)):
-        samples = StageSamples(stage_of(*tasks, video_frames={4: 1.0}), 1, 32)
+        samples = StageDataset(stage_of(*tasks, video_frames={4: 1.0}), 1, 32)
         for batch in range(5):
             chosen = [samples[batch * 4 + i] for i in range(4)]
             inputs = ChatCollator(processor)(chosen)
@@ -202,8 +202,8 @@ def test_every_answer_of_a_conversation_is_learned():
 def test_written_conversations_are_trained_on(tmp_path):
     write_dataset(tmp_path, ["album", "outside", "reels"], 5, seed=0, split="train_all")
     stage = STAGE.model_copy(update={"tasks": {}, "files": {str(tmp_path / "data.jsonl"): FileMix(weight=1.0)}})
-    samples, processor = StageSamples(stage, 0, 32), tiny_processor(max_tiles=4)
-    rows = {"".join(texts(row.messages)): row for row in read_rows(tmp_path / "data.jsonl")}
+    samples, processor = StageDataset(stage, 0, 32), tiny_processor(max_tiles=4)
+    rows = {"".join(texts(row.messages)): row for row in read_records(tmp_path / "data.jsonl")}
     seen = set()
     for batch in range(12):
         chosen = [samples[batch * 4 + i] for i in range(4)]

@@ -18,15 +18,15 @@ import pvc
 from pvc.convert import Options, convert
 from pvc.errors import CheckpointError, ConfigError, UsageError
 from pvc.media import write_image, write_video
-from pvc.model.order import block_places
+from pvc.model.order import block_positions
 from pvc.processing.processor import PVCProcessor
-from pvc.train.data.collate import Item
-from pvc.train.distill.media import Folder, MediaCollator, MediaSamples, encode_media, without_media
+from pvc.train.data.collate import Example
+from pvc.train.distill.media import MediaCollator, MediaDataset, MediaFolder, encode_media, without_media
 from pvc.train.distill.teacher import check_pair, share_frozen
 from pvc.train.distill.tokens import TokenDistiller, TokenMap, blocks_of, shown_blocks
 from pvc.train.distill.visual import load_visual
 from pvc.train.export import export_checkpoint
-from pvc.train.model_init import resolved
+from pvc.train.model_init import resolve_recipe
 from pvc.train.pipeline import run_recipe
 from pvc.train.recipe import Recipe, Stage
 from tests.convert import sources
@@ -103,7 +103,7 @@ def test_blocks_are_those_of_the_steps(groups):
     whole = side * times
     numbers = torch.arange(whole * whole).float()[:, None]  # the teacher's tokens, numbered in raster order
     blocks = blocks_of(numbers[None], groups)[0, :, :, 0]
-    for step, (row, column) in enumerate(block_places(groups)):
+    for step, (row, column) in enumerate(block_positions(groups)):
         expected = [(y * times + row) * whole + x * times + column for y in range(side) for x in range(side)]
         assert blocks[step].tolist() == expected
 
@@ -204,7 +204,7 @@ def test_frozen_tensors_are_shared(pair):
 
 
 def test_a_folder_is_read_whole(folder):
-    found = Folder(folder)
+    found = MediaFolder(folder)
     assert found.names == sorted(found.names) and len(found.names) == 12
     assert {row.kind for row in found.rows} == {"image", "video"}
     assert found.bad == [] and found.total == 12 and found.row(0).id == found.names[0]
@@ -212,19 +212,19 @@ def test_a_folder_is_read_whole(folder):
 
 def test_what_is_no_folder(tmp_path):
     with pytest.raises(UsageError, match="is not a folder"):
-        Folder(tmp_path / "nowhere")
+        MediaFolder(tmp_path / "nowhere")
     (tmp_path / "x.txt").write_text("x")
     with pytest.raises(UsageError, match="no pictures or videos"):
-        Folder(tmp_path)
+        MediaFolder(tmp_path)
 
 
 def test_images_come_before_videos_in_a_batch(pair):
     processor = PVCProcessor.from_pretrained(pair / "student")
     image, video = np.zeros((32, 32, 3), np.uint8), np.zeros((3, 32, 32, 3), np.uint8)
     content = [{"type": "video", "video": video}, {"type": "image", "image": image}, {"type": "image", "image": image}]
-    both = encode_media(processor, Item([{"role": "user", "content": content}], 2))
-    alone = encode_media(processor, Item([{"role": "user", "content": content[:1]}], 2))
-    items = [Item([], 2, encoded=both), Item([], 2, encoded=alone)]
+    both = encode_media(processor, Example([{"role": "user", "content": content}], 2))
+    alone = encode_media(processor, Example([{"role": "user", "content": content[:1]}], 2))
+    items = [Example([], 2, encoded=both), Example([], 2, encoded=alone)]
     batch = MediaCollator(processor)(items)
     assert batch["image_grid_thw"].tolist() == [[1, 1, 1]] * 2
     assert batch["video_grid_thw"].tolist() == [[3, 1, 1]] * 2
@@ -239,12 +239,12 @@ def test_files_of_conversations_are_data_too(pair, folder, tmp_path):
     ]
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows))
-    made = resolved(recipe(pair, folder, files={str(path): 1}, bad_rows=0.5))
+    made = resolve_recipe(recipe(pair, folder, files={str(path): 1}, bad_rows=0.5))
     processor = PVCProcessor.from_pretrained(pair / "student")
-    samples = MediaSamples(made.stages[0], 0, 32, 6, processor=processor)
+    samples = MediaDataset(made.stages[0], 0, 32, 6, processor=processor)
     assert set(samples.kind_weights) == {f"{path} (image)", f"{folder} (image)", f"{folder} (video)"}
     assert sum(samples.kind_weights.values()) == 2
-    assert without_media(Folder(folder).rows[0]) is None
+    assert without_media(MediaFolder(folder).rows[0]) is None
 
 
 # Whole runs
@@ -384,7 +384,7 @@ def test_teacher_and_student_must_fit(pair, folder, tmp_path):
 
 
 def test_it_needs_a_student(pair, folder, tmp_path):
-    shape = resolved(recipe(pair, folder))
+    shape = resolve_recipe(recipe(pair, folder))
     with pytest.raises(ConfigError, match="needs a student to start from"):
         run_recipe(shape.model_copy(update={"start": None}), tmp_path / "run", **QUIET)
 

@@ -14,9 +14,9 @@ from pvc.convert import Options, convert
 from pvc.errors import ConfigError, MismatchError
 from pvc.media import write_image, write_video
 from pvc.processing.processor import PVCProcessor
-from pvc.train.data.collate import Item
+from pvc.train.data.collate import Example
 from pvc.train.distill.answer_data import QUESTIONS, AnswerCollator, encode_pair
-from pvc.train.distill.answers import AnswerDistiller, by_sample
+from pvc.train.distill.answers import AnswerDistiller, mean_per_sample
 from pvc.train.export import export_checkpoint
 from pvc.train.pipeline import run_recipe
 from pvc.train.recipe import Recipe, Stage
@@ -52,7 +52,7 @@ def conversation(answer="a red shape", seed=0, frames=None):
 def batch(home, steps, pack=None, frames=None):
     processors = [PVCProcessor.from_pretrained(home / name) for name in ("student", "teacher")]
     items = [
-        Item([], steps, encoded=encode_pair(*processors, Item(conversation(answer, seed, frames), steps)))
+        Example([], steps, encoded=encode_pair(*processors, Example(conversation(answer, seed, frames), steps)))
         for seed, answer in enumerate(("a red shape", "it does say what a shape is"))
     ]
     return AnswerCollator(*processors, pack)(items)
@@ -102,12 +102,12 @@ def test_texts_that_differ_are_refused(home):
     student, teacher = (PVCProcessor.from_pretrained(home / name) for name in ("student", "teacher"))
     teacher.chat_template = teacher.chat_template.replace("<|im_start|>", "<|im_start|>so ")
     with pytest.raises(MismatchError, match="same chat template and tokenizer"):
-        encode_pair(student, teacher, Item(conversation(), 2))
+        encode_pair(student, teacher, Example(conversation(), 2))
 
 
 def test_samples_weigh_the_same():
     marks = torch.tensor([[0, 1, 1, 1], [0, 0, 2, 0]])
-    assert by_sample(torch.tensor([1.0, 2.0, 3.0, 10.0]), marks).item() == 6.0
+    assert mean_per_sample(torch.tensor([1.0, 2.0, 3.0, 10.0]), marks).item() == 6.0
 
 
 def recipe(home, **changes):

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 import pvc.train.distill.setup
 from pvc.errors import ConfigError
-from pvc.train.distill.answer_data import AnswerSamples
+from pvc.train.distill.answer_data import AnswerDataset
 from pvc.train.distill.answers import AnswerDistiller
 from pvc.train.distill.teacher import PIXELS, run_teacher, teacher_text
 from pvc.train.distill.teacher_cache import TOP, TeacherCache, TeacherOutputs, kl_divergence, top_divergence
@@ -124,7 +124,7 @@ def test_a_run_from_stored_outputs(home, tmp_path, monkeypatch):  # noqa: F811
     shutil.rmtree(out / "model")
     (out / "answers" / "final.safetensors").unlink()
     monkeypatch.setattr(pvc.train.distill.setup, "load_checkpoint", None)
-    monkeypatch.setattr(AnswerSamples, "store_outputs", None)
+    monkeypatch.setattr(AnswerDataset, "store_outputs", None)
     lines.clear()
     run_recipe(cached(home), out, report=lines.append)
     assert not any("will take" in line for line in lines)

@@ -13,7 +13,7 @@ from pvc.errors import UsageError
 from pvc.media import write_image, write_video
 from pvc.train.distill.cost import stage_cost
 from pvc.train.distill.defaults import build_recipe
-from pvc.train.model_init import resolved
+from pvc.train.model_init import resolve_recipe
 from pvc.train.recipe import DISTILL_DEFAULTS, load_recipe
 from pvc.train.trainer import StageTrainer
 from tests.convert import sources
@@ -85,10 +85,10 @@ def test_what_is_refused(home, tmp_path, capsys, more, code, message):
 
 
 def test_the_cost_follows_the_shapes(home):
-    recipe = resolved(build_recipe(home / "student", home / "teacher", [str(home / "media")]))
-    from pvc.train.model_init import start_processor
+    recipe = resolve_recipe(build_recipe(home / "student", home / "teacher", [str(home / "media")]))
+    from pvc.train.model_init import initial_processor
 
-    cost = stage_cost(recipe, recipe.stages[0], start_processor(recipe))
+    cost = stage_cost(recipe, recipe.stages[0], initial_processor(recipe))
     one, two, four = (cost.operations[f"tile in {n} step{'s'[: n != 1]}"] for n in (1, 2, 4))
     # 64 patches and the class token through three layers of width 32, twice forward (teacher, student).
     forward = 3 * 65 * 2 * (4 * 32 * 32 + 2 * 32 * 48)
@@ -98,7 +98,7 @@ def test_the_cost_follows_the_shapes(home):
     assert 0 < cost.trained < cost.parameters
     answers = recipe.stages[0].distill.model_copy(update={"loss": "answers"})
     with pytest.raises(UsageError, match="only the cost of the token loss"):
-        stage_cost(recipe, recipe.stages[0].model_copy(update={"distill": answers}), start_processor(recipe))
+        stage_cost(recipe, recipe.stages[0].model_copy(update={"distill": answers}), initial_processor(recipe))
 
 
 @pytest.mark.parametrize("size", ["1b", "2b", "8b"])

@@ -8,7 +8,7 @@ import torch
 import pvc
 from pvc.errors import ConfigError
 from pvc.testing import randomize
-from pvc.train.model_init import build_model, build_processor, grow, resolved, stored_state
+from pvc.train.model_init import build_model, build_processor, grow, resolve_recipe, stored_state
 from pvc.train.pipeline import run_recipe
 from pvc.train.recipe import Recipe
 from tests.train.test_run import TINY
@@ -20,7 +20,9 @@ EXACT = {**TINY["stages"][1], "name": "exact", "image_steps": {4: 1}, "init": "e
 def recipe(*stages, **changes):
     data = copy.deepcopy(TINY)
     data["model"]["vision"] |= {"timestep": "cyclic", "timestep_period": 4}
-    return resolved(Recipe.model_validate({**data, "stages": [copy.deepcopy(stage) for stage in stages], **changes}))
+    return resolve_recipe(
+        Recipe.model_validate({**data, "stages": [copy.deepcopy(stage) for stage in stages], **changes})
+    )
 
 
 def test_the_stage_starts_with_the_tokens_of_the_one_before():
@@ -44,7 +46,7 @@ def test_later_stages_and_later_recipes_keep_the_compressor(tmp_path):
     config = pvc.load(model, device="cpu").model.config
     assert (config.compressor_norm_groups, config.image_token_order) == (4, "raster")
     again = Recipe.model_validate({"name": "again", "start": str(model), "stages": [{**later, "name": "again"}]})
-    stage = resolved(again).stages[0]
+    stage = resolve_recipe(again).stages[0]
     assert (stage.compressor_norm_groups, stage.image_token_order) == (4, "raster")
     # The recipe of the closed form itself can be run again from what it left.
     repeated = Recipe.model_validate({"name": "repeated", "start": str(model), "stages": [{**EXACT, "steps": 1}]})

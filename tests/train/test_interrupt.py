@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from pvc.cli.main import main
 from pvc.errors import Interrupted
+from pvc.lab.provider import SyntheticTasks
 from pvc.train import interrupt
 from pvc.train import pipeline as running
 from pvc.train.interrupt import Saving, StopRequest
@@ -154,11 +155,11 @@ def test_sigterm_in_a_library_call(tmp_path):
 def test_what_was_to_be_measured_is_measured_after_the_resume(tmp_path, monkeypatch):
     measured = []
 
-    def measure(engine, tasks, *args, **kwargs):
-        measured.append(tasks)
+    def measure(self, engine, task, held_out):
+        measured.append(task)
         if len(measured) == 1:
             stops[-1].name = "SIGINT"
-        return [{"task": tasks[0], "accuracy": 0.5}]
+        return 0.5
 
     stops = []
 
@@ -167,7 +168,7 @@ def test_what_was_to_be_measured_is_measured_after_the_resume(tmp_path, monkeypa
             super().__init__(*args)
             stops.append(self)
 
-    monkeypatch.setattr(running, "measure", measure)
+    monkeypatch.setattr(SyntheticTasks, "measure", measure)
     monkeypatch.setattr(running, "StopRequest", Recorded)
     settings = Recipe.model_validate(recipe(steps=4, evaluate_every=2))
     with pytest.raises(Interrupted, match="after step 2 of 4"):

@@ -1,6 +1,6 @@
 """Files of JSON lines that a killed process left with half a line."""
 
-from pvc.train.data.records import Ledger
+from pvc.train.data.records import BadRowLog
 from pvc.train.json_lines import append_json_line, read_json_lines
 
 
@@ -16,7 +16,7 @@ def test_a_line_after_half_a_line_is_a_line(tmp_path):
 
 def test_bad_rows_after_a_kill(tmp_path):
     path = tmp_path / "bad_rows.jsonl"
-    Ledger(path).add("x.jsonl", 3, "no answer")
+    BadRowLog(path).add("x.jsonl", 3, "no answer")
     path.write_text(path.read_text()[:-4])
-    Ledger(path).add("x.jsonl", 4, "too long")
-    assert Ledger(path).of("x.jsonl") == {4: "too long"}
+    BadRowLog(path).add("x.jsonl", 4, "too long")
+    assert BadRowLog(path).of("x.jsonl") == {4: "too long"}

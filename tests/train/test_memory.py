@@ -7,11 +7,11 @@ import torch
 
 from pvc.cli.main import main
 from pvc.train.data.collate import ChatCollator
-from pvc.train.data.mixture import StageSamples
+from pvc.train.data.mixture import StageDataset
 from pvc.train.memory import stage_memory
 from pvc.train.model_init import build_model, build_processor
 from pvc.train.recipe import Recipe
-from pvc.train.trainer import learned_places
+from pvc.train.trainer import answer_positions
 from tests.train.test_run import TINY
 
 
@@ -26,7 +26,7 @@ def really_kept(made, processor):
     model = build_model(made, stage, processor).train()
     if stage.checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
-    samples = StageSamples(stage, 0, 32, 4)
+    samples = StageDataset(stage, 0, 32, 4)
     batch = ChatCollator(processor, stage.pack)([samples[place] for place in range(stage.batch_size)])
     known = {parameter.data_ptr() for parameter in model.parameters()}
     found, alive = {}, []
@@ -39,7 +39,7 @@ def really_kept(made, processor):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        places, targets, _ = learned_places(batch.pop("labels"))
+        places, targets, _ = answer_positions(batch.pop("labels"))
         logits = model(**batch, use_cache=False, logits_to_keep=places).logits.float()
         torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.clamp(min=0).flatten())
     return sum(found.values()) + logits.numel() * 4, batch["input_ids"].numel()

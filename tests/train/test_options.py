@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 
 from pvc.errors import PVCError
 from pvc.testing import tiny_model
-from pvc.train.data.mixture import StageSamples
+from pvc.train.data.mixture import StageDataset
 from pvc.train.pipeline import run_recipe
 from pvc.train.recipe import Recipe
-from pvc.train.trainer import Average, factor_of
+from pvc.train.trainer import EMA, schedule_factor
 from tests.train.test_run import TINY
 
 
@@ -78,8 +78,8 @@ def test_rates_by_module(tmp_path, plain):
             assert moved < 1e-7, name
         elif "temporal" not in name and "k_proj.bias" not in name:  # no softmax feels a key's bias
             assert moved > 1e-5, name
-    assert factor_of("model.language_model.embed_tokens.weight", {"language_model": 2.0, "embed": 3.0}) == 3.0
-    assert factor_of("lm_head", {"language_model": 2.0}) == 1.0
+    assert schedule_factor("model.language_model.embed_tokens.weight", {"language_model": 2.0, "embed": 3.0}) == 3.0
+    assert schedule_factor("lm_head", {"language_model": 2.0}) == 1.0
 
 
 def test_an_average_is_what_is_left_and_survives_a_stop(tmp_path, monkeypatch, plain):
@@ -104,7 +104,7 @@ def test_an_average_is_what_is_left_and_survives_a_stop(tmp_path, monkeypatch, p
 
 def test_the_average_by_hand():
     model = torch.nn.Linear(1, 1, bias=False)
-    average = Average(0.5, model)
+    average = EMA(0.5, model)
     expected = model.weight.item()
     state = type("State", (), {})()
     for step in range(1, 5):
@@ -124,7 +124,7 @@ def test_checkpointed_gradients_are_equal_and_activations_are_made_again():
 
     stage = Stage(name="x", kind="chat", steps=4, batch_size=3, image_steps=2, tasks={"match": 1}, video_frames={3: 1})
     processor = tiny_processor(tiny_config(image_steps=2), max_tiles=1)
-    samples = StageSamples(stage, 0, 32)
+    samples = StageDataset(stage, 0, 32)
     batch = encode(processor, *[samples[index] for index in range(3)])
     grads, kept = [], []
     for checkpointing in (False, True):

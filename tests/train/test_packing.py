@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from pvc.testing import tiny_config, tiny_model, tiny_processor
-from pvc.train.data.collate import IGNORED, ChatCollator, Item, bins, encode, lengths_of, weights_of
-from pvc.train.data.mixture import StageSamples
+from pvc.train.data.collate import IGNORED, ChatCollator, Example, count_tokens, encode, loss_weights_of, pack_rows
+from pvc.train.data.mixture import StageDataset
 from pvc.train.recipe import Stage
 
 STAGE = Stage(
@@ -27,16 +27,17 @@ def processor():
 def mixed(processor):
     """Pictures in 1, 2 and 4 steps, pairs, clips, and text alone."""
     found = {}
-    samples = StageSamples(STAGE, 0, 32)
+    samples = StageDataset(STAGE, 0, 32)
     for index in range(len(samples)):
         item = samples[index]
-        found.setdefault(item.sample.kind, []).append(item)
+        found.setdefault(item.generated.kind, []).append(item)
     text = [{"role": "user", "content": [{"type": "text", "text": "one and two?"}]}]
     text.append({"role": "assistant", "content": [{"type": "text", "text": "three"}]})
-    chosen = [item for kind in sorted(found) for item in found[kind][:3]] + [Item(text, 1)]
+    chosen = [item for kind in sorted(found) for item in found[kind][:3]] + [Example(text, 1)]
     # Clips start at different steps.
     return [
-        Item(item.messages, 1 + number % 3, item.sample, step_offset=5 * number) for number, item in enumerate(chosen)
+        Example(item.messages, 1 + number % 3, item.generated, step_offset=5 * number)
+        for number, item in enumerate(chosen)
     ]
 
 
@@ -50,7 +51,7 @@ def test_packed_logits_equal_unpacked_ones(processor, attention):
     assert batch["input_ids"].shape[0] == 1
     assert "attention_mask" not in batch
     packed = model(**{key: _double(value) for key, value in batch.items()}, use_cache=False).logits[0]
-    order = bins([encode(processor, item)["input_ids"].shape[1] for item in chosen], 10_000)[0]
+    order = pack_rows([encode(processor, item)["input_ids"].shape[1] for item in chosen], 10_000)[0]
     at = 0
     for place in order:
         alone = encode(processor, chosen[place])
@@ -97,7 +98,7 @@ def test_rows_have_room(processor):
     chosen = mixed(processor)
     lengths = [encode(processor, item)["input_ids"].shape[1] for item in chosen]
     batch = ChatCollator(processor, pack=max(lengths) + 20)(chosen)
-    rows = bins(lengths, max(lengths) + 20)
+    rows = pack_rows(lengths, max(lengths) + 20)
     assert sorted(place for row in rows for place in row) == list(range(len(chosen)))
     assert all(sum(lengths[place] for place in row) <= max(lengths) + 20 for row in rows)
     assert 1 < len(rows) < len(chosen)
@@ -108,20 +109,20 @@ def test_rows_have_room(processor):
     ]
     learned = sum(int((encode(processor, item)["labels"] != IGNORED).sum()) for item in chosen)
     assert int((batch["labels"] != IGNORED).sum()) == learned
-    assert bins([5, 9, 3, 12], 8) == [[3], [1], [0, 2]], "too long for a row: one of its own"
+    assert pack_rows([5, 9, 3, 12], 8) == [[3], [1], [0, 2]], "too long for a row: one of its own"
 
 
 def test_what_a_batch_counts(processor):
     chosen = mixed(processor)
     ids = (processor.image_token_id, processor.video_token_id)
-    padded = lengths_of(ChatCollator(processor, loss="sample")(chosen), ids)
-    packed = lengths_of(ChatCollator(processor, pack=10_000)(chosen), ids)
+    padded = count_tokens(ChatCollator(processor, loss="sample")(chosen), ids)
+    packed = count_tokens(ChatCollator(processor, pack=10_000)(chosen), ids)
     assert padded[:2] == packed[:2]
     assert packed[0] == packed[2] < padded[2]
     assert 0 < packed[1] < packed[0]
     labels = torch.tensor([IGNORED, 4, 5, IGNORED, 6, 7])
-    assert weights_of(labels, "square").tolist() == [0, 0.5, 0.5, 0, 0.5, 0.5]
-    assert weights_of(labels, "sample").sum() == 1
+    assert loss_weights_of(labels, "square").tolist() == [0, 0.5, 0.5, 0, 0.5, 0.5]
+    assert loss_weights_of(labels, "sample").sum() == 1
 
 
 @pytest.mark.parametrize(

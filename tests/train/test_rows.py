@@ -11,7 +11,7 @@ from pvc.errors import ConfigError
 from pvc.media import write_image
 from pvc.testing import tiny_processor
 from pvc.train.data.check import check_file, spread
-from pvc.train.data.mixture import ChatCollator, StageSamples
+from pvc.train.data.mixture import ChatCollator, StageDataset
 from pvc.train.recipe import Stage
 
 
@@ -73,33 +73,33 @@ def test_every_bad_row_is_named_with_its_reason(folder):
 
 def test_the_good_ones_train(folder):
     told = []
-    samples = StageSamples(stage(everything(folder), bad_rows=1.0), 0, 32, report=told.append)
+    samples = StageDataset(stage(everything(folder), bad_rows=1.0), 0, 32, report=told.append)
     answers = {samples[index].messages[-1]["content"][0]["text"] for index in range(len(samples))}
     assert answers == {"a", "b"}
     assert len(told) == len(BAD), "each is told once"
     assert sum("line 3: passed over: " in line for line in told) == 1
     batch = ChatCollator(tiny_processor())([samples[0], samples[1]])
     assert len(batch["input_ids"]) == 2
-    again = StageSamples(samples.stage, 0, 32)
+    again = StageDataset(samples.stage, 0, 32)
     for index in reversed(range(len(samples))):
         assert samples[index].messages[-1] == again[index].messages[-1], "whatever was read before"
 
 
 def test_too_many_are_too_many(folder):
     with pytest.raises(ConfigError, match=r"9 of 14 rows are bad.*\(8\): line 5: .*; and 4 more") as caught:
-        StageSamples(stage(everything(folder), bad_rows=0.6), 0, 32)
+        StageDataset(stage(everything(folder), bad_rows=0.6), 0, 32)
     assert "\n" not in str(caught.value)
     few = written(folder, [row(), row("cut.png"), row("missing.png"), row(), row()])
-    samples = StageSamples(stage(few, bad_rows=0.2), 0, 32)
+    samples = StageDataset(stage(few, bad_rows=0.2), 0, 32)
     with pytest.raises(ConfigError, match="2 of 5 rows are bad"):
         for index in range(len(samples)):
             samples[index]
     with pytest.raises(ConfigError, match="no rows that could be trained on: line 1: not JSON"):
-        StageSamples(stage(written(folder, ["{"]), bad_rows=1.0), 0, 32)
+        StageDataset(stage(written(folder, ["{"]), bad_rows=1.0), 0, 32)
 
 
 def test_none_is_left(folder):
-    samples = StageSamples(stage(written(folder, [row("missing.png"), row("cut.png")]), bad_rows=1.0), 0, 32)
+    samples = StageDataset(stage(written(folder, [row("missing.png"), row("cut.png")]), bad_rows=1.0), 0, 32)
     with pytest.raises(ConfigError, match="no row is left"):
         samples[0]
 
@@ -110,9 +110,9 @@ def test_frames_of_files(folder):
     write_video(folder / "clip.mp4", np.zeros((12, 32, 32, 3), np.uint8), 4.0)
     turns = [{"from": "human", "value": "<video>\nq"}, {"from": "gpt", "value": "a"}]
     path = written(folder, [json.dumps({"video": "clip.mp4", "conversations": turns})])
-    usual = StageSamples(stage(path), 0, 32, frames=5)
+    usual = StageDataset(stage(path), 0, 32, frames=5)
     assert len(usual[0].messages[0]["content"][0]["video"].timestamps) == 5
-    drawn = StageSamples(stage(path, file_frames={3: 1, 6: 1}), 0, 32)
+    drawn = StageDataset(stage(path, file_frames={3: 1, 6: 1}), 0, 32)
     counts = [len(drawn[index].messages[0]["content"][0]["video"].timestamps) for index in range(40)]
     assert set(counts) == {3, 6}
     assert all(len(set(counts[start : start + 4])) == 1 for start in range(0, 40, 4)), "one length a batch"

@@ -301,7 +301,7 @@ def test_half_a_checkpoint_is_not_used(tmp_path):
 def test_a_gradient_that_is_no_number_stops_before_the_step(value):
     model = torch.nn.Linear(3, 2)
     model(torch.ones(1, 3)).sum().backward()
-    log = run_stage.StageLog(recipe().stages[0], run_stage.Fit(0, Path(), Path(), print))
+    log = run_stage.StageLog(recipe().stages[0], run_stage.StageContext(0, Path(), Path(), print))
     state = type("State", (), {"global_step": 6})
     log.on_pre_optimizer_step(None, state, None, model=model)
     model.weight.grad[1, 2] = value

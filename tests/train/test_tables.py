@@ -9,12 +9,12 @@ import pytest
 
 from pvc.errors import ConfigError, UsageError
 from pvc.media import write_image, write_video
-from pvc.processing.conversations import read_rows
+from pvc.processing.conversations import read_records
 from pvc.testing import tiny_processor
 from pvc.train.data.check import check_file
-from pvc.train.data.mixture import ChatCollator, StageSamples
+from pvc.train.data.mixture import ChatCollator, StageDataset
 from pvc.train.data.readers import open_table
-from pvc.train.data.records import Ledger, Rows
+from pvc.train.data.records import BadRowLog, RecordSource
 from pvc.train.recipe import FileMix, Stage
 
 TURNS = [{"from": "human", "value": "<image>\nq"}, {"from": "gpt", "value": "a"}]
@@ -45,7 +45,7 @@ def test_chat_messages(tmp_path):
     rows[2]["messages"][1]["content"] = "plain"
     path = tmp_path / "chat.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows))
-    first, second, third = read_rows(path)
+    first, second, third = read_records(path)
     kinds = [(part["type"], part[part["type"]]) for part in first.messages[0]["content"]]
     assert kinds == [("image", tmp_path / "a.png"), ("text", "what of <image>?"), ("video", tmp_path / "b.mp4")]
     assert [part.get("image") for part in second.messages[0]["content"][:2]] == [tmp_path / "a.png", tmp_path / "c.png"]
@@ -71,7 +71,7 @@ def test_chat_messages(tmp_path):
 def test_mistakes_of_chat_messages(row, told, tmp_path):
     (tmp_path / "bad.jsonl").write_text(json.dumps(row))
     with pytest.raises(ConfigError, match=told):
-        read_rows(tmp_path / "bad.jsonl")
+        read_records(tmp_path / "bad.jsonl")
 
 
 def shard(path, members):
@@ -115,7 +115,7 @@ def shards(tmp_path, picture):
 
 
 def test_tar_shards(shards):
-    rows = Rows(str(shards), 1.0)
+    rows = RecordSource(str(shards), 1.0)
     assert {row.id: row.kind for row in rows.good()} == {
         "x/one": "image",
         "x/two": "image",
@@ -128,7 +128,7 @@ def test_tar_shards(shards):
         7: "seven",
         8: "eight",
     }
-    samples = StageSamples(stage(shards, bad_rows=1.0), 0, 32, frames=3, processor=tiny_processor())
+    samples = StageDataset(stage(shards, bad_rows=1.0), 0, 32, frames=3, processor=tiny_processor())
     seen = [samples[index] for index in range(len(samples))]
     answers = {item.messages[-1]["content"][0]["text"] for item in seen}
     assert answers == {"a", "a caption"}
@@ -171,12 +171,12 @@ def table(tmp_path, picture, monkeypatch):
 def test_tables_and_streams(table, name, stream):
     path = table / name
     made = stage(path, {"weight": 2, "stream": stream}, bad_rows=0.3)
-    samples = StageSamples(made, 0, 32, processor=tiny_processor())
+    samples = StageDataset(made, 0, 32, processor=tiny_processor())
     answers = [samples[index].messages[-1]["content"][0]["text"] for index in range(40)]
     assert set(answers) == {f"a{number}" for number in range(12) if number != 5}
     # Every round has every row.
     assert len(set(answers[:12])) >= 11
-    again = StageSamples(made, 0, 32, processor=tiny_processor())
+    again = StageDataset(made, 0, 32, processor=tiny_processor())
     for index in (30, 3, 17, 39):
         assert again[index].messages[-1]["content"][0]["text"] == answers[index], "whatever was read before"
     assert next(iter(samples.rows.values()))[0].bad
@@ -190,7 +190,7 @@ def test_a_table_is_checked(table):
 def test_only_tables_are_streamed(tmp_path):
     (tmp_path / "x.jsonl").write_text(json.dumps({"conversations": TURNS}))
     with pytest.raises(ConfigError, match="streamed"):
-        Rows(str(tmp_path / "x.jsonl"), 0.1, mix=FileMix(stream=True))
+        RecordSource(str(tmp_path / "x.jsonl"), 0.1, mix=FileMix(stream=True))
     with pytest.raises(UsageError, match="cannot read"):
         open_table(str(tmp_path / "none.parquet"))
 
@@ -198,7 +198,7 @@ def test_only_tables_are_streamed(tmp_path):
 def test_every_round_has_every_row(tmp_path, picture):
     rows = [{"image": "p.png", "conversations": [TURNS[0], {"from": "gpt", "value": str(n)}]} for n in range(10)]
     (tmp_path / "r.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    samples = StageSamples(stage(tmp_path / "r.jsonl", batch_size=5), 0, 32)
+    samples = StageDataset(stage(tmp_path / "r.jsonl", batch_size=5), 0, 32)
     answers = [samples[index].messages[-1]["content"][0]["text"] for index in range(40)]
     for start in range(0, 40, 10):
         assert sorted(answers[start : start + 10], key=int) == [str(n) for n in range(10)]
@@ -211,18 +211,20 @@ def test_bad_rows_are_counted_over_workers_and_runs(tmp_path, picture):
     rows = [good, {**good, "image": "gone.png"}, good, {**good, "image": "gone too.png"}, good]
     path = tmp_path / "r.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows))
-    ledger, told = tmp_path / "run" / "bad_rows.jsonl", []
+    bad_row_log, told = tmp_path / "run" / "bad_rows.jsonl", []
 
     def through(share):
-        samples = StageSamples(stage(path, bad_rows=share), 0, 32, report=told.append, ledger=Ledger(ledger))
+        samples = StageDataset(
+            stage(path, bad_rows=share), 0, 32, report=told.append, bad_row_log=BadRowLog(bad_row_log)
+        )
         return [samples[index].messages for index in range(20)]
 
     through(0.4)
     assert len(told) == 2
-    ledger.write_text(ledger.read_text() + '{"file": "cut')
+    bad_row_log.write_text(bad_row_log.read_text() + '{"file": "cut')
     through(0.4)
     assert len(told) == 2, "another run knows them"
-    ledger.write_text("\n".join(ledger.read_text().splitlines()[:1]) + "\n")
+    bad_row_log.write_text("\n".join(bad_row_log.read_text().splitlines()[:1]) + "\n")
     with pytest.raises(ConfigError, match="2 of 5 rows are bad"):
         through(0.2)
 
@@ -232,7 +234,7 @@ def test_too_long_rows_are_passed_over(tmp_path, picture):
     path = tmp_path / "r.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in [{"image": "p.png", "conversations": TURNS}, long]))
     told = []
-    samples = StageSamples(
+    samples = StageDataset(
         stage(path, bad_rows=0.5), 0, 32, report=told.append, processor=tiny_processor(), longest=150
     )
     assert {samples[index].messages[-1]["content"][0]["text"] for index in range(20)} == {"a"}

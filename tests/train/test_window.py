@@ -5,11 +5,11 @@ import copy
 import pytest
 
 import pvc
-from pvc.engine import Keep
+from pvc.engine import FrameRetention
 from pvc.media import Video
 from pvc.testing import randomize
 from pvc.train.data.collate import ChatCollator
-from pvc.train.data.mixture import StageSamples
+from pvc.train.data.mixture import StageDataset
 from pvc.train.model_init import build_model, build_processor
 from pvc.train.pipeline import run_recipe
 from pvc.train.recipe import Recipe
@@ -67,7 +67,7 @@ def test_training_tokens_are_those_of_a_stream(tmp_path, monkeypatch, changes):
     randomize(model)  # fresh temporal blocks are the identity, whatever they attend to
     if stage.checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
-    samples = StageSamples(stage, 0, 32, processor=processor)
+    samples = StageDataset(stage, 0, 32, processor=processor)
     items = [samples[index] for index in range(stage.batch_size)]
     batch = ChatCollator(processor, stage.pack)(items)
     tokens = trained_tokens(model, batch, monkeypatch)
@@ -78,7 +78,7 @@ def test_training_tokens_are_those_of_a_stream(tmp_path, monkeypatch, changes):
     engine = pvc.load(tmp_path, device="cpu", dtype="float32")
     for item in items:
         (video,) = item.sample.media
-        stream = engine.stream(keep=Keep.latest(FRAMES))
+        stream = engine.stream(keep=FrameRetention.latest(FRAMES))
         assert stream.window == WINDOW
         for frame, time in zip(video.frames, video.timestamps, strict=True):
             stream.push(frame, time)
@@ -87,7 +87,7 @@ def test_training_tokens_are_those_of_a_stream(tmp_path, monkeypatch, changes):
         (whole,) = engine.encode([Video(video.frames, tuple(video.timestamps))])
         assert differ(whole.tokens.view_as(clip), clip) < 1e-5
         # The window is shorter than the clip, so that it matters.
-        without = engine.stream(keep=Keep.latest(FRAMES), window=FRAMES)
+        without = engine.stream(keep=FrameRetention.latest(FRAMES), window=FRAMES)
         for frame, time in zip(video.frames, video.timestamps, strict=True):
             without.push(frame, time)
         assert differ(without.tokens[:WINDOW], clip[:WINDOW]) < 1e-5

@@ -22,7 +22,7 @@ from pvc.checkpoint.files import CheckpointFiles
 from pvc.checkpoint.precision import DTYPES, default_dtype
 from pvc.checkpoint.stored import stored_tensors
 from pvc.errors import CheckpointError, UsageError
-from pvc.model.attention import PRODUCTS, products_pay
+from pvc.model.attention import MATMUL, should_use_matmul
 from pvc.model.config import PVCConfig
 from pvc.model.modeling import PVCForConditionalGeneration
 from pvc.processing.processor import PVCProcessor
@@ -63,8 +63,8 @@ def load_checkpoint(
     check_fit(config, processor)
     check_template(processor)
     model = _load_model(files, config, dtype, device).eval()
-    if products_pay(device, dtype):
-        model.model.vision_tower.set_attn_implementation(PRODUCTS)
+    if should_use_matmul(device, dtype):
+        model.model.vision_tower.set_attn_implementation(MATMUL)
     return model, processor
 
 

@@ -22,7 +22,7 @@ from pvc.cli.jsonl import answer_rows, rows_file
 from pvc.cli.options import Dtype, DtypeOption
 from pvc.cli.progress import status
 from pvc.errors import ForbiddenError, MediaError, UsageError
-from pvc.processing.conversations import read_rows
+from pvc.processing.conversations import read_records
 
 if TYPE_CHECKING:
     from pvc.engine.budget import Plan
@@ -108,7 +108,7 @@ def ask(
     """Ask about pictures and videos. Without a question, hold a conversation; of a FILE.jsonl, ask all questions."""
     paths, question = sort_arguments(arguments or [])
     conversations = rows_file(paths, question)
-    rows = read_rows(conversations) if conversations else []
+    rows = read_records(conversations) if conversations else []
     if json_output and question is None and not rows:
         raise UsageError("--json needs a question")
     chosen = {"frames": frames, "fps": fps, "times": times, "image_steps": image_steps, "max_tiles": max_tiles}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pvc.convert.keymap import Rule
-    from pvc.convert.options import Options, Report
+    from pvc.convert.options import ConversionReport, Options
     from pvc.convert.source import Source
 
 RATIOS = {"1/2": 0.5, "1/4": 0.25, "1/8": 0.125}
@@ -98,10 +98,10 @@ def _convert(source: Path, dest: Path | None, to: str, options: Options, key_map
     if to == "pvc":
         _to_pvc(source, dest, options, key_map, check)
         return
-    from pvc.convert.to_internvl import convert_back
+    from pvc.convert.to_internvl import convert_to_internvl
 
     with counting("tensors") as progress:
-        done = convert_back(source, dest, progress=progress)
+        done = convert_to_internvl(source, dest, progress=progress)
     _tell(dest, done)
 
 
@@ -144,7 +144,7 @@ def _check(source: Source, dest: Path) -> None:
         raise CheckpointError(f"{dest} does not compute what its source does: {', '.join(failed)}")
 
 
-def _tell(dest: Path, report: Report) -> None:
+def _tell(dest: Path, report: ConversionReport) -> None:
     from pvc.convert.closed_form import MAX_RESIDUAL
 
     for warning in report.warnings:

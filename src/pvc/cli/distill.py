@@ -50,9 +50,9 @@ def distill(
         require(module, "train")
 
     from pvc.train.distill.defaults import build_recipe
-    from pvc.train.model_init import check_recipe, resolved
+    from pvc.train.model_init import check_recipe, resolve_recipe
 
-    recipe = resolved(
+    recipe = resolve_recipe(
         build_recipe(
             student,
             teacher,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pvc import media as pvc_media
-from pvc.processing.conversations import Row
+from pvc.processing.conversations import Record
 
 if TYPE_CHECKING:
     from pvc.engine.engine import Engine, MediaOptions
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def answer_rows(
     engine: Engine,
-    rows: Sequence[Row],
+    rows: Sequence[Record],
     media_options: MediaOptions,
     sampling: pvc_media.Sampling,
     said: dict[str, Any],
@@ -46,14 +46,14 @@ def answer_rows(
         print(f"{right} of {asked} answers are the ones in the file")
 
 
-def _expected(row: Row, place: int) -> str | None:
+def _expected(row: Record, place: int) -> str | None:
     following = row.messages[place + 1 : place + 2]
     if not following or following[0]["role"] != "assistant":
         return None
     return "".join(part["text"] for part in following[0]["content"])
 
 
-def _print(row: Row, question: str, answer: str, expected: str | None, json_output: bool) -> None:
+def _print(row: Record, question: str, answer: str, expected: str | None, json_output: bool) -> None:
     if json_output:
         line = {"id": row.id, "question": question, "answer": answer, "expected": expected}
         print(json.dumps(line, ensure_ascii=False), flush=True)

@@ -24,7 +24,7 @@ from pvc.cli.progress import status
 from pvc.errors import MediaError, PVCError, UsageError
 
 if TYPE_CHECKING:
-    from pvc.engine.live import Stream
+    from pvc.engine.live import LiveSession
     from pvc.media.live import Frame
 
 POLL_S = 0.05
@@ -57,9 +57,9 @@ def stream(
     kind = _kind(source)
     with status("loading the model"):
         from pvc.engine.engine import Engine
-        from pvc.engine.live import Keep
+        from pvc.engine.live import FrameRetention
 
-        keep = Keep(recent=recent) if recent is not None else None
+        keep = FrameRetention(recent=recent) if recent is not None else None
         live = Engine.load(model, device=device, dtype=dtype).stream(window=window, keep=keep)
     watcher = Watcher(live, ask or [], every, max_new_tokens, json_output)
     if kind == "folder":
@@ -112,7 +112,7 @@ class Watcher:
     """Pushes frames, and answers questions: those typed as soon as they are, those given when their time has come."""
 
     def __init__(
-        self, live: Stream, given: list[str], every: float | None, max_new_tokens: int | None, as_json: bool
+        self, live: LiveSession, given: list[str], every: float | None, max_new_tokens: int | None, as_json: bool
     ) -> None:
         self.live, self.given, self.every, self.as_json = live, given, every, as_json
         self.options: dict[str, Any] = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}

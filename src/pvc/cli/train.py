@@ -65,11 +65,11 @@ def train(
         require(module, "train")
 
     from pvc.train.branch import Branch
-    from pvc.train.model_init import check_recipe, resolved
+    from pvc.train.model_init import check_recipe, resolve_recipe
     from pvc.train.recipe import load_recipe
 
     check_options(minutes, stop_after, branch, decay_steps, export, dtype)
-    loaded = resolved(changed(load_recipe(recipe), init_from, stage or [], minutes))
+    loaded = resolve_recipe(changed(load_recipe(recipe), init_from, stage or [], minutes))
     directory = out or Path("runs") / loaded.name
     if export is not None:
         print_export(loaded, directory, export, dtype)
@@ -165,12 +165,12 @@ def print_export(recipe: Recipe, directory: Path, target: Path, dtype: Dtype | N
 def print_dry_run(recipe: Recipe, name: str) -> None:
     """Print what every stage would take, on one process and (its weights spread) on eight."""
     from pvc.train.memory import stage_memory
-    from pvc.train.model_init import build_processor, start_processor
+    from pvc.train.model_init import build_processor, initial_processor
 
     names = [stage.name for stage in recipe.stages]
     print(f"{name}: ok, {len(names)} stage{'s'[: len(names) != 1]}: {', '.join(names)}")
     with status("Drawing batches"):
-        processor = build_processor(recipe) if recipe.start is None else start_processor(recipe)
+        processor = build_processor(recipe) if recipe.start is None else initial_processor(recipe)
     for stage in recipe.stages:
         if stage.kind == "chat":
             with status(f"Working out the memory of {stage.name}"):

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from pvc.errors import ConfigError
 from pvc.model.config import PVCConfig, PVCVisionConfig
-from pvc.model.order import block_places
+from pvc.model.order import block_positions
 from pvc.model.temporal import sinusoid
 
 MAX_RESIDUAL = 1e-5
@@ -126,7 +126,7 @@ def targets(weight: torch.Tensor, bias: torch.Tensor, timesteps: list[int], bloc
     side, width = round(blocks**0.5), len(weight)
     target = torch.zeros(len(timesteps), 2, blocks, width, dtype=torch.float64)
     target[:, 0] = -1.0  # 1 + scale = 0: this channel is silent
-    places = block_places(blocks)
+    places = block_positions(blocks)
     for row, timestep in enumerate(timesteps):
         place = places[timestep % blocks]
         number = place[0] * side + place[1]

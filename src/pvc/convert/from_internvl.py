@@ -17,7 +17,7 @@ from transformers import GenerationConfig
 from pvc.checkpoint.stored import read_values
 from pvc.convert import closed_form
 from pvc.convert.keymap import Rule, Step, plan
-from pvc.convert.options import Options, Progress, Report
+from pvc.convert.options import ConversionReport, Options, Progress
 from pvc.convert.shards import Shards, refuse_existing, staged
 from pvc.convert.source import Source, read_source
 from pvc.convert.tokenizer import MEDIA_TOKENS, build_processor, load_tokenizer
@@ -84,7 +84,7 @@ def is_tied(source: Source) -> bool:
 
 def _pairs(step: Step) -> list[tuple[str, str]]:
     """(source, target) of a step that changes nothing but the name."""
-    return list(zip(step.sources, step.targets, strict=True)) if step.how == "same" else []
+    return list(zip(step.sources, step.targets, strict=True)) if step.transform == "same" else []
 
 
 def convert(
@@ -94,7 +94,7 @@ def convert(
     *,
     rules: Sequence[Rule] = (),
     progress: Progress = lambda done, total: None,
-) -> Report:
+) -> ConversionReport:
     """Write a PVC checkpoint made from an InternVL one.
 
     Args:
@@ -125,7 +125,7 @@ def convert(
             "config.json says that the output layer is the embedding, but both are stored and differ: kept apart",
         )
     warnings += options.warnings(source.ratio)
-    report = Report(warnings=warnings, added_tokens=config.text_config.vocab_size - source.text["vocab_size"])
+    report = ConversionReport(warnings=warnings, added_tokens=config.text_config.vocab_size - source.text["vocab_size"])
     if source.unknown:
         report.warnings += (f"passed over in the language model's configuration: {', '.join(source.unknown)}",)
     with staged(target) as staging:
@@ -192,8 +192,8 @@ def read_tensor(path: Path, name: str) -> torch.Tensor:
 def transformed(source: Source, step: Step, shapes: Shapes) -> dict[str, torch.Tensor]:
     """What one step makes of the source's tensors, in the precision that PVC keeps them in."""
     given = [read_values(source.places[name], source.tensors[name]) for name in step.sources]
-    made = TRANSFORMS[step.how][0](given, shapes)
-    if step.how != "affine":
+    made = TRANSFORMS[step.transform][0](given, shapes)
+    if step.transform != "layernorm_to_adaln":
         made = [tensor.to(given[0].dtype) for tensor in made]
     return dict(zip(step.targets, made, strict=True))
 
@@ -204,7 +204,7 @@ def _write_tensors(
     config: PVCConfig,
     options: Options,
     folder: Path,
-    report: Report,
+    report: ConversionReport,
     progress: Progress,
 ) -> None:
     wanted = shapes_wanted(config)
@@ -238,7 +238,7 @@ def mapped_tensors(
     steps: Sequence[Step],
     config: PVCConfig,
     embedder: Mapping[str, torch.Tensor],
-    report: Report | None = None,
+    report: ConversionReport | None = None,
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield every target tensor that has a source, except an output layer that repeats the embedding.
 
@@ -256,7 +256,7 @@ def mapped_tensors(
             report.residual = form.residual
         yield from form.tensors.items()
     for step in steps:
-        if exact and step.how in ("affine", "blocks"):
+        if exact and step.transform in ("layernorm_to_adaln", "widen"):
             continue
         for name, tensor in transformed(source, step, shapes).items():
             if name == OUTPUT and config.tie_word_embeddings:
@@ -270,12 +270,12 @@ def _closed_form(
     source: Source, steps: Sequence[Step], config: PVCConfig, embedder: Mapping[str, torch.Tensor]
 ) -> closed_form.ClosedForm:
     """Solve for the compressor, from the source's LayerNorm and first linear layer."""
-    found = {step.how: step for step in steps if step.how in ("affine", "blocks")}
+    found = {step.transform: step for step in steps if step.transform in ("layernorm_to_adaln", "widen")}
     if len(found) != 2:
         raise ConfigError("init 'exact' needs a projector of InternVL's form (a LayerNorm and two linear layers)")
     (weight, bias), (linear,) = (
-        [read_values(source.places[name], source.tensors[name]) for name in found[how].sources]
-        for how in ("affine", "blocks")
+        [read_values(source.places[name], source.tensors[name]) for name in found[transform].sources]
+        for transform in ("layernorm_to_adaln", "widen")
     )
     named = {name.removeprefix(f"{closed_form.EMBEDDER}."): tensor for name, tensor in embedder.items()}
     return closed_form.solve(weight, bias, linear, config, named)

@@ -19,7 +19,7 @@ from pvc.checkpoint.loading import check_template, load_config, load_processor
 from pvc.checkpoint.stored import stored_tensors
 from pvc.convert.closed_form import EMBEDDER, PROJECTOR, ClosedForm, embed_timesteps, solve
 from pvc.convert.from_internvl import fresh, shapes_wanted
-from pvc.convert.options import Options, Progress, Report
+from pvc.convert.options import ConversionReport, Options, Progress
 from pvc.convert.shards import Shards, refuse_existing, staged
 from pvc.convert.to_internvl import refuse_trained_blocks
 from pvc.errors import CheckpointError, ConfigError, UsageError
@@ -40,7 +40,7 @@ def is_pvc(directory: Path) -> bool:
 
 def convert_pvc(
     source: str | Path, target: str | Path, options: Options | None = None, *, progress: Progress = lambda d, t: None
-) -> Report:
+) -> ConversionReport:
     """Write the closed form of a PVC checkpoint at a smaller ratio.
 
     Args:
@@ -70,7 +70,7 @@ def convert_pvc(
     processor.image_processor.image_steps = config.image_steps
     check_template(processor)
     warnings = options.warnings(base.downsample_ratio)
-    report = Report(used=len(stored), residual=form.residual, warnings=warnings)
+    report = ConversionReport(used=len(stored), residual=form.residual, warnings=warnings)
     dtype = stored[f"{PROJECTOR}.linear_1.weight"].read().dtype
     with staged(target) as staging:
         shards = Shards(staging, _SHARD)

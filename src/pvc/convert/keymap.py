@@ -17,11 +17,11 @@ from pvc.errors import CheckpointError
 
 @dataclass(frozen=True)
 class Rule:
-    """`sources` become `targets` in the way `how` (a name in `transforms.TRANSFORMS`), and back."""
+    """`sources` become `targets` in the way `transform` (a name in `transforms.TRANSFORMS`), and back."""
 
     sources: tuple[str, ...]
     targets: tuple[str, ...]
-    how: str = "same"
+    transform: str = "same"
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Step:
 
     sources: tuple[str, ...]
     targets: tuple[str, ...]
-    how: str
+    transform: str
 
 
 def _same(source: str, target: str) -> Rule:
@@ -42,8 +42,10 @@ def _projector(before: str, names: Sequence[str]) -> tuple[Rule, ...]:
     norm, first, second = names
     ours = "model.multi_modal_projector"
     return (
-        Rule((f"{before}{norm}.weight", f"{before}{norm}.bias"), (f"{ours}.norm.modulation.bias",), "affine"),
-        Rule((f"{before}{first}.weight",), (f"{ours}.linear_1.weight",), "blocks"),
+        Rule(
+            (f"{before}{norm}.weight", f"{before}{norm}.bias"), (f"{ours}.norm.modulation.bias",), "layernorm_to_adaln"
+        ),
+        Rule((f"{before}{first}.weight",), (f"{ours}.linear_1.weight",), "widen"),
         _same(f"{before}{first}.bias", f"{ours}.linear_1.bias"),
         _same(f"{before}{second}.{{rest}}", f"{ours}.linear_2.{{rest}}"),
     )
@@ -71,8 +73,8 @@ _VISION = (
         "vision_model.embeddings.patch_embedding.{rest}",
         "model.vision_tower.embeddings.patch_embeddings.projection.{rest}",
     ),
-    Rule((f"{_LAYER}.attn.qkv.weight",), tuple(f"{name}.weight" for name in _TRIPLE), "thirds"),
-    Rule((f"{_LAYER}.attn.qkv.bias",), tuple(f"{name}.bias" for name in _TRIPLE), "thirds"),
+    Rule((f"{_LAYER}.attn.qkv.weight",), tuple(f"{name}.weight" for name in _TRIPLE), "split_qkv"),
+    Rule((f"{_LAYER}.attn.qkv.bias",), tuple(f"{name}.bias" for name in _TRIPLE), "split_qkv"),
     _same(f"{_LAYER}.attn.proj.{{rest}}", f"{_OURS}.attention.projection_layer.{{rest}}"),
     _same(f"{_LAYER}.attn.q_norm.{{rest}}", f"{_OURS}.attention.q_norm.{{rest}}"),
     _same(f"{_LAYER}.attn.k_norm.{{rest}}", f"{_OURS}.attention.k_norm.{{rest}}"),
@@ -94,7 +96,7 @@ _INTERNLM2 = (
     Rule(
         (f"{_BLOCK}.attention.wqkv.weight",),
         tuple(f"{_LLAMA}.self_attn.{name}_proj.weight" for name in "qkv"),
-        "grouped",
+        "split_wqkv",
     ),
     _same(f"{_BLOCK}.attention.wo.{{rest}}", f"{_LLAMA}.self_attn.o_proj.{{rest}}"),
     _same(f"{_BLOCK}.feed_forward.w1.{{rest}}", f"{_LLAMA}.mlp.gate_proj.{{rest}}"),
@@ -147,7 +149,7 @@ def _applied(name: str, rules: Sequence[Rule], inverse: bool) -> Step | None:
             if found:
                 parts = found.groupdict()
                 filled = [tuple(one.format(**parts) for one in side) for side in (given, wanted)]
-                return Step(filled[0], filled[1], rule.how)
+                return Step(filled[0], filled[1], rule.transform)
     return None
 
 

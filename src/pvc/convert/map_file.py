@@ -1,7 +1,7 @@
 """A key map from a file, for tensors whose names this project does not know.
 
-JSON: a list of `{"source": "...", "target": "...", "how": "same"}`, in which `{n}` stands for a layer's number and
-`{rest}` for whatever follows. Several tensors that become one, or one that becomes several, are lists of names.
+JSON: a list of `{"source": "...", "target": "...", "transform": "same"}`. `{n}` stands for a layer's number, `{rest}`
+for whatever follows. Several tensors that become one, or one that becomes several, are lists of names.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PLACE = re.compile(r"\{n\}|\{rest\}")
 # Braces only as places, and neither of them twice.
 _NAME = re.compile(r"(?!.*\{n\}.*\{n\})(?!.*\{rest\}.*\{rest\})(?:[^{}]|\{n\}|\{rest\})+")
 # Tensors of a rule, by what becomes of them.
-_COUNTS = {"same": (1, 1), "thirds": (1, 3), "grouped": (1, 3), "affine": (2, 1), "blocks": (1, 1)}
+_COUNTS = {"same": (1, 1), "split_qkv": (1, 3), "split_wqkv": (1, 3), "layernorm_to_adaln": (2, 1), "widen": (1, 1)}
 
 
 def read_map(path: Path) -> tuple[Rule, ...]:
@@ -36,11 +36,11 @@ def read_map(path: Path) -> tuple[Rule, ...]:
 
 
 def _rule(entry: Any, where: str) -> Rule:
-    if not isinstance(entry, dict) or not {"source", "target"} <= set(entry) <= {"source", "target", "how"}:
-        raise ConfigError(f"{where}: a rule has 'source', 'target' and, where it is not 'same', 'how'")
-    how = entry.get("how", "same")
-    if not isinstance(how, str) or how not in TRANSFORMS:
-        raise ConfigError(f"{where}: how is {how!r}; there are {', '.join(TRANSFORMS)}")
+    if not isinstance(entry, dict) or not {"source", "target"} <= set(entry) <= {"source", "target", "transform"}:
+        raise ConfigError(f"{where}: a rule has 'source', 'target' and, where it is not 'same', 'transform'")
+    transform = entry.get("transform", "same")
+    if not isinstance(transform, str) or transform not in TRANSFORMS:
+        raise ConfigError(f"{where}: transform is {transform!r}; there are {', '.join(TRANSFORMS)}")
     sides = []
     for key in ("source", "target"):
         names = [entry[key]] if isinstance(entry[key], str) else entry[key]
@@ -53,10 +53,10 @@ def _rule(entry: Any, where: str) -> Rule:
     if len(places) != 1:
         raise ConfigError(f"{where}: {{n}} and {{rest}} must be the same in every name")
     counts = (len(sides[0]), len(sides[1]))
-    if counts != _COUNTS[how]:
-        wanted = " to ".join(str(count) for count in _COUNTS[how])
-        raise ConfigError(f"{where}: {how!r} takes {wanted} names, not {counts[0]} to {counts[1]}")
-    return Rule(sides[0], sides[1], how)
+    if counts != _COUNTS[transform]:
+        wanted = " to ".join(str(count) for count in _COUNTS[transform])
+        raise ConfigError(f"{where}: {transform!r} takes {wanted} names, not {counts[0]} to {counts[1]}")
+    return Rule(sides[0], sides[1], transform)
 
 
 __all__ = ["read_map"]

@@ -25,8 +25,8 @@ def mapping_lines(directory: Path, rules: Sequence[Rule] = ()) -> list[str]:
     lines = []
     for step in sorted(steps, key=lambda step: step.sources):
         shown = " + ".join(_described(source.tensors[name]) for name in step.sources)
-        how = "" if step.how == "same" else f" ({step.how})"
-        lines.append(f"{shown} -> {', '.join(step.targets)}{how}")
+        transform = "" if step.transform == "same" else f" ({step.transform})"
+        lines.append(f"{shown} -> {', '.join(step.targets)}{transform}")
     lines += [f"{_described(source.tensors[name])} -> no place" for name in unknown]
     return [*lines, f"{directory}: {len(source.tensors) - len(unknown)} tensors have a place, {len(unknown)} have none"]
 

@@ -18,10 +18,10 @@ from transformers import PreTrainedModel
 from pvc.checkpoint.stored import StoredTensor
 from pvc.errors import CheckpointError
 
-Find = Callable[[str], StoredTensor]
+TensorLookup = Callable[[str], StoredTensor]
 
 
-def offloaded(build: Callable[[], PreTrainedModel], find: Find) -> PreTrainedModel:
+def offloaded(build: Callable[[], PreTrainedModel], find: TensorLookup) -> PreTrainedModel:
     """Build a model without weights that computes as if it had been loaded in float32.
 
     Args:
@@ -54,7 +54,7 @@ def embedded(stored: StoredTensor, ids: torch.Tensor) -> torch.Tensor:
     return torch.cat(rows).float()[places]
 
 
-def _read_when_called(module: nn.Module, prefix: str, find: Find) -> None:
+def _read_when_called(module: nn.Module, prefix: str, find: TensorLookup) -> None:
     empty = dict(module.named_parameters(recurse=False))
 
     def read(module: nn.Module, args: Any) -> None:
@@ -88,4 +88,4 @@ def each_output(layers: Iterable[nn.Module], take: Callable[[torch.Tensor], obje
         yield
 
 
-__all__ = ["Find", "each_output", "embedded", "offloaded"]
+__all__ = ["TensorLookup", "each_output", "embedded", "offloaded"]

@@ -88,7 +88,7 @@ class Options:
 
 
 @dataclass
-class Report:
+class ConversionReport:
     """What was done: counts of tensors, bytes written, the closed form's residual (None without it), and warnings."""
 
     used: int = 0
@@ -102,4 +102,4 @@ class Report:
 
 Progress = Callable[[int, int], None]
 
-__all__ = ["INITS", "Options", "Progress", "Report"]
+__all__ = ["INITS", "ConversionReport", "Options", "Progress"]

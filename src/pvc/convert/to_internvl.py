@@ -20,7 +20,7 @@ from pvc.checkpoint.loading import load_config, load_processor
 from pvc.convert.closed_form import EMBEDDER, MAX_RESIDUAL, PROJECTOR, embed_timesteps, solved_timesteps, targets
 from pvc.convert.from_internvl import read_tensor
 from pvc.convert.keymap import BACK, plan
-from pvc.convert.options import Progress, Report
+from pvc.convert.options import ConversionReport, Progress
 from pvc.convert.shards import Shards, refuse_existing, staged
 from pvc.convert.transforms import TRANSFORMS, Shapes
 from pvc.errors import CheckpointError, ConfigError
@@ -34,7 +34,9 @@ _CHANGED = "the compressor is no longer the closed form of InternVL's"
 _SHARD = 2**31
 
 
-def convert_back(source: str | Path, target: str | Path, *, progress: Progress = lambda done, total: None) -> Report:
+def convert_to_internvl(
+    source: str | Path, target: str | Path, *, progress: Progress = lambda done, total: None
+) -> ConversionReport:
     """Write an `internvl` checkpoint, as transformers reads it, of a PVC one that adds nothing to InternVL.
 
     Raises:
@@ -64,14 +66,14 @@ def convert_back(source: str | Path, target: str | Path, *, progress: Progress =
     steps, unknown = plan(kept, BACK, inverse=True)
     if unknown:
         raise CheckpointError(f"tensors without a place in InternVL: {', '.join(unknown[:5])}")
-    report = Report(used=len(kept), warnings=_lost_settings(files))
+    report = ConversionReport(used=len(kept), warnings=_lost_settings(files))
     with staged(target) as staging:
         shards = Shards(staging, _SHARD)
         dtype = read_tensor(places[_LINEAR], _LINEAR).dtype
         for number, step in enumerate(steps):
             given = [solved[name] if name in solved else read_tensor(places[name], name) for name in step.sources]
-            made = TRANSFORMS[step.how][1](given, Shapes())
-            if step.how == "affine":  # PVC keeps it in float32 whatever the rest is
+            made = TRANSFORMS[step.transform][1](given, Shapes())
+            if step.transform == "layernorm_to_adaln":  # PVC keeps it in float32 whatever the rest is
                 made = [tensor.to(dtype) for tensor in made]
             for name, tensor in zip(step.targets, made, strict=True):
                 shards.add(name, tensor)
@@ -165,4 +167,4 @@ def _write_settings(files: CheckpointFiles, own_config: PVCConfig, folder: Path)
         shutil.copy(files.directory / "generation_config.json", folder)
 
 
-__all__ = ["convert_back"]
+__all__ = ["convert_to_internvl"]

@@ -51,18 +51,18 @@ def narrowed(tensor: torch.Tensor, side: int, times: int) -> torch.Tensor:
     return channels[..., 0, :, 0, :, :].flatten(-3)
 
 
-def _affine(tensors: Tensors, shapes: Shapes) -> list[torch.Tensor]:
+def _layernorm_to_adaln(tensors: Tensors, shapes: Shapes) -> list[torch.Tensor]:
     """LayerNorm's weight w and bias b to AdaLN's bias (w - 1, b), in float32: w - 1 in bfloat16 would be rounded."""
     weight, bias = (widened(tensor.float(), shapes.before, shapes.times) for tensor in tensors)
     return [torch.cat((weight - 1, bias))]
 
 
-def _affine_back(tensors: Tensors, shapes: Shapes) -> list[torch.Tensor]:
+def _adaln_to_layernorm(tensors: Tensors, shapes: Shapes) -> list[torch.Tensor]:
     weight, bias = tensors[0].float().chunk(2)
     return [weight + 1, bias]
 
 
-def _blocks(tensors: Tensors, shapes: Shapes) -> list[torch.Tensor]:
+def _widen(tensors: Tensors, shapes: Shapes) -> list[torch.Tensor]:
     """The first linear layer `(L, s s D)` to `(L, r r D)`: the mean of what it makes of the tokens replaced.
 
     Exact for that mean but for the LayerNorm before it, which now spans all of them.
@@ -70,11 +70,11 @@ def _blocks(tensors: Tensors, shapes: Shapes) -> list[torch.Tensor]:
     return [widened(tensors[0] / shapes.times**2, shapes.before, shapes.times)]
 
 
-def _thirds(tensors: Tensors, shapes: Shapes) -> list[torch.Tensor]:
+def _split_qkv(tensors: Tensors, shapes: Shapes) -> list[torch.Tensor]:
     return list(tensors[0].chunk(3))
 
 
-def _grouped(tensors: Tensors, shapes: Shapes) -> list[torch.Tensor]:
+def _split_wqkv(tensors: Tensors, shapes: Shapes) -> list[torch.Tensor]:
     """InternLM2's `wqkv`: for every key/value head its query heads, then its key, then its value."""
     weight = tensors[0]
     each = shapes.heads // shapes.kv_heads
@@ -87,7 +87,7 @@ def _grouped(tensors: Tensors, shapes: Shapes) -> list[torch.Tensor]:
     return [groups[:, :each].flatten(0, 2), groups[:, each].flatten(0, 1), groups[:, each + 1].flatten(0, 1)]
 
 
-def _grouped_back(tensors: Tensors, shapes: Shapes) -> list[torch.Tensor]:
+def _join_wqkv(tensors: Tensors, shapes: Shapes) -> list[torch.Tensor]:
     query, key, value = (tensor.unflatten(0, (shapes.kv_heads, -1)) for tensor in tensors)
     return [torch.cat((query, key, value), dim=1).flatten(0, 1)]
 
@@ -102,13 +102,13 @@ def _joined(tensors: Tensors, shapes: Shapes) -> list[torch.Tensor]:
 
 Transform = Callable[[Tensors, Shapes], list[torch.Tensor]]
 
-# By name: forth, and back (which `run.convert_back` only asks for where s = r).
+# By name: forth, and back (which `run.convert_to_internvl` only asks for where s = r).
 TRANSFORMS: dict[str, tuple[Transform, Transform]] = {
     "same": (_same, _same),
-    "thirds": (_thirds, _joined),
-    "grouped": (_grouped, _grouped_back),
-    "affine": (_affine, _affine_back),
-    "blocks": (_blocks, _same),
+    "split_qkv": (_split_qkv, _joined),
+    "split_wqkv": (_split_wqkv, _join_wqkv),
+    "layernorm_to_adaln": (_layernorm_to_adaln, _adaln_to_layernorm),
+    "widen": (_widen, _same),
 }
 
 __all__ = ["TRANSFORMS", "Shapes", "narrowed", "widened"]

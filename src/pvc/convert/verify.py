@@ -30,7 +30,7 @@ from pvc.errors import CheckpointError
 from pvc.model.compressor import PVCMultiModalProjector
 from pvc.model.config import PVCConfig
 from pvc.model.modeling import PVCForConditionalGeneration
-from pvc.model.order import block_places, order_image_tokens
+from pvc.model.order import block_positions, order_image_tokens
 
 TOLERANCE = 1e-5
 # Rows of the output layer that are compared at a time.
@@ -80,7 +80,7 @@ def compare(source: Source, target: Path, seed: int = 0) -> list[Difference]:
     pixels = torch.randn(2, 3, *config.vision_config.image_size, generator=torch.manual_seed(seed))
     states = theirs.tower(pixels)
     hidden = states[-1]
-    pairs = Pairs("vision tower", TOLERANCE)
+    pairs = PairedTensors("vision tower", TOLERANCE)
     groups = config.compressor_norm_groups
     with each_output(model.model.vision_tower.encoder.layer, lambda state: pairs.add(state, states.pop(0))):
         tower = model.model.vision_tower(pixels, steps=[groups] * len(pixels))
@@ -115,8 +115,8 @@ def _blocks(clips: Sequence[torch.Tensor], expected: torch.Tensor, groups: int) 
     side = round(groups**0.5)
     out = round((expected.shape[1] // groups) ** 0.5)
     grid = expected.unflatten(1, (out, side, out, side))
-    pairs = Pairs("visual tokens, block by block", TOLERANCE)
-    for step, (row, column) in enumerate(block_places(groups)):
+    pairs = PairedTensors("visual tokens, block by block", TOLERANCE)
+    for step, (row, column) in enumerate(block_positions(groups)):
         ours = torch.stack([clip[step] for clip in clips])
         pairs.add(ours, grid[:, :, row, :, column].flatten(1, 2))
     return pairs.difference()
@@ -169,7 +169,7 @@ class Converted:
         return projector.eval()
 
 
-class Pairs:
+class PairedTensors:
     """The worst of several differences, each relative to the largest value of its own reference."""
 
     def __init__(self, what: str, bound: float) -> None:
@@ -229,7 +229,7 @@ def _language(
     ids = torch.tensor([[0, 1, *[config.image_token_id] * count, 2, 3, 1]])
     states = theirs.hidden_states(theirs.embed(ids, expected, config.image_token_id))
     last = states[-1]
-    pairs = Pairs("language model's layers", TOLERANCE)
+    pairs = PairedTensors("language model's layers", TOLERANCE)
     layers: Sequence[nn.Module] = model.language_model.layers
     with each_output(layers, lambda state: pairs.add(state, states.pop(0))):
         features = BaseModelOutputWithPooling(pooler_output=list(tokens))

@@ -20,10 +20,10 @@ _HOME = {
     "Answer": "chat",
     "EncodedMedia": "encode",
     "VisualState": "visual_state",
-    "Stream": "live",
-    "Keep": "live",
+    "LiveSession": "live",
+    "FrameRetention": "live",
 }
-__all__ = ["Answer", "Chat", "EncodedMedia", "Engine", "Keep", "Stream", "VisualState", "load"]
+__all__ = ["Answer", "Chat", "EncodedMedia", "Engine", "FrameRetention", "LiveSession", "VisualState", "load"]
 
 
 def load(directory: str | Path | None = None, **options: Any) -> Engine:

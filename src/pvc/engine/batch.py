@@ -22,10 +22,10 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from pvc.engine.encode import EncodedMedia, placeholders
 from pvc.engine.engine import Engine
-from pvc.engine.kv_cache import with_room
-from pvc.engine.sampling import Drawing, drawn
+from pvc.engine.kv_cache import make_growable
+from pvc.engine.sampling import SamplingParams, sample_tokens
 from pvc.errors import UsageError
-from pvc.model.inputs import CACHE
+from pvc.model.inputs import TEMPORAL_CACHE
 
 
 class TooLongError(UsageError):
@@ -46,31 +46,33 @@ class Token:
     end: bool = False
 
 
-class Row:
+class RunningSequence:
     """One answer that is being generated.
 
     Attributes:
         tokens: ids so far. text: what was told. finish: None while it goes on, else "stop" or "length".
     """
 
-    def __init__(self, engine: Engine, drawing: Drawing, prompt: int, cache: DynamicCache, number: int = 0) -> None:
-        self.drawing, self.prompt, self.cache = drawing, prompt, cache
+    def __init__(
+        self, engine: Engine, params: SamplingParams, prompt: int, cache: DynamicCache, number: int = 0
+    ) -> None:
+        self.params, self.prompt, self.cache = params, prompt, cache
         self.tokens: list[int] = []
         self.text = ""
         self.finish: str | None = None
         tokenizer = engine.processor.tokenizer
-        self._backend, self._eos = tokenizer.backend_tokenizer, set() if drawing.ignore_eos else _ends(engine)
+        self._backend, self._eos = tokenizer.backend_tokenizer, set() if params.ignore_eos else _ends(engine)
         self._decoder = DecodeStream(skip_special_tokens=True)
         self._held = ""
-        self.generator = drawing.generator(number)
+        self.generator = params.generator(number)
 
     def take(self, token: int, logits: torch.Tensor) -> Token:
         """Go on by a token that was drawn from `(V,)` logits; sets `finish` when it was the last."""
         told = Token(token, "")
-        if self.drawing.logprobs is not None:
+        if self.params.logprobs is not None:
             likely = functional.log_softmax(logits.float(), dim=-1)
             told.logprob = float(likely[token])
-            best = likely.topk(min(self.drawing.logprobs, len(likely)))
+            best = likely.topk(min(self.params.logprobs, len(likely)))
             told.top = list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
         self.tokens.append(token)
         if token in self._eos:
@@ -79,7 +81,7 @@ class Row:
             told.text = self._release("", final=True)
         else:
             text = self._decoder.step(self._backend, token) or ""
-            last = len(self.tokens) >= self.drawing.max_new_tokens
+            last = len(self.tokens) >= self.params.max_new_tokens
             told.text = self._release(text, final=last)
             if last and self.finish is None:
                 self.finish = "length"
@@ -89,15 +91,15 @@ class Row:
     def _release(self, text: str, final: bool) -> str:
         """Text that can be told: nothing from a stop text on, and what might begin one only when it did not."""
         self._held += text
-        if not self.drawing.stop:
+        if not self.params.stop:
             told, self._held = self._held, ""
             return told
-        found = [place for stop in self.drawing.stop if (place := self._held.find(stop)) >= 0]
+        found = [place for stop in self.params.stop if (place := self._held.find(stop)) >= 0]
         if found:
             told, self._held = self._held[: min(found)], ""
             self.finish = "stop"
             return told
-        keep = 0 if final else max(_overlap(self._held, stop) for stop in self.drawing.stop)
+        keep = 0 if final else max(_overlap(self._held, stop) for stop in self.params.stop)
         told, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
         return told
 
@@ -125,7 +127,7 @@ class Batch:
         self._never = sorted({config.image_token_id, config.video_token_id, *(defaults.suppress_tokens or ())})
         layers = DynamicCache(config=config.text_config).layers
         self._together = all(type(layer) is DynamicLayer for layer in layers)
-        self.rows: list[Row] = []
+        self.rows: list[RunningSequence] = []
         self._cache: DynamicCache | None = None
         self._mask: torch.Tensor | None = None  # (B, L): ones where a row has keys
 
@@ -149,8 +151,8 @@ class Batch:
 
     @torch.inference_mode()
     def start(
-        self, messages: Sequence[dict[str, Any]], media: list[EncodedMedia], drawing: Drawing, count: int = 1
-    ) -> list[tuple[Row, Token]]:
+        self, messages: Sequence[dict[str, Any]], media: list[EncodedMedia], params: SamplingParams, count: int = 1
+    ) -> list[tuple[RunningSequence, Token]]:
         """Prefill a conversation and draw the first token of `count` answers; those that go on join the batch.
 
         `messages` as a chat template takes them, `media` in their order. An answer ends where the language model has
@@ -158,8 +160,8 @@ class Batch:
         """
         ids = self.engine.processor.encode_chat(list(messages), placeholders(media)).ids
         room = self.room(len(ids))
-        if room is not None and room < drawing.max_new_tokens:
-            drawing = replace(drawing, max_new_tokens=room)
+        if room is not None and room < params.max_new_tokens:
+            params = replace(params, max_new_tokens=room)
         cache = DynamicCache(config=self.model.config.text_config)
         features = {
             kind: BaseModelOutputWithPooling(pooler_output=[item.tokens for item in media if item.kind == kind])
@@ -167,38 +169,38 @@ class Batch:
             if any(item.kind == kind for item in media)
         }
         inputs = torch.tensor([ids], device=self.model.device)
-        out = self.model(input_ids=inputs, mm_encoder_outputs=features, logits_to_keep=1, **{CACHE: cache})
+        out = self.model(input_ids=inputs, mm_encoder_outputs=features, logits_to_keep=1, **{TEMPORAL_CACHE: cache})
         logits = self._allowed(out.logits[:, -1])
         rows = [
-            Row(self.engine, drawing, len(ids), cache if number == count - 1 else _copied(cache), number)
+            RunningSequence(self.engine, params, len(ids), cache if number == count - 1 else _copied(cache), number)
             for number in range(count)
         ]
-        started = self._told(rows, logits.expand(count, -1))
+        started = self._append_tokens(rows, logits.expand(count, -1))
         try:
             for row in rows:
                 if row.finish is None:
-                    self._join(row)
+                    self._merge_cache(row)
         except BaseException:  # memory that ran out: all of them or none
             self.remove(rows)
             raise
         return started
 
     @torch.inference_mode()
-    def step(self) -> list[tuple[Row, Token]]:
+    def step(self) -> list[tuple[RunningSequence, Token]]:
         """One more token of every row; those that end leave the batch."""
         if not self.rows:
             return []
         logits = self._allowed(self._forward_together() if self._together else self._forward_one_by_one())
-        told = self._told(self.rows, logits)
+        told = self._append_tokens(self.rows, logits)
         self.remove([row for row in self.rows if row.finish is not None])
         return told
 
     @staticmethod
-    def _told(rows: list[Row], logits: torch.Tensor) -> list[tuple[Row, Token]]:
-        tokens = drawn(logits, [row.drawing for row in rows], [row.generator for row in rows])
+    def _append_tokens(rows: list[RunningSequence], logits: torch.Tensor) -> list[tuple[RunningSequence, Token]]:
+        tokens = sample_tokens(logits, [row.params for row in rows], [row.generator for row in rows])
         return [(row, row.take(token, own)) for row, token, own in zip(rows, tokens, logits, strict=True)]
 
-    def remove(self, gone: Sequence[Row]) -> None:
+    def remove(self, gone: Sequence[RunningSequence]) -> None:
         """Take rows out, whether they have ended or nobody waits for them any more."""
         if not gone:
             return
@@ -220,14 +222,14 @@ class Batch:
             layer.keys = layer.keys[chosen][:, :, empty:].contiguous()
             layer.values = layer.values[chosen][:, :, empty:].contiguous()
 
-    def _join(self, row: Row) -> None:
+    def _merge_cache(self, row: RunningSequence) -> None:
         if not self._together:
             self.rows.append(row)
             return
         length = row.prompt
         own = torch.ones(1, length, dtype=torch.long, device=self.model.device)
         if self._cache is None or self._mask is None:
-            self._cache, self._mask = with_room(row.cache), own
+            self._cache, self._mask = make_growable(row.cache), own
         else:
             longest = max(length, self._mask.shape[1])
             masks = [functional.pad(mask, (longest - mask.shape[1], 0)) for mask in (self._mask, own)]
@@ -254,14 +256,14 @@ class Batch:
         last = torch.tensor([[row.tokens[-1]] for row in self.rows], device=device)
         positions = torch.tensor([[row.prompt + len(row.tokens) - 1] for row in self.rows], device=device)
         self._mask = functional.pad(self._mask, (0, 1), value=1)
-        options = {"attention_mask": self._mask, "position_ids": positions, CACHE: self._cache}
+        options = {"attention_mask": self._mask, "position_ids": positions, TEMPORAL_CACHE: self._cache}
         return self.model(input_ids=last, **options).logits[:, -1]
 
     def _forward_one_by_one(self) -> torch.Tensor:
         rows = []
         for row in self.rows:
             last = torch.tensor([[row.tokens[-1]]], device=self.model.device)
-            rows.append(self.model(input_ids=last, **{CACHE: row.cache}).logits[:, -1])
+            rows.append(self.model(input_ids=last, **{TEMPORAL_CACHE: row.cache}).logits[:, -1])
         return torch.cat(rows)
 
     def _allowed(self, logits: torch.Tensor) -> torch.Tensor:
@@ -282,4 +284,4 @@ def _copied(cache: DynamicCache) -> DynamicCache:
     return copy
 
 
-__all__ = ["Batch", "Row", "Token", "TooLongError"]
+__all__ = ["Batch", "RunningSequence", "Token", "TooLongError"]

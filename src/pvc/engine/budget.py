@@ -18,8 +18,8 @@ from pvc.engine import memory_model
 from pvc.engine.visual_state import VisualState
 from pvc.errors import UsageError
 from pvc.media import DEFAULT_LIMITS, Sampling
-from pvc.media.outline import Outline, outline
-from pvc.model.inputs import steps_of_tiles
+from pvc.media.outline import MediaOutline, outline
+from pvc.model.inputs import steps_per_tile
 
 if TYPE_CHECKING:
     from pvc.engine.engine import Engine, MediaOptions
@@ -139,7 +139,7 @@ class Plan:
         }
 
 
-def make_plan(
+def plan_budget(
     engine: Engine, media: Sequence[Any], options: MediaOptions, budget: int | None, memory: int | None
 ) -> Plan:
     """See `Engine.plan`."""
@@ -148,11 +148,11 @@ def make_plan(
             raise UsageError(f"{name} must be a whole number of at least 1, not {value!r}")
     shape = memory_model.Shape.of(engine.model)
     planned = [_medium(engine, shape, source, options) for source in media]
-    levels = _climb(shape, planned, budget, memory)
+    levels = _allocate(shape, planned, budget, memory)
     settled = [medium.settle(level) for medium, level in zip(planned, levels, strict=True)]
-    taken = [medium.rungs[level].amount for medium, (level, _) in zip(planned, settled, strict=True)]
+    taken = [medium.levels_of_size[level].amount for medium, (level, _) in zip(planned, settled, strict=True)]
     choices = tuple(
-        Choice(medium.name, medium.kind, chosen, amount, medium.rungs[-1].amount, amount.size * shape.tokens)
+        Choice(medium.name, medium.kind, chosen, amount, medium.levels_of_size[-1].amount, amount.size * shape.tokens)
         for medium, amount, (_, chosen) in zip(planned, taken, settled, strict=True)
     )
     return Plan(
@@ -166,7 +166,7 @@ def make_plan(
 
 
 @dataclass(frozen=True)
-class _Rung:
+class _Level:
     """One choice for a medium and the bytes at the peak of encoding it. `grid`: tiles without the thumbnail."""
 
     amount: Amount
@@ -185,8 +185,8 @@ class _Medium:
     name: str
     kind: str
     options: MediaOptions
-    rungs: tuple[_Rung, ...] = field(repr=False)
-    outline: Outline | None = None
+    levels_of_size: tuple[_Level, ...] = field(repr=False)
+    outline: MediaOutline | None = None
     asked: Sampling | None = None
     times: tuple[float, ...] = field(default=(), repr=False)
 
@@ -194,11 +194,11 @@ class _Medium:
         """The level that is really reached, and what to open and encode with."""
         if self.outline is None:
             return level, self.options
-        amount = self.rungs[level].amount
+        amount = self.levels_of_size[level].amount
         if self.kind == "image":
             # A thumbnail comes by itself. Both numbers are bounds, whatever the picture turns out to be.
-            grid = self.rungs[level].grid
-            if self.options.adaptive and amount == self.rungs[-1].amount:
+            grid = self.levels_of_size[level].grid
+            if self.options.adaptive and amount == self.levels_of_size[-1].amount:
                 return level, replace(self.options, max_tiles=grid)
             return level, replace(self.options, max_tiles=grid, image_steps=amount.steps)
         frames, chosen = _thinned(self.outline, self.options, self.asked, self.times, amount.frames)
@@ -221,15 +221,15 @@ def _medium(engine: Engine, shape: memory_model.Shape, source: Any, options: Med
         return _state(source, options)
     seen = outline(source)
     if seen.kind == "image":
-        return _Medium(seen.name, seen.kind, options, tuple(_picture_rungs(engine, shape, seen, options)), seen)
+        return _Medium(seen.name, seen.kind, options, tuple(_picture_levels(engine, shape, seen, options)), seen)
     asked = None if seen.loaded else options.sampling(engine.processor.video_processor.num_frames)
     times = seen.times if asked is None else tuple(seen.picked(asked))
     resized = seen.loaded and (seen.height, seen.width) != (shape.side, shape.side)
-    rungs = (
-        _Rung(Amount(frames=count), memory_model.video_bytes(shape, count, resized))
+    levels_of_size = (
+        _Level(Amount(frames=count), memory_model.video_bytes(shape, count, resized))
         for count in range(1, len(times) + 1)
     )
-    return _Medium(seen.name, seen.kind, options, tuple(rungs), seen, asked, times)
+    return _Medium(seen.name, seen.kind, options, tuple(levels_of_size), seen, asked, times)
 
 
 def _state(source: Any, options: MediaOptions) -> _Medium:
@@ -239,10 +239,12 @@ def _state(source: Any, options: MediaOptions) -> _Medium:
         file = source if isinstance(source, StateFile) else open_state(source)
         name, kind, tiles, steps = file.name, file.kind, file.manifest["tiles"], file.manifest["steps"]
     amount = Amount(frames=steps) if kind == "video" else Amount(tiles=tiles, steps=steps)
-    return _Medium(name, kind, options, (_Rung(amount, 0),))
+    return _Medium(name, kind, options, (_Level(amount, 0),))
 
 
-def _picture_rungs(engine: Engine, shape: memory_model.Shape, seen: Outline, options: MediaOptions) -> Iterator[_Rung]:
+def _picture_levels(
+    engine: Engine, shape: memory_model.Shape, seen: MediaOutline, options: MediaOptions
+) -> Iterator[_Level]:
     """First tiles at one step, then steps: of what was asked for, steps go first.
 
     With steps numbered, one step of four is the very first quarter of the tokens: what is left out only adds to it.
@@ -253,7 +255,7 @@ def _picture_rungs(engine: Engine, shape: memory_model.Shape, seen: Outline, opt
     else:
         own = processor.image_steps if options.image_steps is None else options.image_steps
         steps = own if isinstance(own, int) else int(own[0])
-    steps_of_tiles(steps, [1], engine.model.config)  # refuses more than the temporal window holds
+    steps_per_tile(steps, [1], engine.model.config)  # refuses more than the temporal window holds
     size, square = (seen.height, seen.width), (shape.side, shape.side)
     most = processor.max_patches if options.max_tiles is None else options.max_tiles
     grids: dict[int, tuple[int, int]] = {}
@@ -262,15 +264,15 @@ def _picture_rungs(engine: Engine, shape: memory_model.Shape, seen: Outline, opt
         grid = get_optimal_tiled_canvas(size, square, processor.min_patches, limit) if tiles > 1 else (1, 1)
         grids.setdefault(tiles, grid)
     for tiles, grid in grids.items():
-        yield _Rung(Amount(tiles=tiles), memory_model.picture_bytes(shape, size, grid, tiles, 1), grid[0] * grid[1])
+        yield _Level(Amount(tiles=tiles), memory_model.picture_bytes(shape, size, grid, tiles, 1), grid[0] * grid[1])
     for step in range(2, steps + 1):
         free = options.adaptive and step == steps
         peak = memory_model.picture_bytes(shape, size, grid, tiles, step, free)
-        yield _Rung(Amount(tiles=tiles, steps=step), peak, grid[0] * grid[1])
+        yield _Level(Amount(tiles=tiles, steps=step), peak, grid[0] * grid[1])
 
 
 def _thinned(
-    seen: Outline, options: MediaOptions, asked: Sampling | None, times: Sequence[float], most: int
+    seen: MediaOutline, options: MediaOptions, asked: Sampling | None, times: Sequence[float], most: int
 ) -> tuple[int, MediaOptions]:
     """At most `most` of the frames at `times`, which `asked` picks, evenly: how many, and what to open with."""
     if len(times) <= most:
@@ -293,7 +295,7 @@ def _thinned(
     return len(seen.picked(Sampling(frames=enough))), replace(options, frames=enough, max_frames=most)
 
 
-def _climb(shape: memory_model.Shape, media: Sequence[_Medium], budget: int | None, memory: int | None) -> list[int]:
+def _allocate(shape: memory_model.Shape, media: Sequence[_Medium], budget: int | None, memory: int | None) -> list[int]:
     """The level of every medium.
 
     Raises:
@@ -312,7 +314,7 @@ def _climb(shape: memory_model.Shape, media: Sequence[_Medium], budget: int | No
             f"{memory:,} bytes of memory are too few: to encode the least that can be taken of {_media(media)} "
             f"({least}) takes {peak:,} bytes"
         )
-    climbing = {index for index, medium in enumerate(media) if len(medium.rungs) > 1}
+    climbing = {index for index, medium in enumerate(media) if len(medium.levels_of_size) > 1}
     while climbing:
         # The first of those with the smallest share, so that the same media always get the same.
         index = min(climbing, key=lambda number: (_share(media[number], levels[number]), number))
@@ -336,7 +338,7 @@ def _next_that_fits(
 
     Tokens rise with the level. Bytes may fall again where blocks become large enough to be given back.
     """
-    for level in range(levels[index] + 1, len(media[index].rungs)):
+    for level in range(levels[index] + 1, len(media[index].levels_of_size)):
         tried = [*levels[:index], level, *levels[index + 1 :]]
         if budget is not None and _tokens(shape, media, tried) > budget:
             return None
@@ -346,19 +348,22 @@ def _next_that_fits(
 
 
 def _share(medium: _Medium, level: int) -> float:
-    return medium.rungs[level].amount.size / medium.rungs[-1].amount.size
+    return medium.levels_of_size[level].amount.size / medium.levels_of_size[-1].amount.size
 
 
 def _tokens(shape: memory_model.Shape, media: Sequence[_Medium], levels: Sequence[int]) -> int:
-    return sum(medium.rungs[level].amount.size for medium, level in zip(media, levels, strict=True)) * shape.tokens
+    return (
+        sum(medium.levels_of_size[level].amount.size for medium, level in zip(media, levels, strict=True))
+        * shape.tokens
+    )
 
 
 def _peak(shape: memory_model.Shape, media: Sequence[_Medium], levels: Sequence[int]) -> int:
     """Media are encoded one after the other, and the tokens of the earlier ones stay."""
     peak, kept = 0, 0
     for medium, level in zip(media, levels, strict=True):
-        peak = max(peak, kept + medium.rungs[level].peak)
-        kept += shape.kept(medium.rungs[level].amount.size)
+        peak = max(peak, kept + medium.levels_of_size[level].peak)
+        kept += shape.kept(medium.levels_of_size[level].amount.size)
     return max(peak, kept)
 
 
@@ -380,4 +385,4 @@ def _media(media: Sequence[_Medium]) -> str:
     return media[0].name if len(media) == 1 else f"these {len(media)} media"
 
 
-__all__ = ["Amount", "Choice", "Plan", "make_plan", "readable_bytes"]
+__all__ = ["Amount", "Choice", "Plan", "plan_budget", "readable_bytes"]

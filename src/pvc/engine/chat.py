@@ -138,7 +138,7 @@ class Chat:
             self.plan = self.engine.plan(items, budget=budget, memory=memory, options=options)
             options = self.plan.options
         started = time.perf_counter()
-        each = self.engine.options_of_each(options, len(items))
+        each = self.engine.resolve_options(options, len(items))
         opened = [self.engine.open(item, own) for item, own in zip(items, each, strict=True)]
         decoded = time.perf_counter()
         encoded = self.engine.encode(opened, each)

@@ -20,7 +20,7 @@ import torch
 from pvc.engine.adaptive import StepHead, step_features
 from pvc.media import Picture, Video
 from pvc.model.cache import TemporalCache
-from pvc.model.inputs import steps_of_tiles
+from pvc.model.inputs import steps_per_tile
 from pvc.model.modeling import PVCForConditionalGeneration
 from pvc.model.order import order_image_tokens
 from pvc.processing.processor import PVCProcessor
@@ -28,7 +28,7 @@ from pvc.processing.processor import PVCProcessor
 FRAMES_PER_CHUNK = 32
 TILES_PER_CHUNK = 16
 
-Between = Callable[[], None]  # called after every chunk; what it raises ends the encoding
+OnChunk = Callable[[], None]  # called after every chunk; what it raises ends the encoding
 
 _serial = itertools.count(1)
 
@@ -99,7 +99,7 @@ def encode_picture(
     picture: Picture | PreparedPicture,
     options: dict[str, Any],
     head: StepHead | None = None,
-    between: Between | None = None,
+    on_chunk: OnChunk | None = None,
 ) -> EncodedMedia:
     """Visual tokens of one picture; `options` as for `prepare_picture`, of no effect on a prepared one.
 
@@ -110,13 +110,13 @@ def encode_picture(
     prepare_s = time.perf_counter() - started
     pixels = ready.pixels.split(TILES_PER_CHUNK)
     if head is None:
-        steps = steps_of_tiles(ready.image_steps, [len(ready.pixels)], model.config)[0]
+        steps = steps_per_tile(ready.image_steps, [len(ready.pixels)], model.config)[0]
         tiles = []
         for chunk in pixels:
             clips, _ = model.model.encode_clips(chunk.to(model.device), steps=[steps] * len(chunk))
             tiles += clips
-            if between is not None:
-                between()
+            if on_chunk is not None:
+                on_chunk()
     else:
         tiles = adaptive_tiles(model, pixels, head)
         steps = len(tiles[0])
@@ -142,10 +142,10 @@ def adaptive_tiles(
     """
     tower = model.model.vision_tower
     relative = model.config.vision_config.timestep == "relative"
-    steps_of_tiles(max(head.steps), [1], model.config)  # refuses more than the temporal window holds
+    steps_per_tile(max(head.steps), [1], model.config)  # refuses more than the temporal window holds
     begun = []
     for chunk in pixels:
-        stored = tower.below(chunk.to(model.device, tower.dtype))
+        stored = tower.encode_spatial(chunk.to(model.device, tower.dtype))
         clips, outputs = model.model.encode_clips(
             stored=stored, steps=[1] * len(chunk), use_cache=True, total_steps=1 if relative else None
         )
@@ -168,12 +168,12 @@ def adaptive_tiles(
 
 @torch.inference_mode()
 def encode_video(
-    model: PVCForConditionalGeneration, processor: PVCProcessor, video: Video, between: Between | None = None
+    model: PVCForConditionalGeneration, processor: PVCProcessor, video: Video, on_chunk: OnChunk | None = None
 ) -> EncodedMedia:
     """Visual tokens of one video whose frames were sampled before; long ones go through in chunks, with a cache."""
     total = len(video.timestamps)
     if total > FRAMES_PER_CHUNK:
-        return encode_frames(model, processor, video, None, total, between)[0]
+        return encode_frames(model, processor, video, None, total, on_chunk)[0]
     started = time.perf_counter()
     pixels, repeats = _stored(processor, video, slice(0, total))
     prepare_s = time.perf_counter() - started
@@ -188,7 +188,7 @@ def encode_frames(
     video: Video,
     cache: TemporalCache | None,
     total_steps: int | None,
-    between: Between | None = None,
+    on_chunk: OnChunk | None = None,
 ) -> tuple[EncodedMedia, TemporalCache, list[int]]:
     """The (next) frames of a video in chunks, what the temporal blocks remember afterwards, and the chunks' lengths.
 
@@ -202,8 +202,8 @@ def encode_frames(
         window = None if cache is None else cache.window  # a stream's state may have one of its own
         tokens, cache = model.model.encode_frames(pixels.to(model.device), cache, total_steps, repeats, window)
         pieces.append(tokens)
-        if between is not None:
-            between()
+        if on_chunk is not None:
+            on_chunk()
         started = time.perf_counter()
     assert cache is not None  # a video has at least one frame
     return _encoded(video, torch.cat(pieces), prepare_s), cache, [len(piece) for piece in pieces]

@@ -18,17 +18,17 @@ from pvc import media
 from pvc.checkpoint.loading import load_checkpoint
 from pvc.checkpoint.state_file import StateFile, is_state_path
 from pvc.engine.adaptive import AUTO, StepHead, load_head
-from pvc.engine.budget import Plan, make_plan
+from pvc.engine.budget import Plan, plan_budget
 from pvc.engine.chat import Chat, listed
 from pvc.engine.encode import (
-    Between,
     EncodedMedia,
+    OnChunk,
     PreparedPicture,
     encode_picture,
     encode_video,
     prepare_picture,
 )
-from pvc.engine.live import Stream
+from pvc.engine.live import LiveSession
 from pvc.engine.memory_model import Rates, measure
 from pvc.engine.visual_state import (
     VisualState,
@@ -76,7 +76,7 @@ class MediaOptions:
             raise UsageError(f"{' and '.join(given)} exclude each other")
 
     @property
-    def of_pictures(self) -> dict[str, Any]:
+    def image_options(self) -> dict[str, Any]:
         """Those that are the image processor's, under its names."""
         named = {"image_steps": None if self.adaptive else self.image_steps, "max_patches": self.max_tiles}
         return {name: value for name, value in named.items() if value is not None}
@@ -143,9 +143,9 @@ class Engine:
         """A new conversation, with a system message if one is given."""
         return Chat(self, system)
 
-    def stream(self, **options: Any) -> Stream:
-        """A new live video; `options` are those of `pvc.engine.live.Stream`: window, keep, bounded, total_steps."""
-        return Stream(self, **options)
+    def stream(self, **options: Any) -> LiveSession:
+        """Return a new live video; `options` are those of `LiveSession`: window, keep, bounded, total_steps."""
+        return LiveSession(self, **options)
 
     def open(self, source: Any, options: MediaOptions | None = None) -> media.Picture | media.Video | VisualState:
         """Read one picture or video (a path, bytes, PIL picture, array, list of pictures) within the limits.
@@ -176,32 +176,32 @@ class Engine:
 
     def prepare(self, picture: media.Picture, options: MediaOptions | None = None) -> PreparedPicture:
         """A picture cut into tiles, for `encode`; needs no model, and may run in any thread."""
-        return prepare_picture(self.processor, picture, (options or MediaOptions()).of_pictures)
+        return prepare_picture(self.processor, picture, (options or MediaOptions()).image_options)
 
     def encode(
         self,
         items: Sequence[media.Picture | PreparedPicture | media.Video | VisualState],
         options: MediaOptions | Sequence[MediaOptions] | None = None,
-        between: Between | None = None,
+        on_chunk: OnChunk | None = None,
     ) -> list[EncodedMedia]:
         """Visual tokens of opened media, each encoded once; those of a visual state are there already.
 
-        `options` are for all of them, or one for each. `between` is called after every chunk of frames or tiles, for
+        `options` are for all of them, or one for each. `on_chunk` is called after every chunk of frames or tiles, for
         progress or for other work; what it raises ends the encoding.
         """
         encoded = []
-        for item, own in zip(items, self.options_of_each(options, len(items)), strict=True):
-            chosen = own.of_pictures
+        for item, own in zip(items, self.resolve_options(options, len(items)), strict=True):
+            chosen = own.image_options
             if isinstance(item, VisualState):
                 encoded.append(item.media)
             elif isinstance(item, (media.Picture, PreparedPicture)):
-                encoded.append(encode_picture(self.model, self.processor, item, chosen, self.head_of(own), between))
+                encoded.append(encode_picture(self.model, self.processor, item, chosen, self.head_of(own), on_chunk))
             else:
-                encoded.append(encode_video(self.model, self.processor, item, between))
+                encoded.append(encode_video(self.model, self.processor, item, on_chunk))
         return encoded
 
     @staticmethod
-    def options_of_each(options: MediaOptions | Sequence[MediaOptions] | None, count: int) -> list[MediaOptions]:
+    def resolve_options(options: MediaOptions | Sequence[MediaOptions] | None, count: int) -> list[MediaOptions]:
         """Options of `count` media, from one for all of them or one for each; raises MismatchError."""
         if options is None or isinstance(options, MediaOptions):
             return [options or MediaOptions()] * count
@@ -250,7 +250,7 @@ class Engine:
             UsageError: not even one frame of every video and one tile and step of every picture fits.
             MediaError, ForbiddenError: a file that would be refused.
         """
-        return make_plan(self, listed(sources), options or MediaOptions(), budget, memory)
+        return plan_budget(self, listed(sources), options or MediaOptions(), budget, memory)
 
     # Visual states: encoded once, kept, continued
 

@@ -18,7 +18,7 @@ from transformers import Cache, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from pvc.errors import UsageError
-from pvc.model.inputs import CACHE
+from pvc.model.inputs import TEMPORAL_CACHE
 from pvc.model.modeling import PVCForConditionalGeneration
 
 
@@ -101,7 +101,7 @@ def generation_inputs(model: PVCForConditionalGeneration, ids: list[int], cache:
         "max_new_tokens": defaults.max_new_tokens or 512,
         "input_ids": tensor,
         "attention_mask": torch.ones_like(tensor),
-        CACHE: cache,
+        TEMPORAL_CACHE: cache,
     }
 
 

@@ -11,10 +11,10 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-ROOM = 64  # positions that are added at a time
+SPARE_POSITIONS = 64  # positions that are added at a time
 
 
-class RoomyLayer(DynamicLayer):
+class GrowableLayer(DynamicLayer):
     """Keys and values `(B, H, L, d)` that are the beginning of larger tensors.
 
     They may be replaced from outside at any time; the next token then moves them into new ones with room.
@@ -44,15 +44,15 @@ class RoomyLayer(DynamicLayer):
 
 def _larger(tensor: torch.Tensor, more: int) -> torch.Tensor:
     rows, heads, length, channels = tensor.shape
-    made = tensor.new_empty(rows, heads, length + more + ROOM, channels)
+    made = tensor.new_empty(rows, heads, length + more + SPARE_POSITIONS, channels)
     made[:, :, :length] = tensor
     return made
 
 
-def with_room(cache: DynamicCache) -> DynamicCache:
+def make_growable(cache: DynamicCache) -> DynamicCache:
     """The same cache, whose layers are DynamicLayers, with room to grow."""
-    cache.layers = [RoomyLayer(layer) for layer in cache.layers]  # type: ignore[arg-type]
+    cache.layers = [GrowableLayer(layer) for layer in cache.layers]  # type: ignore[arg-type]
     return cache
 
 
-__all__ = ["ROOM", "RoomyLayer", "with_room"]
+__all__ = ["SPARE_POSITIONS", "GrowableLayer", "make_growable"]

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from pvc.engine.engine import Engine
 
 WINDOW = 64  # steps, for checkpoints that were trained without a window of their own
-LONGEST_TIME = 9_999_999.9  # seconds, four months: what the text of a timestamp is bounded for
+MAX_TIME_S = 9_999_999.9  # seconds, four months: what the text of a timestamp is bounded for
 
 
 @dataclass(frozen=True)
-class Keep:
+class FrameRetention:
     """Which frames of a stream the language model goes on seeing.
 
     Attributes:
@@ -56,7 +56,7 @@ class Keep:
                 raise UsageError(f"{name} must be at least {least}, not {getattr(self, name)}")
 
     @classmethod
-    def latest(cls, frames: int) -> Keep:
+    def latest(cls, frames: int) -> FrameRetention:
         """Return what keeps the `frames` latest frames, and up to half as many more between two removals."""
         return cls(first=0, middle=0, recent=frames, batch=max(1, frames // 2))
 
@@ -119,7 +119,7 @@ class _Frame:
     number: int
 
 
-class Stream:
+class LiveSession:
     """A live video and what is asked about it. It belongs to one thread.
 
     Attributes:
@@ -132,7 +132,7 @@ class Stream:
         engine: Engine,
         *,
         window: int | None = None,
-        keep: Keep | None = None,
+        keep: FrameRetention | None = None,
         bounded: bool = True,
         total_steps: int | None = None,
         system: str | None = None,
@@ -142,7 +142,7 @@ class Stream:
         Args:
             window: steps that the tower remembers; by default the checkpoint's own, else 64.
             keep: which frames the language model goes on seeing; by default as many of the latest as the checkpoint's
-                processor names (`live_frames`), else `Keep()`.
+                processor names (`live_frames`), else `FrameRetention()`.
             bounded: False keeps everything, in the tower (unless a window is given) and in the language model.
             total_steps: frames that the whole stream will have; needed where timesteps are relative, and only there.
             system: a system message.
@@ -219,30 +219,30 @@ class Stream:
         heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
         return 2 * text.num_hidden_layers * heads * head * self.engine.model.dtype.itemsize
 
-    def _most_positions(self, keep: Keep) -> int:
+    def _most_positions(self, keep: FrameRetention) -> int:
         """Positions of the most frames if every byte of the longest prefix is a token."""
         processor = self.engine.processor
-        text = f"\n{processor.frame_text(LONGEST_TIME, keep.most)}"
+        text = f"\n{processor.frame_text(MAX_TIME_S, keep.most)}"
         for control in (processor.video_token, processor.start_image_token, processor.end_image_token):
             text = text.replace(control, "")
         return len(self._before) + keep.most * (len(text.encode()) + 2 + processor.tokens_per_frame)
 
-    def _default_keep(self) -> Keep:
+    def _default_keep(self) -> FrameRetention:
         """Return what the checkpoint was trained to see of a live video, or as much as its language model can hold."""
         frames = self.engine.processor.video_processor.live_frames
-        keep = Keep() if frames is None else Keep.latest(frames)
+        keep = FrameRetention() if frames is None else FrameRetention.latest(frames)
         while keep.most > 1 and not self._has_positions(keep):
-            keep = Keep.latest(max(1, keep.most // 2))
+            keep = FrameRetention.latest(max(1, keep.most // 2))
         return keep
 
-    def _has_positions(self, keep: Keep) -> bool:
+    def _has_positions(self, keep: FrameRetention) -> bool:
         limit = getattr(self.engine.model.config.text_config, "max_position_embeddings", None)
         return limit is None or self._needed_positions(keep) <= limit
 
-    def _needed_positions(self, keep: Keep) -> int:
+    def _needed_positions(self, keep: FrameRetention) -> int:
         return self._most_positions(keep) + (self.engine.model.generation_config.max_new_tokens or 512)
 
-    def _check_positions(self, keep: Keep) -> None:
+    def _check_positions(self, keep: FrameRetention) -> None:
         if not self._has_positions(keep):
             needed, limit = self._needed_positions(keep), self.engine.model.config.text_config.max_position_embeddings
             raise UsageError(
@@ -265,8 +265,8 @@ class Stream:
             raise MismatchError(
                 f"a frame at {timestamp:g} s after one at {self._frames[-1].time:g} s: times must increase"
             )
-        if timestamp > LONGEST_TIME:
-            raise UsageError(f"a time of {timestamp:g} s; a stream counts its seconds up to {LONGEST_TIME:g}")
+        if timestamp > MAX_TIME_S:
+            raise UsageError(f"a time of {timestamp:g} s; a stream counts its seconds up to {MAX_TIME_S:g}")
         # A still picture as it is; arrays and PIL pictures are checked and made RGB there.
         video = Video.from_frames([frame], timestamps=[timestamp])
         batch = self.engine.processor.video_processor([video], do_sample_frames=False, return_tensors="pt")
@@ -410,4 +410,4 @@ class Stream:
             raise UsageError("this stream is still answering: read the answer to its end, or close it, first")
 
 
-__all__ = ["Keep", "Stream"]
+__all__ = ["FrameRetention", "LiveSession"]

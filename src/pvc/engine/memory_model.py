@@ -21,10 +21,10 @@ from PIL import Image
 
 from pvc.engine.encode import FRAMES_PER_CHUNK, TILES_PER_CHUNK
 from pvc.media import Video
-from pvc.model.attention import MOST_STEPS, places_of_a_piece
+from pvc.model.attention import MAX_STEPS, chunk_positions
 from pvc.model.layout import ClipLayout
 from pvc.model.modeling import PVCForConditionalGeneration
-from pvc.model.temporal import Conditioning, timesteps_of
+from pvc.model.temporal import Conditioning, get_timesteps
 from pvc.processing.processor import PVCProcessor
 
 _FLOAT32 = 4  # bytes; processors prepare pixels in float32
@@ -218,9 +218,9 @@ def _over_time(shape: Shape, rows: int, steps: int, keys: int) -> int:
     places = rows // steps * shape.positions
     if shape.eager:
         return rows * 5 * shape.unit + 2 * places * shape.heads * steps * keys * shape.itemsize
-    if not shape.on_host or keys > MOST_STEPS:
+    if not shape.on_host or keys > MAX_STEPS:
         return rows * 7 * shape.unit
-    places = min(places, places_of_a_piece(keys, shape.width))
+    places = min(places, chunk_positions(keys, shape.width))
     scores = shape.heads * steps * keys  # twice, or once with twice the result
     piece = places * max(2 * scores, scores + 2 * steps * shape.width) * shape.itemsize
     return max(rows * 6 * shape.unit + piece, rows * 7 * shape.unit)
@@ -323,7 +323,7 @@ def _layer_rate(model: PVCForConditionalGeneration, layer: torch.nn.Module) -> t
     def run(rows: int) -> float:
         hidden = torch.zeros(rows, shape.positions, shape.width, dtype=tower.dtype, device=model.device)
         layout = ClipLayout.build([rows], [rows])
-        timesteps, index = timesteps_of(layout, tower.config, model.device)
+        timesteps, index = get_timesteps(layout, tower.config, model.device)
         conditioning = Conditioning(tower.timestep_embedding(timesteps), index)
         return _seconds(lambda: layer(hidden, conditioning, layout), model)
 

@@ -14,12 +14,12 @@ from torch.nn import functional
 from pvc.engine.generate import sampling_options
 from pvc.errors import UsageError
 
-GOLDEN = 0x9E3779B97F4A7C15  # an odd number that has nothing to do with the seeds people choose
-TOP = 20  # most alternatives that a token's log-probabilities name
+SEED_STRIDE = 0x9E3779B97F4A7C15  # an odd number that has nothing to do with the seeds people choose
+MAX_TOP_LOGPROBS = 20  # most alternatives that a token's log-probabilities name
 
 
 @dataclass(frozen=True)
-class Drawing:
+class SamplingParams:
     """How tokens are drawn, and when to stop; raises UsageError for values out of range.
 
     `stop`: texts that end the answer and are not part of it. `logprobs`: how many alternatives to name, None for none.
@@ -38,8 +38,8 @@ class Drawing:
         sampling_options(self.max_new_tokens, self.temperature, self.top_p, None)  # any number is a seed here
         if any(not text for text in self.stop):
             raise UsageError("a stop text must not be empty")
-        if self.logprobs is not None and not 0 <= self.logprobs <= TOP:
-            raise UsageError(f"logprobs must be 0 to {TOP}, not {self.logprobs}")
+        if self.logprobs is not None and not 0 <= self.logprobs <= MAX_TOP_LOGPROBS:
+            raise UsageError(f"logprobs must be 0 to {MAX_TOP_LOGPROBS}, not {self.logprobs}")
 
     def generator(self, number: int) -> torch.Generator | None:
         """What answer `number` is drawn with; None where nothing is drawn by chance."""
@@ -50,19 +50,21 @@ class Drawing:
             made.seed()
         else:
             # The first answer's seed is the request's; the next request's seed is not the second answer's.
-            made.manual_seed((self.seed + number * GOLDEN) % 2**64)
+            made.manual_seed((self.seed + number * SEED_STRIDE) % 2**64)
         return made
 
 
-def drawn(logits: torch.Tensor, drawings: Sequence[Drawing], generators: Sequence[torch.Generator | None]) -> list[int]:
+def sample_tokens(
+    logits: torch.Tensor, params: Sequence[SamplingParams], generators: Sequence[torch.Generator | None]
+) -> list[int]:
     """A token for every row of `(B, V)` logits. A row gets what it would have got alone."""
     best = logits.argmax(-1).tolist()
     chance = [place for place, generator in enumerate(generators) if generator is not None]
     if not chance:
         return best
-    heat = torch.tensor([drawings[place].temperature for place in chance], device=logits.device)
+    heat = torch.tensor([params[place].temperature for place in chance], device=logits.device)
     likely = functional.softmax(logits[chance].float() / heat[:, None], dim=-1)
-    top = torch.tensor([drawings[place].top_p for place in chance], device=logits.device)
+    top = torch.tensor([params[place].top_p for place in chance], device=logits.device)
     if bool((top < 1).any()):
         values, order = likely.sort(dim=-1, descending=True)
         # The tokens before whom less than top_p has been seen: always at least the first.
@@ -80,4 +82,4 @@ def drawn(logits: torch.Tensor, drawings: Sequence[Drawing], generators: Sequenc
     return best
 
 
-__all__ = ["TOP", "Drawing", "drawn"]
+__all__ = ["MAX_TOP_LOGPROBS", "SamplingParams", "sample_tokens"]

@@ -154,7 +154,7 @@ def fingerprint(model: PVCForConditionalGeneration, rounded: bool = False) -> st
     return digest.hexdigest()
 
 
-def settings_of(model: PVCForConditionalGeneration, processor: PVCProcessor, kind: str) -> dict[str, Any]:
+def visual_settings(model: PVCForConditionalGeneration, processor: PVCProcessor, kind: str) -> dict[str, Any]:
     """How frames of one kind are prepared, as JSON values: what two states must share to be of one making."""
     own = processor.video_processor if kind == "video" else processor.image_processor
     settings = {name: getattr(own, name) for name in ("image_mean", "image_std", "rescale_factor")}
@@ -180,11 +180,11 @@ def encode_state(engine: Engine, opened: Picture | Video, options: MediaOptions,
     """Encode an opened medium to a state; `sha256` is of the file it is from."""
     made: dict[str, Any] = {
         "checkpoint": engine.fingerprint,
-        "settings": settings_of(engine.model, engine.processor, opened.kind),
+        "settings": visual_settings(engine.model, engine.processor, opened.kind),
         "sources": (_source(opened, sha256),),
     }
     if isinstance(opened, Picture):
-        chosen, head = options.of_pictures, engine.head_of(options)
+        chosen, head = options.image_options, engine.head_of(options)
         return VisualState(encode_picture(engine.model, engine.processor, opened, chosen, head), None, **made)
     relative = engine.model.config.vision_config.timestep == "relative"
     total = len(opened.timestamps)
@@ -291,7 +291,7 @@ def check_state(engine: Engine, state: VisualState) -> None:
 
 
 def _check_maker(engine: Engine, name: str, kind: str, checkpoint: str, settings: dict[str, Any]) -> None:
-    own = settings_of(engine.model, engine.processor, kind)
+    own = visual_settings(engine.model, engine.processor, kind)
     if settings != own:
         keys = sorted(key for key in {*own, *settings} if own.get(key) != settings.get(key))
         hint = f"; load the model in {settings['dtype']} (--dtype)" if settings.get("dtype") in DTYPES else ""
@@ -339,5 +339,5 @@ __all__ = [
     "file_digest",
     "fingerprint",
     "load_state",
-    "settings_of",
+    "visual_settings",
 ]

@@ -25,7 +25,7 @@ from pvc import media
 from pvc.engine.encode import EncodedMedia
 from pvc.engine.engine import Engine, MediaOptions
 from pvc.errors import UsageError
-from pvc.model.inputs import steps_of_tiles
+from pvc.model.inputs import steps_per_tile
 from pvc.model.modeling import PVCForConditionalGeneration
 from pvc.model.order import order_image_tokens
 
@@ -99,9 +99,9 @@ def _encode(engine: Engine, way: str, opened: Any, options: MediaOptions) -> Enc
         return engine.encode([opened], options)[0]
     started = time.perf_counter()
     if isinstance(opened, media.Picture):
-        batch = engine.processor.image_processor([opened.image], return_tensors="pt", **options.of_pictures)
+        batch = engine.processor.image_processor([opened.image], return_tensors="pt", **options.image_options)
         pixels = batch["pixel_values"]
-        steps = steps_of_tiles(batch["image_steps"], [len(pixels)], engine.model.config)[0]
+        steps = steps_per_tile(batch["image_steps"], [len(pixels)], engine.model.config)[0]
         copies = pixels.repeat_interleave(steps, dim=0)
         about: dict[str, Any] = {"kind": "image", "tiles": len(pixels), "steps": steps}
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pvc.lab.evaluate.accuracy import Held, measure
+from pvc.lab.evaluate.accuracy import HeldOutSet, measure
 from pvc.lab.synthetic import PATCH_CLASSES, TASKS, Sample, make, messages_of
 from pvc.lab.synthetic.quiet import delayed
 from pvc.lab.synthetic.scene import Kind
@@ -54,7 +54,7 @@ class SyntheticTasks:
 
     def measure(self, engine: Any, task: str, held_out: HeldOut) -> float:
         """Return the part of held-out examples that the model answers exactly, in free-running generation."""
-        held = Held(levels=held_out.levels, tiles=held_out.tiles, frames=held_out.frames)
+        held = HeldOutSet(levels=held_out.levels, tiles=held_out.tiles, frames=held_out.frames)
         rows = measure(engine, [task], held_out.count, held, image_steps=held_out.image_steps, threads=None)
         return float(rows[0]["accuracy"])
 

@@ -25,6 +25,7 @@ from pvc.media.limits import Deadline, Limits
 from pvc.media.matroska import is_sideways
 from pvc.media.mp4 import read_index
 from pvc.media.orientation import UPRIGHT
+from pvc.media.sampling import SLACK
 from pvc.media.source import Source
 
 AV_ERRORS = (
@@ -59,6 +60,9 @@ CODECS = frozenset(
 _LONGEST_HOLD = 60
 
 
+_MAX_ROUNDING_S = 0.0005
+
+
 @dataclass(frozen=True)
 class Timeline:
     """When the frames of a stream appear.
@@ -76,8 +80,22 @@ class Timeline:
     in_order: bool
 
     def seconds(self, tick: int) -> float:
-        """The time of `tick` since the first one."""
+        """Return the time of `tick` since the first one."""
         return float((tick - self.ticks[0]) * self.unit)
+
+    @property
+    def times(self) -> list[float]:
+        """Seconds of all frames since the first one."""
+        return [self.seconds(tick) for tick in self.ticks]
+
+    @property
+    def slack(self) -> float:
+        """Seconds by which a frame may come late and still count as on display.
+
+        Matroska rounds times to milliseconds. Half a tick late is on display, otherwise every third frame of a video
+        at 30 frames a second would be missed when 30 frames a second are asked for.
+        """
+        return SLACK + min(float(self.unit) / 2, _MAX_ROUNDING_S)
 
 
 @contextmanager

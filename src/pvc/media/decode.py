@@ -16,21 +16,17 @@ from av.video.frame import VideoFrame
 from pvc.errors import MediaError
 from pvc.media.container import AV_ERRORS, Timeline, broken, open_container, pick_stream, read_timeline
 from pvc.media.decode_plan import PacketIndex, plan
-from pvc.media.decoder import Damage, prepare
-from pvc.media.gop_decode import Job
+from pvc.media.decoder import DecodeErrors, configure_decoder
+from pvc.media.gop_decode import GopDecoder
 from pvc.media.limits import Deadline, Limits
 from pvc.media.pixels import FrameStack
 from pvc.media.resizing import WORKERS, Resizer
-from pvc.media.sampling import SLACK, Sampling, choose
+from pvc.media.sampling import Sampling, choose
 from pvc.media.source import Source
 from pvc.media.types import Video
 
 # More threads hold more pictures in memory and gain little on what is asked for here.
 _THREADS = min(4, os.cpu_count() or 1)
-
-# Matroska rounds times to milliseconds. Half of that late still counts as on display, or every third frame of a
-# video at 30 frames a second would be missed when asking for 30 frames a second.
-_LARGEST_ROUNDING = 0.0005
 
 
 def read_video(source: Source, sampling: Sampling, size: tuple[int, int] | None, limits: Limits) -> Video:
@@ -41,20 +37,18 @@ def read_video(source: Source, sampling: Sampling, size: tuple[int, int] | None,
         packets = PacketIndex(stream)
         timeline = read_timeline(source, container, stream, limits, packets)
         index = stream.index
-    seconds = [timeline.seconds(tick) for tick in timeline.ticks]
-    slack = SLACK + min(float(timeline.unit) / 2, _LARGEST_ROUNDING)
-    indices, warnings = choose(seconds, timeline.duration, sampling, limits, slack)
+    indices, warnings = choose(timeline.times, timeline.duration, sampling, limits, timeline.slack)
     targets = [timeline.ticks[i] for i in indices]
     deadline = Deadline(limits, source.name)
     stack = FrameStack(len(targets), size, limits, source.name)
     notes: tuple[str, ...] = ()
-    groups = None if timeline.cut or timeline.lost or timeline.in_order else plan(packets, targets)
-    if groups and Job(source, index, groups, targets, packets.ticks[0], limits, deadline).fill(
+    gops = None if timeline.cut or timeline.lost or timeline.in_order else plan(packets, targets)
+    if gops and GopDecoder(source, index, gops, targets, packets.ticks[0], limits, deadline).fill(
         stack, _THREADS, WORKERS
     ):
         stack.timestamps = [timeline.seconds(tick) for tick in targets]
     else:
-        del packets, groups, stack  # before the next one is allocated
+        del packets, gops, stack  # before the next one is allocated
         stack, notes = _forward(source, index, targets, timeline, size, limits, deadline)
     return Video(
         stack.frames(),
@@ -80,7 +74,7 @@ def _forward(
     for threads, workers in ((_THREADS, WORKERS), (1, 0)):
         stack = FrameStack(len(targets), size, limits, source.name)
         with Resizer(stack, workers) as resizer:
-            picker = Picker(targets, timeline, resizer.append)
+            picker = FrameSelector(targets, timeline, resizer.append)
             damage = _decode(source, index, picker, limits, threads, deadline)
             try:
                 resizer.finish()
@@ -93,7 +87,7 @@ def _forward(
     return stack, _account(picker, damage, timeline)
 
 
-class Picker:
+class FrameSelector:
     """Gives each target its frame: its own, or the latest one before it when its own never comes.
 
     `targets`: presentation times in ticks, sorted. `keep` is handed each picked frame and its time in seconds.
@@ -161,13 +155,15 @@ class Picker:
         self._hand_on(self._latest, self._timeline.seconds(self._latest_tick))
 
 
-def _decode(source: Source, index: int, picker: Picker, limits: Limits, threads: int, deadline: Deadline) -> Damage:
+def _decode(
+    source: Source, index: int, picker: FrameSelector, limits: Limits, threads: int, deadline: Deadline
+) -> DecodeErrors:
     """One pass over the packets of stream `index`, up to the last target, or on several threads to the first damage."""
-    damage = Damage()
+    damage = DecodeErrors()
     with open_container(source) as container:
         stream = pick_stream(container, source.name, limits)
         assert stream.index == index
-        prepare(stream, limits.max_pixels, threads)
+        configure_decoder(stream, limits.max_pixels, threads)
         try:
             for packet in container.demux(stream):
                 deadline.check()
@@ -187,13 +183,13 @@ def _decode(source: Source, index: int, picker: Picker, limits: Limits, threads:
     return damage
 
 
-def _nothing(source: Source, damage: Damage) -> MediaError:
+def _nothing(source: Source, damage: DecodeErrors) -> MediaError:
     if damage.first is not None:
         return broken(source.name, damage.first)
     return MediaError(f"{source.name}: no frame of the video could be decoded", code="no_video_frames")
 
 
-def _account(picker: Picker, damage: Damage, timeline: Timeline) -> tuple[str, ...]:
+def _account(picker: FrameSelector, damage: DecodeErrors, timeline: Timeline) -> tuple[str, ...]:
     """The warnings about frames that are missing or damaged."""
     notes: list[str] = []
     there = len(timeline.ticks)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from pvc.media.keyframes import Entry, reader_for
+from pvc.media.keyframes import RandomAccess, reader_for
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -60,7 +60,7 @@ class PacketIndex:
             or abs(tick) > _LARGEST_TICK
             or mark is None
             or (mark.headers and mark.headers != self._headers)
-            or (first and mark.entry is Entry.NONE)
+            or (first and mark.entry is RandomAccess.NONE)
         ):
             self.sound = False
             return
@@ -71,7 +71,7 @@ class PacketIndex:
 
 
 @dataclass(frozen=True)
-class Group:
+class Gop:
     """Packets that can be decoded without any before them.
 
     `first`: number of the packet at which decoding begins. `take`: for each packet from there on whether it is
@@ -85,7 +85,7 @@ class Group:
     opened: bool
 
 
-def plan(index: PacketIndex, targets: Sequence[int]) -> list[Group] | None:
+def plan(index: PacketIndex, targets: Sequence[int]) -> list[Gop] | None:
     """The groups of packets, in order and apart, to decode for the frames at `targets` (ticks, sorted).
 
     None when it cannot be told for certain, or when it would be no better than decoding from the first packet on.
@@ -106,18 +106,18 @@ def plan(index: PacketIndex, targets: Sequence[int]) -> list[Group] | None:
     # The second field of a picture can be a packet of its own, so the neighbours of a wanted one stay.
     for offset in (-1, 0, 1):
         spare[np.clip(places + offset, 0, len(spare) - 1)] = False
-    groups: list[Group] = []
-    for first, last, start in _spans(index, ticks, _doors(index, ticks), places):
+    gops: list[Gop] = []
+    for first, last, start in _gops(index, ticks, _entry_points(index, ticks), places):
         span = slice(first, last + 1)
         take = (ticks[span] >= start) & ~spare[span]
-        opened = index.entries[first] == Entry.OPEN
-        groups.append(Group(first, take.tobytes(), int((take & (flags[span] > 0)).sum()), opened))
-    if len(groups) == 1 and groups[0].first == 0 and all(groups[0].take):
+        opened = index.entries[first] == RandomAccess.OPEN
+        gops.append(Gop(first, take.tobytes(), int((take & (flags[span] > 0)).sum()), opened))
+    if len(gops) == 1 and gops[0].first == 0 and all(gops[0].take):
         return None
-    return groups
+    return gops
 
 
-def _doors(index: PacketIndex, ticks: _Ticks) -> _Numbers:
+def _entry_points(index: PacketIndex, ticks: _Ticks) -> _Numbers:
     """Packets where a leap may land: whatever comes from there on is also shown after all that came before."""
     entries = np.flatnonzero(np.frombuffer(index.entries, np.uint8))
     latest_before = np.maximum.accumulate(ticks)
@@ -126,7 +126,7 @@ def _doors(index: PacketIndex, ticks: _Ticks) -> _Numbers:
     return np.append(entries[:1], later[earliest_from[later] > latest_before[later - 1]])
 
 
-def _spans(index: PacketIndex, ticks: _Ticks, doors: _Numbers, places: _Numbers) -> list[tuple[int, int, int]]:
+def _gops(index: PacketIndex, ticks: _Ticks, doors: _Numbers, places: _Numbers) -> list[tuple[int, int, int]]:
     """(first packet, last packet, earliest tick) of each group; `places`: the packets of the wanted frames, by time.
 
     What is shown before the earliest tick may need packets before the first one, and nothing in the group needs it.
@@ -135,10 +135,10 @@ def _spans(index: PacketIndex, ticks: _Ticks, doors: _Numbers, places: _Numbers)
     spans: list[tuple[int, int, int]] = []
     for place in places.tolist():
         nearest = int(np.searchsorted(doors, place, side="right")) - 1
-        if index.entries[doors[nearest]] == Entry.OPEN and ticks[place] < ticks[doors[nearest]] and nearest:
+        if index.entries[doors[nearest]] == RandomAccess.OPEN and ticks[place] < ticks[doors[nearest]] and nearest:
             nearest -= 1  # shown before the picture at the door, so it may need what lies before the door
         door = int(doors[nearest])
-        opened = index.entries[door] == Entry.OPEN
+        opened = index.entries[door] == RandomAccess.OPEN
         # Going on costs nothing where an open door follows at once, and entering it would cost its leading pictures.
         if spans and door <= spans[-1][1] + opened:
             first, last, start = spans[-1]

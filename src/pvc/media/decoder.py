@@ -11,7 +11,7 @@ from av.video.stream import VideoStream
 
 
 @dataclass
-class Damage:
+class DecodeErrors:
     """What went wrong in one pass: packets that failed, pictures the decoder flagged, and the first error."""
 
     failed: int = 0
@@ -26,7 +26,7 @@ class Damage:
         self.first = self.first or error
 
 
-def prepare(stream: VideoStream, max_pixels: int, threads: int) -> None:
+def configure_decoder(stream: VideoStream, max_pixels: int, threads: int) -> None:
     """Before the first packet: a bound of the decoder's own on the pixels of a frame, and its threads."""
     context = stream.codec_context
     context.options = {"max_pixels": str(max_pixels)}

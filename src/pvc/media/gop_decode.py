@@ -19,8 +19,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from pvc.media.container import AV_ERRORS, open_container, pick_stream
-from pvc.media.decode_plan import Group
-from pvc.media.decoder import prepare
+from pvc.media.decode_plan import Gop
+from pvc.media.decoder import configure_decoder
 from pvc.media.limits import Deadline, Limits
 from pvc.media.pixels import FrameStack
 from pvc.media.resizing import Resizer
@@ -33,7 +33,7 @@ _MOST_PIXELS = 16_777_216
 
 
 @dataclass
-class Job:
+class GopDecoder:
     """What is to be decoded, and what the decoders have in common.
 
     `index`: number of the stream. `targets`: ticks of the wanted frames, sorted. `first_tick`: that of the first
@@ -42,18 +42,18 @@ class Job:
 
     source: Source
     index: int
-    groups: Sequence[Group]
+    gops: Sequence[Gop]
     targets: Sequence[int]
     first_tick: int
     limits: Limits
     deadline: Deadline
     slots: dict[int, int] = field(init=False)
-    left: deque[Group] = field(init=False)
+    left: deque[Gop] = field(init=False)
     failed: threading.Event = field(init=False, default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         self.slots = {tick: slot for slot, tick in enumerate(self.targets)}
-        self.left = deque(self.groups)
+        self.left = deque(self.gops)
 
     def fill(self, stack: FrameStack, threads: int, workers: int) -> bool:
         """Put the wanted frames into `stack`, in order. False when anything is not as planned: `stack` is void then.
@@ -64,26 +64,26 @@ class Job:
         with open_container(self.source) as container:
             stream = pick_stream(container, self.source.name, self.limits)
             pixels = max(1, stream.width * stream.height)
-        lanes = max(1, min(threads, len(self.groups), _MOST_PIXELS // pixels))
+        lanes = max(1, min(threads, len(self.gops), _MOST_PIXELS // pixels))
         if lanes == 1:
             with Resizer(stack, workers) as resizer:
-                found = _Lane(self, resizer).run(self.source, threads, self.limits.max_pixels)
+                found = _Worker(self, resizer).run(self.source, threads, self.limits.max_pixels)
             return found == len(self.targets) and not stack.changed
         # The size was only declared, so each decoder is told what several of them can afford.
         most = min(self.limits.max_pixels, _MOST_PIXELS // lanes)
         with ThreadPoolExecutor(lanes, "pvc-decode") as pool, Resizer(stack, 0) as resizer:
             try:
-                runs = [pool.submit(_Lane(self, resizer).run, view, 1, most) for view in shared(self.source, lanes)]
+                runs = [pool.submit(_Worker(self, resizer).run, view, 1, most) for view in shared(self.source, lanes)]
                 found = sum(run.result() for run in runs)
             finally:
                 self.failed.set()  # whatever stopped one decoder, or us, stops the others
         return found == len(self.targets) and not stack.changed
 
 
-class _Lane:
+class _Worker:
     """One decoder that takes one group after the other, each behind the one before, until none is left."""
 
-    def __init__(self, job: Job, resizer: Resizer) -> None:
+    def __init__(self, job: GopDecoder, resizer: Resizer) -> None:
         self._job = job
         self._resizer = resizer
         self._expected = 0
@@ -96,7 +96,7 @@ class _Lane:
             with open_container(source) as container:
                 stream = pick_stream(container, source.name, job.limits)
                 assert stream.index == job.index
-                prepare(stream, max_pixels, threads)
+                configure_decoder(stream, max_pixels, threads)
                 found, frames = self._decode(container, stream)
                 if frames == self._expected:
                     return found

@@ -22,7 +22,7 @@ _MOST_OBUS = 16  # before the first frame header of an AV1 packet
 _MOST_SEGMENTS = 64  # before the scan of a JPEG picture
 
 
-class Entry(IntEnum):
+class RandomAccess(IntEnum):
     """CLOSED: nothing from here on needs anything before. OPEN: that holds for what is shown from here on only."""
 
     NONE = 0
@@ -31,18 +31,23 @@ class Entry(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class PacketMark:
     """What one packet is. `spare`: no other picture refers to it. `headers`: its parameter sets, b"" without any."""
 
-    entry: Entry = Entry.NONE
+    entry: RandomAccess = RandomAccess.NONE
     spare: bool = False
     headers: bytes = b""
 
 
-PLAIN, CLOSED, OPEN, SPARE = Mark(), Mark(Entry.CLOSED), Mark(Entry.OPEN), Mark(spare=True)
+PLAIN, CLOSED, OPEN, SPARE = (
+    PacketMark(),
+    PacketMark(RandomAccess.CLOSED),
+    PacketMark(RandomAccess.OPEN),
+    PacketMark(spare=True),
+)
 
-Reader: TypeAlias = Callable[[memoryview], "Mark | None"]
-"""Packet to Mark; None when the packet is not built as it should be."""
+Reader: TypeAlias = Callable[[memoryview], "PacketMark | None"]
+"""Packet to mark; None when the packet is not built as it should be."""
 
 
 def reader_for(codec: str, extradata: bytes | None) -> Reader | None:
@@ -105,7 +110,7 @@ def _start_codes(packet: memoryview) -> list[_Bytes] | None:
     return units
 
 
-def _h264(units: list[_Bytes] | None) -> Mark | None:
+def _h264(units: list[_Bytes] | None) -> PacketMark | None:
     """H.264, table 7-1: 1 slice, 5 slice of an IDR picture, 7 and 8 parameter sets, 9 delimiter, 12 filler."""
     if not units:
         return None
@@ -123,13 +128,15 @@ def _h264(units: list[_Bytes] | None) -> Mark | None:
         elif kind not in (9, 12):
             spare = False  # messages (SEI) may concern later pictures too
     if headers:
-        return Mark(Entry.CLOSED if instant and slices else Entry.NONE, False, b"\0\0\1".join(headers))
+        return PacketMark(
+            RandomAccess.CLOSED if instant and slices else RandomAccess.NONE, False, b"\0\0\1".join(headers)
+        )
     if not slices:
         return PLAIN
     return CLOSED if instant else SPARE if spare else PLAIN
 
 
-def _hevc(units: list[_Bytes] | None) -> Mark | None:
+def _hevc(units: list[_Bytes] | None) -> PacketMark | None:
     """H.265, table 7-1: below 32 slices, 19 and 20 IDR, 21 CRA; 32 to 34 parameter sets.
 
     Pictures that follow a CRA and are shown before it may need earlier ones. None is marked as spare: a picture
@@ -139,21 +146,21 @@ def _hevc(units: list[_Bytes] | None) -> Mark | None:
         return None
     kinds = {(unit[0] >> 1) & 63 for unit in units}
     slices = {kind for kind in kinds if kind < 32}
-    entry = Entry.NONE
+    entry = RandomAccess.NONE
     if slices and slices <= {19, 20}:
-        entry = Entry.CLOSED
+        entry = RandomAccess.CLOSED
     elif slices == {21}:
-        entry = Entry.OPEN
+        entry = RandomAccess.OPEN
     headers = [bytes(unit) for unit in units if 32 <= (unit[0] >> 1) & 63 <= 34]
-    return Mark(entry, False, b"\0\0\1".join(headers))
+    return PacketMark(entry, False, b"\0\0\1".join(headers))
 
 
-def _vp8(packet: memoryview) -> Mark:
+def _vp8(packet: memoryview) -> PacketMark:
     """RFC 6386, 9.1: the lowest bit is 0 in key frames."""
     return PLAIN if packet[0] & 1 else CLOSED
 
 
-def _vp9(packet: memoryview) -> Mark | None:
+def _vp9(packet: memoryview) -> PacketMark | None:
     """VP9 bitstream, 6.2: marker (2 bits), profile (2, in profile 3 and one more), show_existing_frame, frame_type."""
     first = packet[0]
     if first >> 6 != 2:
@@ -162,7 +169,7 @@ def _vp9(packet: memoryview) -> Mark | None:
     return CLOSED if bits == 0 else PLAIN
 
 
-def _av1(packet: memoryview) -> Mark | None:
+def _av1(packet: memoryview) -> PacketMark | None:
     """AV1, 5.3 and 5.9: a sequence header, then a key frame that is shown, is where decoding can begin."""
     at, sequence = 0, False
     for _ in range(_MOST_OBUS):
@@ -194,7 +201,7 @@ def _leb128(packet: memoryview, at: int) -> tuple[int, int]:
     return -1, 0
 
 
-def _mpeg12(packet: memoryview) -> Mark:
+def _mpeg12(packet: memoryview) -> PacketMark:
     """MPEG-2, 6.2: a sequence header (B3), which sets all tables anew, then an I picture (00); B pictures are spare."""
     data = bytes(packet)
     sequence, picture = data.find(b"\0\0\1\xb3"), data.find(b"\0\0\1\0")
@@ -204,7 +211,7 @@ def _mpeg12(packet: memoryview) -> Mark:
     return OPEN if kind == 1 and 0 <= sequence < picture else PLAIN
 
 
-def _mjpeg(packet: memoryview) -> Mark:
+def _mjpeg(packet: memoryview) -> PacketMark:
     """A JPEG picture stands alone if it brings its quantisation (DB) and Huffman (C4) tables."""
     markers = set(islice(_jpeg_markers(packet), _MOST_SEGMENTS))
     return CLOSED if {0xDB, 0xC4} <= markers else PLAIN
@@ -218,7 +225,7 @@ def _jpeg_markers(packet: memoryview) -> Iterator[int]:
         at += 2 + max(2, int.from_bytes(packet[at + 2 : at + 4], "big"))
 
 
-def _alone(packet: memoryview) -> Mark:
+def _alone(packet: memoryview) -> PacketMark:
     """Codecs of cameras and editors, in which every picture stands alone."""
     return CLOSED
 

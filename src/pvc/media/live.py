@@ -21,7 +21,7 @@ from pvc.errors import ForbiddenError, MediaError, UsageError
 from pvc.media.image import load_image
 from pvc.media.limits import DEFAULT_LIMITS, Limits
 from pvc.media.pixels import resize
-from pvc.media.sampling import SLACK, Sampling, choose, is_number
+from pvc.media.sampling import Sampling, choose, is_number
 from pvc.media.source import open_source
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ def video_frames(
     if fps is not None and not (is_number(fps) and fps > 0):
         raise UsageError(f"fps must be a positive number, not {fps!r}")
     from pvc.media.container import AV_ERRORS, open_container, pick_stream, read_timeline
-    from pvc.media.decode import Picker
+    from pvc.media.decode import FrameSelector
     from pvc.media.decode_plan import PacketIndex
-    from pvc.media.decoder import prepare
+    from pvc.media.decoder import configure_decoder
     from pvc.media.resizing import upright_rgb
 
     endless = replace(limits, max_frames=_ALL)
@@ -63,10 +63,8 @@ def video_frames(
         with open_container(source) as container:
             stream = pick_stream(container, source.name, limits)
             timeline = read_timeline(source, container, stream, limits, PacketIndex(stream))
-        seconds = [timeline.seconds(tick) for tick in timeline.ticks]
-        slack = SLACK + min(float(timeline.unit) / 2, 0.0005)
         wanted = Sampling(fps=fps) if fps is not None else Sampling(frames=_ALL)
-        indices, _ = choose(seconds, timeline.duration, wanted, endless, slack)
+        indices, _ = choose(timeline.times, timeline.duration, wanted, endless, timeline.slack)
         ready: list[tuple[VideoFrame, float]] = []
 
         def pictures() -> Iterator[Frame]:
@@ -75,11 +73,12 @@ def video_frames(
                 yield np.asarray(resize(picture, size or (picture.height, picture.width))), at
             ready.clear()
 
-        picker = Picker([timeline.ticks[i] for i in indices], timeline, lambda frame, at: ready.append((frame, at)))
+        targets = [timeline.ticks[i] for i in indices]
+        picker = FrameSelector(targets, timeline, lambda frame, at: ready.append((frame, at)))
         shown = 0
         with open_container(source) as container:
             stream = pick_stream(container, source.name, limits)
-            prepare(stream, limits.max_pixels, 1)
+            configure_decoder(stream, limits.max_pixels, 1)
             for packet in container.demux(stream):
                 try:
                     for frame in packet.decode():

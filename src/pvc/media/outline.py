@@ -24,7 +24,7 @@ from pvc.media.types import UNTIMED_FPS, Picture, Video
 
 
 @dataclass(frozen=True)
-class Outline:
+class MediaOutline:
     """One medium before it is loaded.
 
     `width` and `height`: pixels as they are shown, of a picture as it is decoded; 0 where only pixels would tell.
@@ -48,13 +48,13 @@ class Outline:
         return [self.times[index] for index in indices]
 
 
-def outline(source: Any, limits: Limits = DEFAULT_LIMITS) -> Outline:
+def outline(source: Any, limits: Limits = DEFAULT_LIMITS) -> MediaOutline:
     """The Outline of anything that `load` takes.
 
     Raises MediaError and ForbiddenError for files as `probe` does, and UsageError for values that are no pixels.
     """
     if isinstance(source, Picture):
-        return Outline("image", source.name, source.image.width, source.image.height, loaded=True)
+        return MediaOutline("image", source.name, source.image.width, source.image.height, loaded=True)
     if isinstance(source, Video):
         return _video(source)
     if is_file_source(source):
@@ -63,41 +63,39 @@ def outline(source: Any, limits: Limits = DEFAULT_LIMITS) -> Outline:
                 return _video_file(opened, limits)
             if is_animation(opened):
                 times, duration = read_times(opened, limits)
-                return Outline("video", opened.name, times=tuple(times), duration=duration)
+                return MediaOutline("video", opened.name, times=tuple(times), duration=duration)
             name = opened.name
         info = probe(source, limits)
-        return Outline("image", name, info.width, info.height)
+        return MediaOutline("image", name, info.width, info.height)
     return _value(source)
 
 
-def _video(video: Video) -> Outline:
+def _video(video: Video) -> MediaOutline:
     start, (height, width) = video.timestamps[0], video.frames.shape[1:3]
     times = tuple(time - start for time in video.timestamps)
     duration = None if video.duration is None else max(video.duration - start, times[-1])
-    return Outline("video", video.name, width, height, times, duration, loaded=True)
+    return MediaOutline("video", video.name, width, height, times, duration, loaded=True)
 
 
-def _video_file(source: Source, limits: Limits) -> Outline:
+def _video_file(source: Source, limits: Limits) -> MediaOutline:
     from pvc.media.container import open_container, pick_stream, read_timeline, shown_size
-    from pvc.media.decode import _LARGEST_ROUNDING
 
     with open_container(source) as container:
         stream = pick_stream(container, source.name, limits)
         timeline = read_timeline(source, container, stream, limits)
         width, height = shown_size(source, container, stream)
-    slack = SLACK + min(float(timeline.unit) / 2, _LARGEST_ROUNDING)  # as decode.py counts
-    times = tuple(timeline.seconds(tick) for tick in timeline.ticks)
-    return Outline("video", source.name, width, height, times, timeline.duration, slack)
+    times = tuple(timeline.times)
+    return MediaOutline("video", source.name, width, height, times, timeline.duration, timeline.slack)
 
 
-def _value(value: Any) -> Outline:
+def _value(value: Any) -> MediaOutline:
     """Pixels in memory: what `load` makes of them, by type and shape alone."""
     is_pil = type(value).__module__.partition(".")[0] == "PIL"
     if isinstance(value, Sequence) or (not is_pil and np.ndim(value) == 4):
         count = len(value)
         if not count:
             raise UsageError("a video needs at least one frame")
-        return Outline(
+        return MediaOutline(
             "video",
             "<frames>",
             times=tuple(index / UNTIMED_FPS for index in range(count)),
@@ -106,13 +104,13 @@ def _value(value: Any) -> Outline:
     if not is_pil:
         if np.ndim(value) not in (2, 3):
             raise UsageError(f"cannot read a picture or a video from a {type(value).__name__}")
-        return Outline("image", "<array>", np.shape(value)[1], np.shape(value)[0])
+        return MediaOutline("image", "<array>", np.shape(value)[1], np.shape(value)[0])
     try:
         sideways = orientation(value) >= 5
     except PILLOW_ERRORS:
         sideways = False
     width, height = value.size[::-1] if sideways else value.size
-    return Outline("image", "<PIL picture>", width, height)
+    return MediaOutline("image", "<PIL picture>", width, height)
 
 
-__all__ = ["Outline", "outline"]
+__all__ = ["MediaOutline", "outline"]

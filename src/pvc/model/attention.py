@@ -18,15 +18,15 @@ from torch import nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-PRODUCTS = "pvc_products"
+MATMUL = "pvc_products"
 
 # Scores of one piece, in numbers: 4 MB of bf16, about what stays near a core.
 _PIECE = 2**21
 # Where steps are few, fused attention spends its time on its own bookkeeping; where they are many, it wins.
-_MOST_CAUSAL = 16
+_MAX_CAUSAL_POSITIONS = 16
 
 
-def products_pay(device: torch.device, dtype: torch.dtype) -> bool:
+def should_use_matmul(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether this machine multiplies bf16 matrices faster than float32 ones."""
     if device.type != "cpu" or dtype != torch.bfloat16:
         return False
@@ -36,7 +36,7 @@ def products_pay(device: torch.device, dtype: torch.dtype) -> bool:
     )
 
 
-def products_attention(
+def matmul_attention(
     module: nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -51,7 +51,7 @@ def products_attention(
     queries, keys = query.shape[2], key.shape[2]
     causal = bool(is_causal) and queries > 1
     pays = query.dtype == torch.bfloat16 and query.device.type == "cpu" and not torch.is_grad_enabled()
-    if not pays or dropout or attention_mask is not None or (causal and keys > _MOST_CAUSAL):
+    if not pays or dropout or attention_mask is not None or (causal and keys > _MAX_CAUSAL_POSITIONS):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=is_causal, **kwargs
         )
@@ -70,13 +70,13 @@ def products_attention(
 
 
 # Steps (remembered ones too) up to which products win over time, and numbers in the keys of one piece (about 2 MB).
-MOST_STEPS = 64
+MAX_STEPS = 64
 _STEPS_PIECE = 2**19
 
 
-def products_over_time_pay(query: torch.Tensor, keys: int) -> bool:
+def should_use_matmul_over_time(query: torch.Tensor, keys: int) -> bool:
     """Whether attention of a temporal block is faster as `attention_over_time`; `query` is its `(T, M, D)`."""
-    return query.device.type == "cpu" and keys <= MOST_STEPS and not torch.is_grad_enabled()
+    return query.device.type == "cpu" and keys <= MAX_STEPS and not torch.is_grad_enabled()
 
 
 def attention_over_time(
@@ -87,19 +87,19 @@ def attention_over_time(
     `mask`: additive `(T, P)`, or None where every query sees every key.
     """
     out = torch.empty_like(query)
-    size = places_of_a_piece(len(key), query.shape[-1])
+    size = chunk_positions(len(key), query.shape[-1])
     for start in range(0, query.shape[1], size):
         part = slice(start, start + size)
-        out[:, part] = _few_places(query[:, part], key[:, part], value[:, part], mask, heads)
+        out[:, part] = _last_positions(query[:, part], key[:, part], value[:, part], mask, heads)
     return out
 
 
-def places_of_a_piece(keys: int, width: int) -> int:
+def chunk_positions(keys: int, width: int) -> int:
     """How many of the M places are attended at a time."""
     return max(8, _STEPS_PIECE // (keys * width))
 
 
-def _few_places(
+def _last_positions(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, heads: int
 ) -> torch.Tensor:
     width = query.shape[-1] // heads
@@ -115,14 +115,14 @@ def _few_places(
     return torch.bmm(scores, v).unflatten(0, (-1, heads)).permute(2, 0, 1, 3).flatten(2)
 
 
-AttentionInterface.register(PRODUCTS, products_attention)
+AttentionInterface.register(MATMUL, matmul_attention)
 
 __all__ = [
-    "MOST_STEPS",
-    "PRODUCTS",
+    "MATMUL",
+    "MAX_STEPS",
     "attention_over_time",
-    "places_of_a_piece",
-    "products_attention",
-    "products_over_time_pay",
-    "products_pay",
+    "chunk_positions",
+    "matmul_attention",
+    "should_use_matmul",
+    "should_use_matmul_over_time",
 ]

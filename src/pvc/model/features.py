@@ -17,7 +17,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from pvc.model.cache import TemporalCache
 from pvc.model.compressor import PVCMultiModalProjector
 from pvc.model.config import PVCConfig
-from pvc.model.inputs import clip_sizes, steps_of_tiles
+from pvc.model.inputs import clip_sizes, steps_per_tile
 from pvc.model.order import order_image_tokens
 from pvc.model.vision import PVCVisionModel, PVCVisionOutput
 
@@ -92,7 +92,7 @@ class VisualFeatures:
             UsageError: fewer than one step, or more than the temporal window holds.
         """
         tiles = clip_sizes(image_grid_thw, len(pixel_values), "tiles", default=[1] * len(pixel_values))
-        steps = steps_of_tiles(image_steps, tiles, self.config)
+        steps = steps_per_tile(image_steps, tiles, self.config)
         clips, outputs = self.encode_clips(pixel_values, frames=[1] * len(pixel_values), steps=steps, **kwargs)
         return BaseModelOutputWithPooling(
             last_hidden_state=outputs.last_hidden_state,
@@ -147,7 +147,7 @@ class VisualFeatures:
         tiles = clip_sizes(image_grid_thw, len(pixel_values), "tiles", default=[1] * len(pixel_values))
         stored = len(pixel_values_videos)
         frames = clip_sizes(video_grid_thw, stored, "frames", default=[stored])
-        steps = steps_of_tiles(image_steps, tiles, self.config)
+        steps = steps_per_tile(image_steps, tiles, self.config)
         clips, _ = self.encode_clips(
             torch.cat((pixel_values, pixel_values_videos)),
             frames=[1] * len(pixel_values) + frames,

@@ -13,7 +13,7 @@ from pvc.model.config import PVCConfig
 
 # What transformers calls a language model's cache: `past_key_values` up to 5.19 and beyond, `cache` of late, with a
 # warning for the old name that 5.40 is to make an error.
-CACHE = "cache" if "cache" in inspect.signature(InternVLModel.forward).parameters else "past_key_values"
+TEMPORAL_CACHE = "cache" if "cache" in inspect.signature(InternVLModel.forward).parameters else "past_key_values"
 
 
 def clip_sizes(grid: torch.Tensor | None, stored: int, what: str, default: list[int]) -> list[int]:
@@ -33,7 +33,7 @@ def clip_sizes(grid: torch.Tensor | None, stored: int, what: str, default: list[
     return sizes
 
 
-def steps_of_tiles(image_steps: torch.Tensor | int | None, tiles: Sequence[int], config: PVCConfig) -> list[int]:
+def steps_per_tile(image_steps: torch.Tensor | int | None, tiles: Sequence[int], config: PVCConfig) -> list[int]:
     """Steps of every tile: `image_steps` is one number for all, one per tile `(sum of tiles,)`, or the config's.
 
     Raises:
@@ -60,4 +60,4 @@ def steps_of_tiles(image_steps: torch.Tensor | int | None, tiles: Sequence[int],
     return steps
 
 
-__all__ = ["CACHE", "clip_sizes", "steps_of_tiles"]
+__all__ = ["TEMPORAL_CACHE", "clip_sizes", "steps_per_tile"]

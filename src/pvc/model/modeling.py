@@ -24,7 +24,7 @@ from pvc.errors import UsageError
 from pvc.model.compressor import PVCMultiModalProjector
 from pvc.model.config import PVCConfig
 from pvc.model.features import VisualFeatures
-from pvc.model.inputs import CACHE
+from pvc.model.inputs import TEMPORAL_CACHE
 from pvc.model.linear import init_linear
 from pvc.model.placeholders import place_features
 from pvc.model.vision import PVCVisionModel
@@ -108,12 +108,12 @@ class PVCModel(VisualFeatures, PVCPreTrainedModel):
             attention_mask=attention_mask,
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
-            **{CACHE: past_key_values if cache is None else cache},
+            **{TEMPORAL_CACHE: past_key_values if cache is None else cache},
             **kwargs,
         )
         return InternVLModelOutputWithPast(
             last_hidden_state=outputs.last_hidden_state,
-            **{CACHE: outputs.get(CACHE)},
+            **{TEMPORAL_CACHE: outputs.get(TEMPORAL_CACHE)},
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
@@ -199,7 +199,7 @@ class PVCForConditionalGeneration(PVCPreTrainedModel, GenerationMixin):
         return InternVLCausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            **{CACHE: outputs.get(CACHE)},
+            **{TEMPORAL_CACHE: outputs.get(TEMPORAL_CACHE)},
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )

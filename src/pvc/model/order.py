@@ -23,7 +23,7 @@ _QUADRANTS = ((0, 0), (1, 1), (0, 1), (1, 0))
 
 
 @lru_cache
-def block_places(groups: int) -> tuple[tuple[int, int], ...]:
+def block_positions(groups: int) -> tuple[tuple[int, int], ...]:
     """Return the `(row, column)` of the block that each of `groups` steps stands for: 1, 4 or 16 blocks, ...
 
     Four blocks come in the order 0 3 1 2 of their raster numbers. Sixteen take the quadrants in that order, and the
@@ -73,7 +73,7 @@ def order_image_tokens(clips: Sequence[torch.Tensor], tiles: Sequence[int], conf
 @lru_cache(maxsize=64)
 def _raster_order(steps: int, tokens: int, groups: int) -> list[int]:
     """Order the `steps * tokens` tokens of a tile by their block's place in the grid, `groups` steps at a time."""
-    side, blocks, places = round(tokens**0.5), round(groups**0.5), block_places(groups)
+    side, blocks, places = round(tokens**0.5), round(groups**0.5), block_positions(groups)
 
     def place(number: int) -> tuple[int, int, int]:
         step, token = divmod(number, tokens)
@@ -83,4 +83,4 @@ def _raster_order(steps: int, tokens: int, groups: int) -> list[int]:
     return sorted(range(steps * tokens), key=place)
 
 
-__all__ = ["block_places", "order_image_tokens"]
+__all__ = ["block_positions", "order_image_tokens"]

@@ -18,7 +18,7 @@ from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.internvl.modeling_internvl import eager_attention_forward
 
-from pvc.model.attention import PRODUCTS, attention_over_time, products_over_time_pay
+from pvc.model.attention import MATMUL, attention_over_time, should_use_matmul_over_time
 from pvc.model.cache import keep_recent
 from pvc.model.config import PVCVisionConfig
 from pvc.model.layout import ClipLayout, Group
@@ -77,7 +77,7 @@ class Conditioning:
         return list(zip([0, *stops[:-1]], stops, kept.tolist(), strict=True))
 
 
-def timesteps_of(
+def get_timesteps(
     layout: ClipLayout, config: PVCVisionConfig, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Distinct timesteps `(U,)` (float64) of a call and the `(R,)` index of each packed row's timestep.
@@ -118,7 +118,7 @@ class AdaptiveLayerNorm(nn.Module):
         # 1 + scale in float32 also in a bf16 model, so that a converted LayerNorm weight w = 1 + (w - 1) is unchanged.
         scale, shift = self.modulation(F.silu(conditioning.embeddings)).chunk(2, dim=-1)
         scale, shift = ((1 + scale).to(hidden.dtype), shift.to(hidden.dtype))
-        if self._in_runs_pays(hidden, conditioning):
+        if self._should_use_runs(hidden, conditioning):
             # One pass that normalises and modulates; what it gives is copied while it is still in a cache.
             out = torch.empty_like(hidden)
             for start, stop, step in conditioning.runs:
@@ -139,7 +139,7 @@ class AdaptiveLayerNorm(nn.Module):
         return normed if scale is None or shift is None else normed.mul_(scale).add_(shift)
 
     @staticmethod
-    def _in_runs_pays(hidden: torch.Tensor, conditioning: Conditioning) -> bool:
+    def _should_use_runs(hidden: torch.Tensor, conditioning: Conditioning) -> bool:
         if hidden.device.type != "cpu" or torch.is_grad_enabled():
             return False
         return hidden.numel() >= _LARGE_RUN * len(conditioning.runs)
@@ -208,7 +208,7 @@ class PVCTemporalAttention(nn.Module):
         """`(T, C N, D)` queries over `(P + T, C N, D)` keys and values to `(T, C N, D)`."""
         steps, past = len(query), len(key) - len(query)
         implementation = self.config._attn_implementation or "eager"
-        if implementation in ("sdpa", PRODUCTS) and products_over_time_pay(query, len(key)):
+        if implementation in ("sdpa", MATMUL) and should_use_matmul_over_time(query, len(key)):
             mask = causal_mask(steps, past, window, query.dtype, query.device)
             return attention_over_time(query, key, value, None if mask is None else mask[0, 0], self.num_heads)
         heads = [
@@ -222,7 +222,7 @@ class PVCTemporalAttention(nn.Module):
             mask = None
             if windowed:
                 options["sliding_window"] = window
-        elif implementation in ("sdpa", PRODUCTS) and past == 0 and not windowed:
+        elif implementation in ("sdpa", MATMUL) and past == 0 and not windowed:
             mask = None  # the kernel's own causal mask: fewer reads, the same result
         else:
             mask = causal_mask(steps, past, window, query.dtype, query.device)

@@ -33,7 +33,7 @@ from pvc.model.temporal import (
     KeyValue,
     PVCTemporalBlock,
     TimestepEmbedding,
-    timesteps_of,
+    get_timesteps,
 )
 
 
@@ -179,7 +179,7 @@ class PVCVisionModel(PVCVisionPreTrainedModel):
         with torch.no_grad():
             return len(self.encoder.layer) - self.encoder.first_active()
 
-    def below(self, pixel_values: torch.Tensor) -> torch.Tensor:
+    def encode_spatial(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """`(F, 3, S, S)` frames to `(F, N, D)`: embedded, and through the layers below the first temporal one."""
         return self.encoder.lower(self.embeddings(pixel_values))
 
@@ -210,7 +210,7 @@ class PVCVisionModel(PVCVisionPreTrainedModel):
             use_cache: return the cache after this call.
             total_steps: steps of the whole clips, needed to encode in pieces when timesteps are relative.
             window: attend to so many steps, in place of the config's `temporal_window`.
-            stored: in place of `pixel_values`, what `below` made of them: more steps of the same frames start from it.
+            stored: in place of `pixel_values`, their `encode_spatial`: more steps of the same frames start from it.
             step_offset: `C` integers, the number of every clip's first step; by default 0. With a cache, that of the
                 call that began the clips holds.
 
@@ -223,11 +223,11 @@ class PVCVisionModel(PVCVisionPreTrainedModel):
         if given is None or (pixel_values is not None and stored is not None):
             raise UsageError("pass exactly one of pixel_values and stored")
         layout = self._layout(len(given), frames, steps, repeats, cache, use_cache, total_steps, window, step_offset)
-        timesteps, index = timesteps_of(layout, self.config, given.device)
+        timesteps, index = get_timesteps(layout, self.config, given.device)
         conditioning = Conditioning(self.timestep_embedding(timesteps), index)
         # Not kept under a name here: it has to go as soon as the first temporal layer is done with it.
         hidden, presents = self.encoder(
-            self.below(given) if stored is None else stored, conditioning, layout, cache, use_cache
+            self.encode_spatial(given) if stored is None else stored, conditioning, layout, cache, use_cache
         )
         return PVCVisionOutput(
             last_hidden_state=self.layernorm(hidden),

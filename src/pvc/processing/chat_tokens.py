@@ -75,7 +75,7 @@ class MarkedChat:
         return re.sub(rf"\[{self.nonce}:u(\d+)\]", lambda match: chr(int(match[1])), rendered)
 
 
-def list_conversations(conversation: Any) -> list[Any]:
+def as_conversations(conversation: Any) -> list[Any]:
     """List the conversations in what a caller passed: messages, or a list of conversations."""
     conversation = getattr(conversation, "messages", conversation)
     if not isinstance(conversation, (list, tuple)):
@@ -211,4 +211,4 @@ def overlaps(first: int, last: int, spans: Sequence[Span]) -> bool:
     return any(max(first, start) < min(last, end) for start, end in spans)
 
 
-__all__ = ["ChatTokens", "MarkedChat", "encode_rendered", "list_conversations", "mark_messages", "overlaps"]
+__all__ = ["ChatTokens", "MarkedChat", "as_conversations", "encode_rendered", "mark_messages", "overlaps"]

@@ -26,7 +26,7 @@ _PLACEHOLDER = re.compile(r"<(image|video)>\n?")
 
 
 @dataclass(frozen=True)
-class Row:
+class Record:
     """One conversation: `messages` as a chat template takes them, media as paths or bytes, and its line."""
 
     id: str
@@ -41,21 +41,21 @@ class Row:
 
 
 @dataclass(frozen=True)
-class BadRow:
+class BadRecord:
     """A line that is no conversation, and why."""
 
     line: int
     reason: str
 
 
-def read_rows(path: str | Path) -> list[Row]:
+def read_records(path: str | Path) -> list[Record]:
     """All rows of a file.
 
     Raises:
         UsageError: the file cannot be read.
         ConfigError: a row is malformed, named with its line, or there is none.
     """
-    rows, bad = scan_rows(path)
+    rows, bad = scan_records(path)
     if bad:
         raise ConfigError(f"{path}, line {bad[0].line}: {bad[0].reason}")
     if not rows:
@@ -63,26 +63,26 @@ def read_rows(path: str | Path) -> list[Row]:
     return rows
 
 
-def scan_rows(path: str | Path) -> tuple[list[Row], list[BadRow]]:
+def scan_records(path: str | Path) -> tuple[list[Record], list[BadRecord]]:
     """The rows of a file, and the lines that are none; raises UsageError where it cannot be read."""
     path = Path(path)
     try:
         data = path.read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    rows: list[Row] = []
-    bad: list[BadRow] = []
+    rows: list[Record] = []
+    bad: list[BadRecord] = []
     # Not splitlines: JSON strings may hold other separators, such as U+2028, as they are.
     for number, line in enumerate(data.split(b"\n"), 1):
         if line.strip():
             try:
                 rows.append(_row(line, number, path.parent))
             except ConfigError as error:
-                bad.append(BadRow(number, str(error)))
+                bad.append(BadRecord(number, str(error)))
     return rows, bad
 
 
-def _row(line: bytes, number: int, folder: Path) -> Row:
+def _row(line: bytes, number: int, folder: Path) -> Record:
     try:
         data = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
     except UnicodeDecodeError as error:
@@ -91,7 +91,7 @@ def _row(line: bytes, number: int, folder: Path) -> Row:
         raise ConfigError(f"not JSON: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError("not an object")
-    return parse_row(data, number, beside(folder))
+    return parse_record(data, number, beside(folder))
 
 
 def beside(folder: Path) -> Resolve:
@@ -107,14 +107,14 @@ def beside(folder: Path) -> Resolve:
     return resolve
 
 
-def parse_row(data: dict[str, Any], number: int, resolve: Resolve) -> Row:
+def parse_record(data: dict[str, Any], number: int, resolve: Resolve) -> Record:
     """The conversation in one object of either form; raises ConfigError for one that is none."""
     media = {kind: iter(_named(data, kind, resolve)) for kind in KINDS}
     messages = tuple(_chat(data["messages"], media, resolve) if "messages" in data else _turns(data, media))
     for kind, left in media.items():
         if count := len(list(left)):
             raise ConfigError(f"{count} more of '{kind}' than <{kind}> in the conversation")
-    return Row(str(data.get("id", number)), number, messages)
+    return Record(str(data.get("id", number)), number, messages)
 
 
 def _turns(data: dict[str, Any], media: dict[str, Iterator[Any]]) -> Iterator[dict[str, Any]]:
@@ -194,4 +194,4 @@ def _named(data: dict[str, Any], kind: str, resolve: Resolve) -> list[Any]:
     return [resolve(kind, value) for value in (values if isinstance(values, list) else [values])]
 
 
-__all__ = ["KINDS", "BadRow", "Resolve", "Row", "beside", "parse_row", "read_rows", "scan_rows"]
+__all__ = ["KINDS", "BadRecord", "Record", "Resolve", "beside", "parse_record", "read_records", "scan_records"]

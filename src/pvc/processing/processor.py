@@ -16,7 +16,7 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
 
 from pvc.errors import MismatchError, UsageError
-from pvc.processing.chat_tokens import ChatTokens, encode_rendered, list_conversations, mark_messages
+from pvc.processing.chat_tokens import ChatTokens, as_conversations, encode_rendered, mark_messages
 from pvc.processing.frame_prefix import check_frame_prefix, write_frame_prefix
 from pvc.processing.image import PVCImageProcessor, PVCImageProcessorKwargs
 from pvc.processing.options import check_chat_text, sort_options
@@ -295,7 +295,7 @@ class PVCProcessor(ProcessorMixin):
     ) -> BatchFeature:
         """Model inputs of one or several conversations; see `apply_chat_template`."""
         check_chat_text(options["text_kwargs"], bool(self.tokenizer("")["input_ids"]))
-        conversations = list_conversations(conversation)
+        conversations = as_conversations(conversation)
         marked = [mark_messages(messages, rendering.template) for messages in conversations]
         images = [image for chat in marked for image in chat.images]
         videos = [video for chat in marked for video in chat.videos]

@@ -21,20 +21,20 @@ from sse_starlette import EventSourceResponse
 
 import pvc
 from pvc.engine.engine import Engine
-from pvc.engine.live import LONGEST_TIME
+from pvc.engine.live import MAX_TIME_S
 from pvc.media import Picture
-from pvc.server.chat_completions import Parts, Reply, begin, check_ceilings, completion, follow
+from pvc.server.chat_completions import AppState, ChatReply, begin, check_ceilings, completion, follow
 from pvc.server.errors import ApiError, busy, stopping
-from pvc.server.guard import Guard
+from pvc.server.guard import RequestGuard
 from pvc.server.handlers import add_handlers
-from pvc.server.live_sessions import Live, Streams
+from pvc.server.live_sessions import LiveSessions, StreamSession
 from pvc.server.metrics import Metrics
 from pvc.server.route import BoundedRoute
-from pvc.server.sandbox.pool import Decoders
+from pvc.server.sandbox.pool import WorkerPool
 from pvc.server.scheduler import Scheduler
 from pvc.server.schemas import ChatRequest, StreamRequest
 from pvc.server.settings import Settings
-from pvc.server.sse import Begun, events
+from pvc.server.sse import PrefetchedStream, events
 from pvc.server.visual_cache import VisualCache
 
 FOR_EVER = 1e6  # seconds
@@ -45,14 +45,14 @@ def create_app(engine: Engine, settings: Settings | None = None) -> FastAPI:
     """An application that serves one model. What it runs on is in `app.state.parts`."""
     settings = settings or Settings()
     metrics = Metrics()
-    parts = Parts(
+    parts = AppState(
         engine,
         settings,
         metrics,
         Scheduler(engine, settings, metrics),
-        Decoders(settings),
+        WorkerPool(settings),
         VisualCache(settings.cache_bytes),
-        Streams(engine, settings),
+        LiveSessions(engine, settings),
         asyncio.Semaphore(settings.holding),
     )
 
@@ -71,7 +71,7 @@ def create_app(engine: Engine, settings: Settings | None = None) -> FastAPI:
     app = FastAPI(title="PVC", version=pvc.__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.router.route_class = BoundedRoute
     app.state.parts, app.state.name, app.state.ready = parts, _name(parts), False
-    app.add_middleware(Guard, settings=settings, metrics=metrics)
+    app.add_middleware(RequestGuard, settings=settings, metrics=metrics)
     add_handlers(app)
     _operations(app, parts)
     _chat(app, parts)
@@ -79,7 +79,7 @@ def create_app(engine: Engine, settings: Settings | None = None) -> FastAPI:
     return app
 
 
-def _operations(app: FastAPI, parts: Parts) -> None:
+def _operations(app: FastAPI, parts: AppState) -> None:
     @app.get("/health")
     async def health() -> Response:
         """Whether the process and its worker live."""
@@ -120,7 +120,7 @@ def _operations(app: FastAPI, parts: Parts) -> None:
         return one
 
 
-def _name(parts: Parts) -> str:
+def _name(parts: AppState) -> str:
     """What clients call the model: what the settings say, else its directory; `model` is what trainings call theirs."""
     directory = parts.engine.directory
     if parts.settings.name or directory is None:
@@ -129,7 +129,7 @@ def _name(parts: Parts) -> str:
     return (whole.parent if whole.name == "model" else whole).name or "pvc"
 
 
-def _chat(app: FastAPI, parts: Parts) -> None:
+def _chat(app: FastAPI, parts: AppState) -> None:
     name = _name(parts)
 
     @app.post("/v1/chat/completions")
@@ -141,7 +141,7 @@ def _chat(app: FastAPI, parts: Parts) -> None:
             raise busy()
         released = False
 
-        def release(reply: Reply | None) -> None:
+        def release(reply: ChatReply | None) -> None:
             nonlocal released
             if not released:
                 released = True
@@ -150,7 +150,7 @@ def _chat(app: FastAPI, parts: Parts) -> None:
                 reply.job.cancelled = True  # of no effect on one that has ended
                 reply.hold.free()
 
-        reply: Reply | None = None
+        reply: ChatReply | None = None
         try:
             reply = await _unless_gone(request, parts, begin(body, request.state.tenant, parts, name))
             if not body.stream:
@@ -170,7 +170,7 @@ def _chat(app: FastAPI, parts: Parts) -> None:
         # Begun here: a client that leaves now may never have it read, and what was not begun is not ended either.
         # At a signal sse-starlette would cut it short; what is to be finished and for how long is `Server`'s to say.
         return EventSourceResponse(
-            Begun(await anext(told), told),
+            PrefetchedStream(await anext(told), told),
             ping=15,
             send_timeout=30,
             shutdown_event=anyio.Event(),
@@ -178,12 +178,12 @@ def _chat(app: FastAPI, parts: Parts) -> None:
         )
 
 
-async def _drain(reply: Reply, metrics: Metrics) -> None:
+async def _drain(reply: ChatReply, metrics: Metrics) -> None:
     async for _ in follow(reply, metrics):
         pass
 
 
-async def _unless_gone(request: Request, parts: Parts, work: Any) -> Any:
+async def _unless_gone(request: Request, parts: AppState, work: Any) -> Any:
     """The result of `work`, which is cancelled when the client goes, or the server."""
     task = asyncio.ensure_future(work)
     try:
@@ -200,7 +200,7 @@ async def _unless_gone(request: Request, parts: Parts, work: Any) -> Any:
             task.cancel()
 
 
-async def _push(parts: Parts, live: Live, data: bytes, timestamp: float) -> None:
+async def _push(parts: AppState, live: StreamSession, data: bytes, timestamp: float) -> None:
     if not parts.scheduler.reserve(live.tenant):
         raise busy()
     processor = parts.engine.processor.video_processor
@@ -213,7 +213,7 @@ async def _push(parts: Parts, live: Live, data: bytes, timestamp: float) -> None
         parts.scheduler.release(live.tenant)
 
 
-def _streams(app: FastAPI, parts: Parts) -> None:
+def _streams(app: FastAPI, parts: AppState) -> None:
     streams = parts.streams
 
     @app.post("/v1/streams", status_code=201)
@@ -236,8 +236,8 @@ def _streams(app: FastAPI, parts: Parts) -> None:
     async def pushed(name: str, timestamp: float, request: Request) -> dict[str, Any]:
         """Show it a frame, a picture as the body, at `timestamp` seconds."""
         live = streams.of(name, request.state.tenant)
-        if not (math.isfinite(timestamp) and 0 <= timestamp <= LONGEST_TIME):
-            text = f"timestamp: seconds since the video began, 0 to {LONGEST_TIME:.0f}"
+        if not (math.isfinite(timestamp) and 0 <= timestamp <= MAX_TIME_S):
+            text = f"timestamp: seconds since the video began, 0 to {MAX_TIME_S:.0f}"
             raise ApiError(400, "invalid_request", text, "timestamp")
         data = await request.body()
         live.busy += 1

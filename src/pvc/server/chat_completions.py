@@ -17,22 +17,22 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from pvc.engine.batch import Token
 from pvc.engine.encode import EncodedMedia, PreparedPicture
 from pvc.engine.engine import Engine, MediaOptions
-from pvc.engine.sampling import Drawing
+from pvc.engine.sampling import SamplingParams
 from pvc.errors import MediaError
 from pvc.media import Picture, Video
 from pvc.server.errors import ApiError, api_error
-from pvc.server.live_sessions import Streams
+from pvc.server.live_sessions import LiveSessions
 from pvc.server.media_fetch import read_source
 from pvc.server.media_options import Preparation
 from pvc.server.metrics import Metrics
-from pvc.server.sandbox.pool import Decoders
-from pvc.server.scheduler import Failed, Job, Said, Scheduler, Shown, Started
+from pvc.server.sandbox.pool import WorkerPool
+from pvc.server.scheduler import ErrorEvent, Job, MediaInput, Scheduler, StartedEvent, TokenEvent
 from pvc.server.schemas import ChatRequest
 from pvc.server.settings import Settings
 from pvc.server.visual_cache import VisualCache
 
 
-class Postbox:
+class LoopBridge:
     """From the scheduler's thread to the event loop, which is woken once for all that has come since it looked."""
 
     def __init__(self) -> None:
@@ -58,33 +58,33 @@ BYTES = {letter: byte for byte, letter in bytes_to_unicode().items()}
 
 
 @dataclass
-class Parts:
+class AppState:
     """What a server is made of."""
 
     engine: Engine
     settings: Settings
     metrics: Metrics
     scheduler: Scheduler
-    decoders: Decoders
+    decoders: WorkerPool
     cache: VisualCache
-    streams: Streams
+    streams: LiveSessions
     holding: asyncio.Semaphore
-    post: Postbox = field(default_factory=Postbox)
+    post: LoopBridge = field(default_factory=LoopBridge)
     stopping: bool = False
 
 
 @dataclass
-class Reply:
+class ChatReply:
     """An answer that is coming: what is known so far, and where the rest will be put."""
 
     id: str
     model: str
     created: int
     job: Job
-    events: asyncio.Queue[Started | Said | Failed]
+    events: asyncio.Queue[StartedEvent | TokenEvent | ErrorEvent]
     hits: list[bool]
-    hold: _Hold
-    started: Started | None = None
+    hold: DecodePermit
+    started: StartedEvent | None = None
     texts: list[str] = field(default_factory=list)
     tokens: list[list[Token]] = field(default_factory=list)
     finishes: list[str | None] = field(default_factory=list)
@@ -144,11 +144,11 @@ def _place(values: dict[str, Any], value: Any) -> str:
     return next((place for place, sent in values.items() if sent == value), next(iter(values)))
 
 
-async def begin(request: ChatRequest, tenant: str, parts: Parts, model: str) -> Reply:
+async def begin(request: ChatRequest, tenant: str, parts: AppState, model: str) -> ChatReply:
     """Read and decode what a request shows, and put it into the queue. Raises ApiError."""
     settings, began = parts.settings, time.monotonic()
     default = parts.engine.model.generation_config.max_new_tokens or 512
-    drawing = Drawing(
+    params = SamplingParams(
         max_new_tokens=request.answer_tokens(default, settings.max_new_tokens),
         temperature=0.0 if request.greedy else request.temperature,
         top_p=request.top_p or 1.0,
@@ -157,24 +157,24 @@ async def begin(request: ChatRequest, tenant: str, parts: Parts, model: str) -> 
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         ignore_eos=request.ignore_eos,
     )
-    hold = _Hold(parts, request)
+    hold = DecodePermit(parts, request)
     try:
         messages, shown, hits = await _messages(request, tenant, parts, hold)
     except BaseException:
         hold.free()
         raise
     loop = asyncio.get_running_loop()
-    events: asyncio.Queue[Started | Said | Failed] = asyncio.Queue()
+    events: asyncio.Queue[StartedEvent | TokenEvent | ErrorEvent] = asyncio.Queue()
 
-    def arrived(event: Started | Said | Failed) -> None:
+    def arrived(event: StartedEvent | TokenEvent | ErrorEvent) -> None:
         hold.free()  # whatever it is, decoded media are tokens by now
         events.put_nowait(event)
 
-    def emit(event: Started | Said | Failed) -> None:
+    def emit(event: StartedEvent | TokenEvent | ErrorEvent) -> None:
         parts.post.put(loop, arrived, event)
 
-    job = Job(messages, shown, drawing, request.n, emit)
-    reply = Reply(f"chatcmpl-{secrets.token_hex(12)}", model, int(time.time()), job, events, hits, hold)
+    job = Job(messages, shown, params, request.n, emit)
+    reply = ChatReply(f"chatcmpl-{secrets.token_hex(12)}", model, int(time.time()), job, events, hits, hold)
     reply.began = began
     reply.texts, reply.tokens = [""] * request.n, [[] for _ in range(request.n)]
     reply.finishes = [None] * request.n
@@ -182,10 +182,10 @@ async def begin(request: ChatRequest, tenant: str, parts: Parts, model: str) -> 
     return reply
 
 
-class _Hold:
+class DecodePermit:
     """A request's right to hold decoded media, and how many pixels of them it has."""
 
-    def __init__(self, parts: Parts, request: ChatRequest) -> None:
+    def __init__(self, parts: AppState, request: ChatRequest) -> None:
         shows = any(part.type in ("image_url", "video_url") for message in request.messages for part in message.parts)
         self.gate = parts.holding if shows else None
         self.most, self.pixels, self.held = parts.settings.max_pixels, 0, False
@@ -212,8 +212,8 @@ class _Hold:
 
 
 async def _messages(
-    request: ChatRequest, tenant: str, parts: Parts, hold: _Hold
-) -> tuple[list[dict[str, Any]], list[Shown], list[bool]]:
+    request: ChatRequest, tenant: str, parts: AppState, hold: DecodePermit
+) -> tuple[list[dict[str, Any]], list[MediaInput], list[bool]]:
     messages: list[dict[str, Any]] = []
     reading = []
     for turn, message in enumerate(request.messages):
@@ -241,14 +241,14 @@ async def _messages(
 
 
 async def _shown(
-    part: Any, kind: str, request: ChatRequest, tenant: str, parts: Parts, hold: _Hold, place: str
-) -> tuple[Shown, bool]:
+    part: Any, kind: str, request: ChatRequest, tenant: str, parts: AppState, hold: DecodePermit, place: str
+) -> tuple[MediaInput, bool]:
     """One medium: of a live stream, from the cache, or read and decoded. Raises ApiError that names its `place`."""
     settings = parts.settings
     if part.type == "stream":
         live = parts.streams.of(part.stream_id, tenant)
         encoded = await asyncio.wrap_future(parts.scheduler.run(lambda: parts.streams.shown(live)))
-        return Shown(None, MediaOptions(), encoded), True  # encoded when its frames came
+        return MediaInput(None, MediaOptions(), encoded), True  # encoded when its frames came
     address = part.image_url if kind == "image" else part.video_url
     options = _options(request.preparation, kind, address.detail, settings)
     try:
@@ -260,7 +260,7 @@ async def _shown(
         encoded_before = parts.cache.get(key)
         parts.metrics.cache.labels("miss" if encoded_before is None else "hit").inc()
         if encoded_before is not None:
-            return Shown(None, options, encoded_before), True
+            return MediaInput(None, options, encoded_before), True
         started = time.perf_counter()
         opened = await parts.decoders.decode(data, kind, **_decoding(kind, options, parts.engine))
         parts.metrics.phase("decode", time.perf_counter() - started)
@@ -281,7 +281,7 @@ async def _shown(
     def keep(encoded: EncodedMedia) -> None:
         parts.cache.put(key, encoded)
 
-    return Shown(ready, options, None, keep), False
+    return MediaInput(ready, options, None, keep), False
 
 
 def _options(asked: Preparation, kind: str, detail: str | None, settings: Settings) -> MediaOptions:
@@ -303,14 +303,14 @@ def _decoding(kind: str, options: MediaOptions, engine: Engine) -> dict[str, Any
     return {"sampling": sampling, "size": (side, side)}
 
 
-async def follow(reply: Reply, metrics: Metrics) -> AsyncGenerator[Said, None]:
+async def follow(reply: ChatReply, metrics: Metrics) -> AsyncGenerator[TokenEvent, None]:
     """What is said, until all answers have ended; fills the reply in. Raises ApiError."""
     first = True
     while any(finish is None for finish in reply.finishes):
         event = await reply.events.get()
-        if isinstance(event, Failed):
+        if isinstance(event, ErrorEvent):
             raise api_error(event.error)
-        if isinstance(event, Started):
+        if isinstance(event, StartedEvent):
             reply.started = event
             continue
         if first:
@@ -322,19 +322,19 @@ async def follow(reply: Reply, metrics: Metrics) -> AsyncGenerator[Said, None]:
         yield event
 
 
-def completion(reply: Reply, tokenizer: Any) -> dict[str, Any]:
+def completion(reply: ChatReply, tokenizer: Any) -> dict[str, Any]:
     """The object of a whole answer."""
     choices = []
     for number, text in enumerate(reply.texts):
         choice: dict[str, Any] = {"index": number, "message": {"role": "assistant", "content": text, "refusal": None}}
-        choice["logprobs"] = logprobs(reply.tokens[number], tokenizer, reply.job.drawing.logprobs)
+        choice["logprobs"] = logprobs(reply.tokens[number], tokenizer, reply.job.params.logprobs)
         choice["finish_reason"] = reply.finishes[number]
         choices.append(choice)
     base = {"id": reply.id, "object": "chat.completion", "created": reply.created, "model": reply.model}
     return {**base, "choices": choices, "usage": reply.usage, "pvc": reply.used}
 
 
-def chunk(reply: Reply, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+def chunk(reply: ChatReply, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
     """The object of a piece of an answer."""
     base = {"id": reply.id, "object": "chat.completion.chunk", "created": reply.created, "model": reply.model}
     return {**base, "choices": choices, **more}
@@ -367,4 +367,4 @@ def token_bytes(tokenizer: Any, token: int) -> bytes:
     return bytes(BYTES[letter] for letter in name if letter in BYTES)
 
 
-__all__ = ["Parts", "Reply", "begin", "check_ceilings", "chunk", "completion", "follow", "logprobs"]
+__all__ = ["AppState", "ChatReply", "begin", "check_ceilings", "chunk", "completion", "follow", "logprobs"]

@@ -19,7 +19,7 @@ SHOWN = 8  # names of fields in one message
 SAFE_NAME = 40  # characters of a field's name that a message and the log repeat
 
 
-class Only:
+class OneOf:
     """The values of an unsupported field that pass. Null always passes, and so does leaving the field out.
 
     Args:
@@ -52,10 +52,10 @@ class Only:
         return {"anyOf": [*schema, {"type": "null"}], "description": "Not supported: only values that ask for nothing."}
 
 
-LABEL, OBJECT, FLAG = Only(kinds=(str,)), Only(kinds=(dict,)), Only(kinds=(bool,))
-NUMBER = Only(kinds=(int, float))
-NOTHING, OFF, ON, ZERO, ONE = Only(), Only(False), Only(True), Only(0), Only(1)
-NO_LIST, NO_OBJECT, NO_TEXT = Only([]), Only({}), Only("")
+LABEL, OBJECT, FLAG = OneOf(kinds=(str,)), OneOf(kinds=(dict,)), OneOf(kinds=(bool,))
+NUMBER = OneOf(kinds=(int, float))
+NOTHING, OFF, ON, ZERO, ONE = OneOf(), OneOf(False), OneOf(True), OneOf(0), OneOf(1)
+NO_LIST, NO_OBJECT, NO_TEXT = OneOf([]), OneOf({}), OneOf("")
 
 
 @dataclass(frozen=True)
@@ -67,17 +67,17 @@ class _Refused:
     log: str
 
 
-class Strict(BaseModel):
+class StrictModel(BaseModel):
     """A part of a request: null is the default, and a field without a meaning here is refused, not ignored."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=False)
     called: ClassVar[str] = "this object"
-    only: ClassVar[dict[str, Only]] = {}
+    only: ClassVar[dict[str, OneOf]] = {}
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         metadata = [(name, item) for name, field in cls.model_fields.items() for item in field.metadata]
-        cls.only = {name: item for name, item in metadata if isinstance(item, Only)}
+        cls.only = {name: item for name, item in metadata if isinstance(item, OneOf)}
 
     @classmethod
     def simplified(cls, data: dict[str, Any]) -> dict[str, Any]:
@@ -126,16 +126,16 @@ def _shown(value: Any) -> str:
     return json.dumps(value[:SAFE_NAME] if isinstance(value, str) else value)[: SAFE_NAME + 2]
 
 
-class OpenAIFields(Strict):
+class OpenAIFields(StrictModel):
     """Fields of OpenAI's chat completions."""
 
     audio: Annotated[Any, NOTHING] = None
     frequency_penalty: Annotated[Any, ZERO] = None
-    function_call: Annotated[Any, Only("none", "auto")] = None
-    functions: Annotated[Any, Only([], hint=', or function_call "none" with it')] = None
-    logit_bias: Annotated[Any, Only({}, [])] = None
+    function_call: Annotated[Any, OneOf("none", "auto")] = None
+    functions: Annotated[Any, OneOf([], hint=', or function_call "none" with it')] = None
+    logit_bias: Annotated[Any, OneOf({}, [])] = None
     metadata: Annotated[Any, OBJECT] = None
-    modalities: Annotated[Any, Only(["text"])] = None
+    modalities: Annotated[Any, OneOf(["text"])] = None
     moderation: Annotated[Any, NOTHING] = None
     parallel_tool_calls: Annotated[Any, FLAG] = None
     prediction: Annotated[Any, OBJECT] = None  # a hint for speed
@@ -143,19 +143,19 @@ class OpenAIFields(Strict):
     prompt_cache_key: Annotated[Any, LABEL] = None
     prompt_cache_options: Annotated[Any, OBJECT] = None
     prompt_cache_retention: Annotated[Any, LABEL] = None
-    reasoning_effort: Annotated[Any, Only("none", "minimal", "low", "medium")] = None
-    response_format: Annotated[Any, Only({"type": "text"})] = None
+    reasoning_effort: Annotated[Any, OneOf("none", "minimal", "low", "medium")] = None
+    response_format: Annotated[Any, OneOf({"type": "text"})] = None
     safety_identifier: Annotated[Any, LABEL] = None
-    service_tier: Annotated[Any, Only("auto", "default")] = None
+    service_tier: Annotated[Any, OneOf("auto", "default")] = None
     store: Annotated[Any, OFF] = None
-    tool_choice: Annotated[Any, Only("none", "auto")] = None
-    tools: Annotated[Any, Only([], hint=', or tool_choice "none" with it')] = None
+    tool_choice: Annotated[Any, OneOf("none", "auto")] = None
+    tools: Annotated[Any, OneOf([], hint=', or tool_choice "none" with it')] = None
     user: Annotated[Any, LABEL] = None
-    verbosity: Annotated[Any, Only("medium")] = None
+    verbosity: Annotated[Any, OneOf("medium")] = None
     web_search_options: Annotated[Any, NOTHING] = None
 
 
-class VLLMFields(Strict):
+class VLLMFields(StrictModel):
     """Fields of vLLM's server, older ones included, many of them SGLang's and LMDeploy's too."""
 
     add_generation_prompt: Annotated[Any, ON] = None
@@ -194,7 +194,7 @@ class VLLMFields(Strict):
     return_token_offsets: Annotated[Any, OFF] = None
     return_tokens_as_token_ids: Annotated[Any, OFF] = None
     routed_experts_prompt_start: Annotated[Any, ZERO] = None
-    session_id: Annotated[Any, Only(kinds=(str, int))] = None
+    session_id: Annotated[Any, OneOf(kinds=(str, int))] = None
     skip_special_tokens: Annotated[Any, ON] = None
     spaces_between_special_tokens: Annotated[Any, FLAG] = None  # special tokens are skipped
     stop_token_ids: Annotated[Any, NO_LIST] = None
@@ -202,15 +202,15 @@ class VLLMFields(Strict):
     structural_tag: Annotated[Any, NOTHING] = None
     structured_outputs: Annotated[Any, NOTHING] = None
     thinking_token_budget: Annotated[Any, NOTHING] = None
-    top_k: Annotated[Any, Only(-1, 0, 1)] = None  # 1 is greedy: `ChatRequest.simplified`
+    top_k: Annotated[Any, OneOf(-1, 0, 1)] = None  # 1 is greedy: `ChatRequest.simplified`
     truncate_prompt_tokens: Annotated[Any, NOTHING] = None
-    truncation_side: Annotated[Any, Only("left", "right")] = None  # of no meaning without truncate_prompt_tokens
+    truncation_side: Annotated[Any, OneOf("left", "right")] = None  # of no meaning without truncate_prompt_tokens
     use_beam_search: Annotated[Any, OFF] = None
     vllm_xargs: Annotated[Any, NO_OBJECT] = None
     watermarking: Annotated[Any, OFF] = None
 
 
-class SGLangFields(Strict):
+class SGLangFields(StrictModel):
     """Fields of SGLang's server that vLLM's has not."""
 
     bootstrap_host: Annotated[Any, NOTHING] = None
@@ -253,7 +253,7 @@ class SGLangFields(Strict):
     watermark: Annotated[Any, NOTHING] = None
 
 
-class LlamaCppFields(Strict):
+class LlamaCppFields(StrictModel):
     """Fields of llama.cpp's server. Parameters of a sampler that is off pass with any value."""
 
     backend_sampling: Annotated[Any, FLAG] = None  # where tokens are sampled
@@ -262,11 +262,11 @@ class LlamaCppFields(Strict):
     dry_base: Annotated[Any, NUMBER] = None
     dry_multiplier: Annotated[Any, ZERO] = None
     dry_penalty_last_n: Annotated[Any, NUMBER] = None
-    dry_sequence_breakers: Annotated[Any, Only(kinds=(list,))] = None
+    dry_sequence_breakers: Annotated[Any, OneOf(kinds=(list,))] = None
     dynatemp_exponent: Annotated[Any, NUMBER] = None
     dynatemp_range: Annotated[Any, ZERO] = None
     grammar: Annotated[Any, NO_TEXT] = None
-    id_slot: Annotated[Any, Only(-1)] = None
+    id_slot: Annotated[Any, OneOf(-1)] = None
     json_schema: Annotated[Any, NOTHING] = None
     lora: Annotated[Any, NO_LIST] = None
     min_keep: Annotated[Any, ZERO] = None
@@ -281,7 +281,7 @@ class LlamaCppFields(Strict):
     n_probs: Annotated[Any, ZERO] = None
     parse_tool_calls: Annotated[Any, FLAG] = None
     post_sampling_probs: Annotated[Any, OFF] = None
-    reasoning_format: Annotated[Any, Only("none", "auto")] = None
+    reasoning_format: Annotated[Any, OneOf("none", "auto")] = None
     repeat_last_n: Annotated[Any, NUMBER] = None
     repeat_penalty: Annotated[Any, ONE] = None
     response_fields: Annotated[Any, NO_LIST] = None
@@ -292,31 +292,31 @@ class LlamaCppFields(Strict):
     t_max_predict_ms: Annotated[Any, ZERO] = None
     thinking_forced_open: Annotated[Any, OFF] = None
     timings_per_token: Annotated[Any, FLAG] = None  # as return_progress; `pvc.timing` has the times
-    top_n_sigma: Annotated[Any, Only(-1)] = None
+    top_n_sigma: Annotated[Any, OneOf(-1)] = None
     typ_p: Annotated[Any, ONE] = None
     typical_p: Annotated[Any, ONE] = None
     xtc_probability: Annotated[Any, ZERO] = None
     xtc_threshold: Annotated[Any, NUMBER] = None
 
 
-class GatewayFields(Strict):
+class GatewayFields(StrictModel):
     """Fields of Ollama, OpenRouter, LiteLLM, DashScope, DeepSeek and Mistral."""
 
     adapter_name: Annotated[Any, NOTHING] = None
     enable_search: Annotated[Any, OFF] = None
     enable_thinking: Annotated[Any, OFF] = None
     format: Annotated[Any, NO_TEXT] = None
-    keep_alive: Annotated[Any, Only(kinds=(str, int, float))] = None
+    keep_alive: Annotated[Any, OneOf(kinds=(str, int, float))] = None
     options: Annotated[Any, NO_OBJECT] = None
     prompt_mode: Annotated[Any, NOTHING] = None
     provider: Annotated[Any, NO_OBJECT] = None
-    reasoning: Annotated[Any, Only({}, {"effort": "none"}, {"enabled": False}, {"exclude": True})] = None
+    reasoning: Annotated[Any, OneOf({}, {"effort": "none"}, {"enabled": False}, {"exclude": True})] = None
     safe_prompt: Annotated[Any, OFF] = None
     think: Annotated[Any, OFF] = None
-    thinking: Annotated[Any, Only(False, {"type": "disabled"})] = None
+    thinking: Annotated[Any, OneOf(False, {"type": "disabled"})] = None
     thinking_budget: Annotated[Any, ZERO] = None
     transforms: Annotated[Any, NO_LIST] = None
-    usage: Annotated[Any, Only({"include": True}, {"include": False})] = None  # a response always has its usage
+    usage: Annotated[Any, OneOf({"include": True}, {"include": False})] = None  # a response always has its usage
 
 
 class RequestFields(OpenAIFields, VLLMFields, SGLangFields, LlamaCppFields, GatewayFields):
@@ -325,7 +325,7 @@ class RequestFields(OpenAIFields, VLLMFields, SGLangFields, LlamaCppFields, Gate
     called: ClassVar[str] = "a request"
 
 
-class MessageFields(Strict):
+class MessageFields(StrictModel):
     """Fields of a message, as a client sends back what a server answered."""
 
     called: ClassVar[str] = "a message"
@@ -344,17 +344,17 @@ class MessageFields(Strict):
     tool_calls: Annotated[Any, NO_LIST] = None
 
 
-class PartFields(Strict):
+class PartFields(StrictModel):
     """Fields of a part of a message."""
 
     called: ClassVar[str] = "such a part"
     annotations: Annotated[Any, NO_LIST] = None
     cache_control: Annotated[Any, OBJECT] = None
-    modalities: Annotated[Any, Only("image", "video")] = None
+    modalities: Annotated[Any, OneOf("image", "video")] = None
     uuid: Annotated[Any, LABEL] = None  # a name for vLLM's cache; ours is by the bytes
 
 
-class AddressFields(Strict):
+class AddressFields(StrictModel):
     """Fields of `image_url` and `video_url`."""
 
     called: ClassVar[str] = "such an address"
@@ -364,14 +364,14 @@ class AddressFields(Strict):
     min_dynamic_patch: Annotated[Any, NOTHING] = None
 
 
-class StreamOptionsFields(Strict):
+class StreamOptionsFields(StrictModel):
     """Fields of `stream_options`."""
 
     called: ClassVar[str] = "stream_options"
     include_obfuscation: Annotated[Any, FLAG] = None
 
 
-class TemplateOptions(Strict):
+class TemplateOptions(StrictModel):
     """`chat_template_kwargs`: a template has no variables here, so only what turns something off passes."""
 
     called: ClassVar[str] = "chat_template_kwargs"
@@ -379,7 +379,7 @@ class TemplateOptions(Strict):
     continue_final_message: Annotated[Any, OFF] = None
     add_vision_id: Annotated[Any, OFF] = None
     enable_thinking: Annotated[Any, OFF] = None
-    reasoning_effort: Annotated[Any, Only("none", "minimal", "low", "medium")] = None
+    reasoning_effort: Annotated[Any, OneOf("none", "minimal", "low", "medium")] = None
     thinking: Annotated[Any, OFF] = None
 
 
@@ -391,10 +391,10 @@ __all__ = [
     "ONE",
     "AddressFields",
     "MessageFields",
-    "Only",
+    "OneOf",
     "PartFields",
     "RequestFields",
     "StreamOptionsFields",
-    "Strict",
+    "StrictModel",
     "TemplateOptions",
 ]

@@ -28,7 +28,7 @@ CONTROLS = dict.fromkeys((*range(32), 127), "?")
 logger = logging.getLogger("pvc.server")
 
 
-class Guard:
+class RequestGuard:
     """The outermost layer. Puts `request_id` and `tenant` into the scope's state."""
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, body_seconds: float = BODY_SECONDS) -> None:
@@ -163,4 +163,4 @@ class _Reply:
         await self._send({"type": "http.response.body", "body": body})
 
 
-__all__ = ["BODY_SECONDS", "Guard"]
+__all__ = ["BODY_SECONDS", "RequestGuard"]

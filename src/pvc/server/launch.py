@@ -24,7 +24,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pvc.errors import UsageError
-from pvc.server.chat_completions import Parts
+from pvc.server.chat_completions import AppState
 from pvc.server.errors import ApiError, stopping
 
 HEADER_SECONDS = 10.0
@@ -36,7 +36,7 @@ MOST_CONNECTIONS = 1000
 DRAIN_SECONDS = 20
 
 
-class Deadlines(H11Protocol):
+class TimeoutProtocol(H11Protocol):
     """uvicorn's HTTP, with deadlines: for the headers of every request on a connection, and for taking what is sent."""
 
     _deadline: asyncio.TimerHandle | None = None
@@ -97,7 +97,7 @@ class Deadlines(H11Protocol):
 class Server(uvicorn.Server):
     """uvicorn's server, which says what it does: when it is ready, what it still finishes, and what it gives up."""
 
-    def __init__(self, config: uvicorn.Config, parts: Parts, say: Callable[[str], None], ready: str) -> None:
+    def __init__(self, config: uvicorn.Config, parts: AppState, say: Callable[[str], None], ready: str) -> None:
         super().__init__(config)
         self.parts, self.say, self.ready = parts, say, ready
 
@@ -155,7 +155,7 @@ def configuration(app: FastAPI) -> uvicorn.Config:
     """How uvicorn runs it."""
     return uvicorn.Config(
         app,
-        http=Deadlines,
+        http=TimeoutProtocol,
         ws="none",
         log_config=None,
         access_log=False,
@@ -200,4 +200,4 @@ def serve(app: FastAPI, at: socket.socket, say: Callable[[str], None], ready: st
         raise UsageError(f"cannot listen: {error.strerror}") from error
 
 
-__all__ = ["Deadlines", "Server", "configuration", "listener", "serve"]
+__all__ = ["Server", "TimeoutProtocol", "configuration", "listener", "serve"]

@@ -14,17 +14,17 @@ from typing import Any
 
 from pvc.engine.encode import EncodedMedia
 from pvc.engine.engine import Engine
-from pvc.engine.live import Keep, Stream
+from pvc.engine.live import FrameRetention, LiveSession
 from pvc.server.errors import ApiError
 from pvc.server.settings import Settings
 
 
 @dataclass
-class Live:
+class StreamSession:
     """One live video."""
 
     tenant: str
-    stream: Stream
+    stream: LiveSession
     used: float
     last: float = -math.inf
     busy: int = 0
@@ -36,20 +36,20 @@ class Live:
         return self.stream.keep.most if self.stream.keep is not None else 0
 
 
-def keep_within(window: int) -> Keep:
+def keep_within(window: int) -> FrameRetention:
     """What a stream keeps so that there are never more than `window` frames, those included that go next."""
     batch = max(1, window // 4)
     rest = window - (batch - 1) - 2
-    return Keep(first=2, recent=(rest + 1) // 2, middle=rest // 2, batch=batch)
+    return FrameRetention(first=2, recent=(rest + 1) // 2, middle=rest // 2, batch=batch)
 
 
-class Streams:
+class LiveSessions:
     """All live videos. Its methods are called in the event loop, `push` and `shown` in the model's thread."""
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self.engine, self.most, self.own = engine, settings.max_streams, settings.share(settings.max_streams)
         self.window, self.idle_s = settings.stream_window, settings.stream_idle_s
-        self._live: dict[str, Live] = {}
+        self._live: dict[str, StreamSession] = {}
 
     def __len__(self) -> int:
         return len(self._live)
@@ -60,10 +60,10 @@ class Streams:
         for name in [name for name, live in self._live.items() if not live.busy and now - live.used > self.idle_s]:
             del self._live[name]
 
-    def _keep(self, window: int) -> Keep:
+    def _keep(self, window: int) -> FrameRetention:
         """Return what a stream keeps: what the checkpoint was trained for, as far as `window` frames allow it."""
         frames = self.engine.processor.video_processor.live_frames
-        if frames is not None and (own := Keep.latest(frames)).most <= window:
+        if frames is not None and (own := FrameRetention.latest(frames)).most <= window:
             return own
         return keep_within(window)
 
@@ -72,7 +72,7 @@ class Streams:
         own = self.engine.model.config.vision_config.temporal_window
         return window if own is None else min(own, window)
 
-    def open(self, tenant: str, window: int | None = None) -> tuple[str, Live]:
+    def open(self, tenant: str, window: int | None = None) -> tuple[str, StreamSession]:
         """A new one that keeps at most `window` frames. Raises ApiError 429 when there are too many, 400."""
         self.sweep()
         window = window or self.window
@@ -82,12 +82,14 @@ class Streams:
         if len(self._live) >= self.most or len(self.owned(tenant)) >= self.own:
             text = f"{min(self.most, self.own)} live streams may be open; DELETE one, or wait."
             raise ApiError(429, "too_many_streams", text, headers={"Retry-After": "30"})
-        live = Live(tenant, Stream(self.engine, window=self._steps(window), keep=self._keep(window)), time.monotonic())
+        live = StreamSession(
+            tenant, LiveSession(self.engine, window=self._steps(window), keep=self._keep(window)), time.monotonic()
+        )
         name = f"stream-{secrets.token_urlsafe(18)}"
         self._live[name] = live
         return name, live
 
-    def of(self, name: str, tenant: str) -> Live:
+    def of(self, name: str, tenant: str) -> StreamSession:
         """One's own. Raises ApiError 404 for what is not there or someone else's."""
         self.sweep()
         live = self._live.get(name)
@@ -96,7 +98,7 @@ class Streams:
         live.used = time.monotonic()
         return live
 
-    def owned(self, tenant: str) -> list[tuple[str, Live]]:
+    def owned(self, tenant: str) -> list[tuple[str, StreamSession]]:
         """One's own, the oldest first."""
         self.sweep()
         return [(name, live) for name, live in self._live.items() if live.tenant == tenant]
@@ -107,7 +109,7 @@ class Streams:
         del self._live[name]
 
     @staticmethod
-    def check(live: Live, timestamp: float) -> None:
+    def check(live: StreamSession, timestamp: float) -> None:
         """Raise ApiError 409 for a frame that is not later than the last one."""
         if timestamp <= live.last:
             raise ApiError(
@@ -115,7 +117,7 @@ class Streams:
             )
 
     @staticmethod
-    def shown(live: Live) -> EncodedMedia:
+    def shown(live: StreamSession) -> EncodedMedia:
         """What a question about it is shown: the frames that are kept, with their times."""
         stream = live.stream
         if not stream.timestamps:
@@ -124,7 +126,7 @@ class Streams:
             "video", "stream", stream.tokens.flatten(0, 1), tuple(stream.timestamps), steps=len(stream.timestamps)
         )
 
-    def describe(self, name: str, live: Live) -> dict[str, Any]:
+    def describe(self, name: str, live: StreamSession) -> dict[str, Any]:
         """The object that clients see."""
         return {
             "id": name,
@@ -137,4 +139,4 @@ class Streams:
         }
 
 
-__all__ = ["Live", "Streams"]
+__all__ = ["LiveSessions", "StreamSession"]

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from pvc.server.compat import FLAG, LABEL, NO_OBJECT, OFF, ONE, Only, Strict
+from pvc.server.compat import FLAG, LABEL, NO_OBJECT, OFF, ONE, OneOf, StrictModel
 
 EVERY_FRAME = 1e5  # frames per second, more than any video has: what num_frames = -1 means
 ALL = -1
@@ -21,7 +21,7 @@ Steps = Annotated[
 ]
 
 
-class PVCOptions(Strict):
+class PVCOptions(StrictModel):
     """How media are prepared, within the server's ceilings; what is left out is the checkpoint's."""
 
     called: ClassVar[str] = "pvc"
@@ -37,7 +37,7 @@ class PVCOptions(Strict):
         return self
 
 
-class _Sampling(Strict):
+class _Sampling(StrictModel):
     """vLLM's way: with both, `num_frames` is the most frames of a video sampled at `fps`; -1 is no limit."""
 
     num_frames: int | None = Field(default=None, ge=ALL)
@@ -72,14 +72,14 @@ class VideoReading(_Sampling):
     video_backend: Annotated[Any, LABEL] = None
 
 
-class ImageReading(Strict):
+class ImageReading(StrictModel):
     """`media_io_kwargs.image`."""
 
     called: ClassVar[str] = "media_io_kwargs.image"
-    image_mode: Annotated[Any, Only("RGB")] = None
+    image_mode: Annotated[Any, OneOf("RGB")] = None
 
 
-class MediaReading(Strict):
+class MediaReading(StrictModel):
     """`media_io_kwargs`, by kind of medium."""
 
     called: ClassVar[str] = "media_io_kwargs"
@@ -93,7 +93,7 @@ class ProcessorOptions(_Sampling):
 
     called: ClassVar[str] = "mm_processor_kwargs"
     do_sample_frames: Annotated[Any, FLAG] = None  # frames are chosen once, when the video is read
-    dynamic_image_size: Annotated[Any, Only(True)] = None
+    dynamic_image_size: Annotated[Any, OneOf(True)] = None
     image_steps: Steps | None = None
     images_kwargs: Annotated[Any, NO_OBJECT] = None
     max_dynamic_patch: int | None = Field(default=None, ge=1)

@@ -15,17 +15,17 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from pvc.engine.batch import Batch, Row, Token
+from pvc.engine.batch import Batch, RunningSequence, Token
 from pvc.engine.encode import EncodedMedia, PreparedPicture
 from pvc.engine.engine import Engine, MediaOptions
-from pvc.engine.sampling import Drawing
+from pvc.engine.sampling import SamplingParams
 from pvc.media import Video
 from pvc.server.metrics import Metrics
 from pvc.server.settings import Settings
 
 
 @dataclass(frozen=True)
-class Shown:
+class MediaInput:
     """One medium of a request: opened, or encoded before; `keep` is told of what it was encoded to."""
 
     opened: PreparedPicture | Video | None
@@ -35,7 +35,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Started:
+class StartedEvent:
     """The prompt has been read: its media and tokens."""
 
     media: list[EncodedMedia]
@@ -43,7 +43,7 @@ class Started:
 
 
 @dataclass(frozen=True)
-class Said:
+class TokenEvent:
     """A token of answer `index`; `finish` with the last one."""
 
     index: int
@@ -52,7 +52,7 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Failed:
+class ErrorEvent:
     """Nothing more comes."""
 
     error: Exception
@@ -63,17 +63,17 @@ class Job:
     """A request on its way. `emit` gets Started, then Said again and again, or Failed."""
 
     messages: Sequence[dict[str, Any]]
-    media: list[Shown]
-    drawing: Drawing
+    media: list[MediaInput]
+    params: SamplingParams
     count: int
-    emit: Callable[[Started | Said | Failed], None]
+    emit: Callable[[StartedEvent | TokenEvent | ErrorEvent], None]
     cancelled: bool = False
     queued_at: float = field(default_factory=time.monotonic)
     timing: dict[str, float] = field(default_factory=dict)
     open: int = 0
 
 
-class _Left(Exception):
+class Cancelled(Exception):
     """Nobody waits for the answer any more."""
 
 
@@ -197,43 +197,43 @@ class Scheduler:
         started = time.perf_counter()
         job.timing["queue_s"] = time.monotonic() - job.queued_at
 
-        def between() -> None:
+        def on_chunk() -> None:
             self._drop_cancelled()
             self._move_on()
             if job.cancelled or self._refusing is not None:
-                raise self._refusing or _Left()
+                raise self._refusing or Cancelled()
 
         try:
             media: list[EncodedMedia] = []
             for shown in job.media:
-                media.append(self._encoded(shown, between))
+                media.append(self._encoded(shown, on_chunk))
                 self.batch.room(sum(len(one.tokens) for one in media))
             job.timing["encode_s"] = time.perf_counter() - started
-            begun = self.batch.start(job.messages, media, job.drawing, job.count)
+            begun = self.batch.start(job.messages, media, job.params, job.count)
         except Exception as error:
-            job.emit(Failed(error))
+            job.emit(ErrorEvent(error))
             return
         job.timing["prefill_s"] = time.perf_counter() - started - job.timing["encode_s"]
         for phase in ("queue", "encode", "prefill"):
             self.metrics.phase(phase, job.timing[f"{phase}_s"])
         job.open = len(begun)
-        job.emit(Started(media, begun[0][0].prompt))
+        job.emit(StartedEvent(media, begun[0][0].prompt))
         self.metrics.tokens.labels("prompt").inc(begun[0][0].prompt)
         for number, (row, token) in enumerate(begun):
             self._rows[id(row)] = job, number
             self._say(row, token)
 
-    def _encoded(self, shown: Shown, between: Callable[[], None]) -> EncodedMedia:
+    def _encoded(self, shown: MediaInput, on_chunk: Callable[[], None]) -> EncodedMedia:
         if shown.encoded is not None:
             return shown.encoded
         assert shown.opened is not None
-        (encoded,) = self.engine.encode([shown.opened], shown.options, between)
+        (encoded,) = self.engine.encode([shown.opened], shown.options, on_chunk)
         self.metrics.tokens.labels("visual").inc(len(encoded.tokens))
         if shown.keep is not None:
             shown.keep(encoded)
         return encoded
 
-    def _guarded_step(self) -> list[tuple[Row, Token]]:
+    def _guarded_step(self) -> list[tuple[RunningSequence, Token]]:
         try:
             return self.batch.step()
         except Exception as error:  # a bug, or memory that ran out: those in the batch are lost, others are not
@@ -246,17 +246,17 @@ class Scheduler:
             jobs |= {id(job): job for job in self._waiting}
             self._waiting.clear()
         for job in jobs.values():
-            job.emit(Failed(error))
+            job.emit(ErrorEvent(error))
         self._rows.clear()
         self.batch = Batch(self.engine)
 
-    def _say(self, row: Row, token: Token) -> None:
+    def _say(self, row: RunningSequence, token: Token) -> None:
         job, number = self._rows[id(row)]
         self.metrics.tokens.labels("completion").inc()
         if row.finish is not None:
             del self._rows[id(row)]
             job.open -= 1
-        job.emit(Said(number, token, row.finish))
+        job.emit(TokenEvent(number, token, row.finish))
 
 
-__all__ = ["Failed", "Job", "Said", "Scheduler", "Shown", "Started"]
+__all__ = ["ErrorEvent", "Job", "MediaInput", "Scheduler", "StartedEvent", "TokenEvent"]

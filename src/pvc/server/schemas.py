@@ -16,7 +16,7 @@ from pvc.server.compat import (
     PartFields,
     RequestFields,
     StreamOptionsFields,
-    Strict,
+    StrictModel,
     TemplateOptions,
 )
 from pvc.server.media_options import (
@@ -127,7 +127,7 @@ class StreamOptions(StreamOptionsFields):
     continuous_usage_stats: bool = False
 
 
-class StreamRequest(Strict):
+class StreamRequest(StrictModel):
     """POST /v1/streams."""
 
     called: ClassVar[str] = "such a request"

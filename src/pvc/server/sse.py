@@ -6,20 +6,20 @@ import json
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
-from pvc.server.chat_completions import Reply, chunk, logprobs
+from pvc.server.chat_completions import ChatReply, chunk, logprobs
 from pvc.server.errors import ApiError
-from pvc.server.scheduler import Said
+from pvc.server.scheduler import TokenEvent
 from pvc.server.schemas import ChatRequest
 
 
-class Begun:
+class PrefetchedStream:
     """An asynchronous generator of which the first piece has been taken, from its beginning."""
 
     def __init__(self, first: bytes, rest: AsyncGenerator[bytes, None]) -> None:
         self.first: bytes | None = first
         self.rest = rest
 
-    def __aiter__(self) -> Begun:
+    def __aiter__(self) -> PrefetchedStream:
         return self
 
     async def __anext__(self) -> bytes:
@@ -32,15 +32,15 @@ class Begun:
 
 
 async def events(
-    reply: Reply,
-    first: Said,
-    pieces: AsyncGenerator[Said, None],
+    reply: ChatReply,
+    first: TokenEvent,
+    pieces: AsyncGenerator[TokenEvent, None],
     body: ChatRequest,
     tokenizer: Any,
-    release: Callable[[Reply], None],
+    release: Callable[[ChatReply], None],
 ) -> AsyncGenerator[bytes, None]:
     """All events of an answer whose `first` token has come; `release` is called when it ends, however it does."""
-    wanted = reply.job.drawing.logprobs
+    wanted = reply.job.params.logprobs
     wants_usage = body.stream_options is not None and body.stream_options.include_usage
     continuous = body.stream_options is not None and body.stream_options.continuous_usage_stats
 
@@ -50,7 +50,7 @@ async def events(
         usage = {"usage": reply.usage_of(index)} if continuous else {}
         return _event(chunk(reply, [choice], **usage, **({"pvc": reply.used} if last else {})))
 
-    def said(one: Said) -> bytes:
+    def said(one: TokenEvent) -> bytes:
         likely = None if one.token.end else logprobs([one.token], tokenizer, wanted)
         told = delta(one.index, {"content": one.token.text}, None, likely) if one.token.text or likely else b""
         return told + delta(one.index, {}, one.finish) if one.finish else told
@@ -78,4 +78,4 @@ def _event(data: dict[str, Any]) -> bytes:
     return f"data: {json.dumps(data, ensure_ascii=False)}\r\n\r\n".encode()
 
 
-__all__ = ["Begun", "events"]
+__all__ = ["PrefetchedStream", "events"]

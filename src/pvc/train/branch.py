@@ -15,7 +15,7 @@ from pvc.errors import ConfigError, UsageError
 from pvc.train.recipe import Recipe, Stage, written_from
 from pvc.train.stage_log import Report
 from pvc.train.stage_model import FINAL
-from pvc.train.trainer import complete, publish, step_of
+from pvc.train.trainer import checkpoint_step, complete, publish
 
 RECORD = "branch.json"
 ATTEMPTS = 5  # a trunk that goes on deletes old checkpoints, maybe the one that is being copied
@@ -70,7 +70,7 @@ def start_branch(recipe: Recipe, branch: Branch, directory: Path, report: Report
         raise UsageError(f"{trunk} holds a run of another recipe; pass the run's recipe and its options")
     staging = directory.with_name(f"{directory.name}.part")
     stage, checkpoint = _copy_checkpoint(recipe, trunk, staging)
-    step, steps = step_of(checkpoint), branch.decay_steps or stage.decay_length
+    step, steps = checkpoint_step(checkpoint), branch.decay_steps or stage.decay_length
     _copy_rest(recipe, stage, trunk, staging)
     values = {"trunk": str(trunk), "stage": stage.name, "step": step, "decay_steps": steps}
     (staging / RECORD).write_text(json.dumps(values) + "\n", encoding="utf-8")
@@ -111,7 +111,7 @@ def _check_rate(stage: Stage, checkpoint: Path) -> None:
         raise ConfigError(f"stage {stage.name}: only schedule wsd can be branched, not {stage.schedule}")
     if (checkpoint.parent / "clock.json").exists():
         raise ConfigError(f"stage {stage.name}: a run with --minutes follows the clock and cannot be branched")
-    first, last, step = stage.warmup_steps, stage.steps - stage.decay_length, step_of(checkpoint)
+    first, last, step = stage.warmup_steps, stage.steps - stage.decay_length, checkpoint_step(checkpoint)
     if not first <= step <= last:
         raise ConfigError(
             f"stage {stage.name}: the last checkpoint is from step {step}, but the learning rate is constant "

@@ -25,11 +25,11 @@ from pvc.processing.processor import PVCProcessor
 from pvc.train.distill.setup import is_visual, restore
 from pvc.train.distill.visual import export_visual
 from pvc.train.lora import Adapters
-from pvc.train.model_init import parameters_by_part, resolved, start_directory, stored_state
+from pvc.train.model_init import initial_directory, parameters_by_part, resolve_recipe, stored_state
 from pvc.train.recipe import Recipe, Stage, written_from
-from pvc.train.stage_model import FINAL, stage_model, stage_seed, trained_part, weights_before
+from pvc.train.stage_model import FINAL, stage_model, stage_seed, trained_module, weights_before
 from pvc.train.summary import write_card, write_summary
-from pvc.train.trainer import AVERAGE, complete, step_of
+from pvc.train.trainer import EMA_FILE, checkpoint_step, complete
 
 ATTEMPTS = 5  # a run that goes on deletes old checkpoints, maybe the one that is being read
 
@@ -90,7 +90,7 @@ def export_checkpoint(
         UsageError: no run of this recipe, no checkpoint yet, or `target` exists.
         CheckpointError: weights that are sharded (FSDP, DeepSpeed).
     """
-    recipe, directory, target = resolved(recipe), Path(directory), Path(target)
+    recipe, directory, target = resolve_recipe(recipe), Path(directory), Path(target)
     _check(recipe, directory, target, dtype)
     disable_progress_bar()
     found = _last_weights(recipe, directory)
@@ -138,7 +138,7 @@ def _last_weights(recipe: Recipe, directory: Path) -> _Found:
             if checkpoint is None:
                 continue
             try:
-                return _Found(stage, step_of(checkpoint), _checkpoint_weights(checkpoint), checkpoint)
+                return _Found(stage, checkpoint_step(checkpoint), _checkpoint_weights(checkpoint), checkpoint)
             except (OSError, CheckpointError):
                 if checkpoint.exists():
                     raise
@@ -153,8 +153,8 @@ def _checkpoint_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     weights: dict[str, torch.Tensor] = {}
     for shard in find_shards(checkpoint):
         weights |= load_file(shard)
-    if (checkpoint / AVERAGE).exists():
-        weights |= torch.load(checkpoint / AVERAGE, map_location="cpu", weights_only=True)
+    if (checkpoint / EMA_FILE).exists():
+        weights |= torch.load(checkpoint / EMA_FILE, map_location="cpu", weights_only=True)
     return weights
 
 
@@ -169,7 +169,7 @@ def _built(recipe: Recipe, directory: Path, processor: PVCProcessor, found: _Fou
         if stage.kind == "distill":
             restore(model, weights, model)
         else:
-            part = trained_part(stage, model)
+            part = trained_module(stage, model)
             # An output layer that is the input embedding is stored once.
             tied = {"lm_head.weight"} if cast(Any, model).config.tie_word_embeddings else set()
             part.load_state_dict({**{key: value for key, value in part.state_dict().items() if key in tied}, **weights})
@@ -186,7 +186,7 @@ def _write_weights(recipe: Recipe, model: nn.Module, target: Path, dtype: torch.
     After token distillation alone, all tensors have the precision of the checkpoint that it started from.
     """
     if is_visual(recipe):
-        export_visual(start_directory(recipe), model.state_dict(), target)
+        export_visual(initial_directory(recipe), model.state_dict(), target)
         return
     wide = PVCForConditionalGeneration._keep_in_fp32_modules_strict
     stored = {

@@ -16,14 +16,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
 from pvc.processing.processor import PVCProcessor
-from pvc.train.data.collate import ChatCollator, lengths_of
-from pvc.train.data.mixture import StageSamples
+from pvc.train.data.collate import ChatCollator, count_tokens
+from pvc.train.data.mixture import StageDataset
 from pvc.train.lora import Adapters
 from pvc.train.model_init import build_model
 from pvc.train.optimizer import muon_names
 from pvc.train.recipe import Recipe, Stage
 from pvc.train.run_stage import trainable
-from pvc.train.trainer import learned_places
+from pvc.train.trainer import answer_positions
 
 MASTER = 4  # bytes of a weight: float32, whatever the products are in
 GRADIENT = 4
@@ -92,7 +92,7 @@ def stage_memory(
         Adapters(stage, model, 0)
     trainable(stage, model)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    as_if_here(model, mode)
+    move_to_fake(model, mode)
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     learned = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     by_muon = muon_names(model) & learned if stage.optimizer == "muon" else set()
@@ -100,7 +100,7 @@ def stage_memory(
     trained = sum(sizes[name] for name in learned)
     moments = 2 * trained - sum(sizes[name] for name in by_muon)  # Muon keeps one, AdamW two
     share = max(1, stage.batch_size // processes // stage.accumulation)
-    samples = StageSamples(stage, 0, int(recipe.shape.vision["image_size"]), processor.video_processor.num_frames)
+    samples = StageDataset(stage, 0, int(recipe.shape.vision["image_size"]), processor.video_processor.num_frames)
     collate = ChatCollator(processor, stage.pack)
     batches = [
         collate([samples[number * stage.batch_size + place] for place in range(share)])
@@ -110,7 +110,7 @@ def stage_memory(
         bf16 = stage.precision != "float32"
     kept = [_kept(model, batch, mode, bf16, stage.checkpointing) for batch in batches]
     largest = max(range(len(kept)), key=kept.__getitem__)
-    _, visual, tokens = lengths_of(batches[largest], (processor.image_token_id, processor.video_token_id))
+    _, visual, tokens = count_tokens(batches[largest], (processor.image_token_id, processor.video_token_id))
     return Memory(
         weights=parameters * MASTER,
         gradients=trained * GRADIENT,
@@ -123,7 +123,7 @@ def stage_memory(
     )
 
 
-def as_if_here(model: torch.nn.Module, mode: FakeTensorMode) -> None:
+def move_to_fake(model: torch.nn.Module, mode: FakeTensorMode) -> None:
     """Weights on no device to weights of a CPU without data: kernels differ by device, and with them what is kept."""
     made: dict[int, Any] = {}  # tied weights stay tied
     with mode:
@@ -167,7 +167,7 @@ def _kept(model: Any, batch: Mapping[str, torch.Tensor], mode: FakeTensorMode, b
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
     model.train()
-    learned = len(learned_places(batch["labels"])[0])
+    learned = len(answer_positions(batch["labels"])[0])
     kept = KeptActivations(model)
     with ExitStack() as stack:
         stack.enter_context(mode)
@@ -197,4 +197,4 @@ def _tensors(value: Any) -> list[torch.Tensor]:
     return [value] if isinstance(value, torch.Tensor) else list(value)
 
 
-__all__ = ["KeptActivations", "Memory", "as_if_here", "stage_memory"]
+__all__ = ["KeptActivations", "Memory", "move_to_fake", "stage_memory"]

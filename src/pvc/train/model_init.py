@@ -25,7 +25,7 @@ from pvc.processing.image import PVCImageProcessor
 from pvc.processing.processor import PVCProcessor
 from pvc.processing.tokenizer import build_tokenizer, without_merges
 from pvc.processing.video import PVCVideoProcessor
-from pvc.train.data.records import Rows
+from pvc.train.data.records import RecordSource
 from pvc.train.data.tasks import TaskOptions, check_tasks, kind_of, provider_of
 from pvc.train.recipe import ModelRecipe, Recipe, Stage
 
@@ -60,9 +60,9 @@ def build_processor(recipe: Recipe) -> PVCProcessor:
     )
 
 
-def start_weights(recipe: Recipe) -> dict[str, torch.Tensor]:
+def initial_weights(recipe: Recipe) -> dict[str, torch.Tensor]:
     """Weights of the model that a recipe starts from, float32, under the names of the model's state."""
-    model, _ = load_checkpoint(start_directory(recipe), device="cpu", dtype=torch.float32)
+    model, _ = load_checkpoint(initial_directory(recipe), device="cpu", dtype=torch.float32)
     return stored_state(model)
 
 
@@ -72,7 +72,7 @@ def stored_state(model: PVCForConditionalGeneration) -> dict[str, torch.Tensor]:
     return {key: value for key, value in model.state_dict().items() if not (tied and key == "lm_head.weight")}
 
 
-def resolved(recipe: Recipe) -> Recipe:
+def resolve_recipe(recipe: Recipe) -> Recipe:
     """A recipe that says its model's shape: where it has none, that of the directory that it starts from.
 
     Stages then have that model's ratio and steps of a picture unless they say others.
@@ -86,7 +86,7 @@ def resolved(recipe: Recipe) -> Recipe:
 
 def with_compressors(recipe: Recipe) -> Recipe:
     """Fill in each stage's `compressor_norm_groups` and `image_token_order` where it leaves them to its `init`."""
-    before = load_config(CheckpointFiles(start_directory(recipe))) if recipe.start is not None else None
+    before = load_config(CheckpointFiles(initial_directory(recipe))) if recipe.start is not None else None
     ratio = None if before is None else before.downsample_ratio
     own = None if before is None else (before.compressor_norm_groups, before.image_token_order)
     stages: list[Stage] = []
@@ -121,7 +121,7 @@ def _exact_settings(stage: Stage, ratio: float | None) -> tuple[int, str] | None
 def _with_shape(recipe: Recipe) -> Recipe:
     if recipe.model is not None or recipe.start is None:
         return recipe.model_copy(update={"model": recipe.shape})
-    files = CheckpointFiles(start_directory(recipe))
+    files = CheckpointFiles(initial_directory(recipe))
     processor = load_processor(files)
     config = load_config(files)
     not_shape = ("model_type", "transformers_version", "architectures", "dtype", "_name_or_path")
@@ -156,11 +156,11 @@ def _with_shape(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"model": shape, "stages": stages})
 
 
-def start_processor(recipe: Recipe) -> PVCProcessor:
+def initial_processor(recipe: Recipe) -> PVCProcessor:
     """The processor of the model that a recipe starts from (its tokenizer is what the weights know), with the recipe's
     numbers of tiles, frames and steps.
     """
-    processor = PVCProcessor.from_pretrained(CheckpointFiles(start_directory(recipe)).directory)
+    processor = PVCProcessor.from_pretrained(CheckpointFiles(initial_directory(recipe)).directory)
     if recipe.shape.spelling == "letters":
         processor.tokenizer = without_merges(processor.tokenizer)
     processor.image_processor.max_patches = recipe.shape.max_tiles
@@ -170,7 +170,7 @@ def start_processor(recipe: Recipe) -> PVCProcessor:
     return processor
 
 
-def start_directory(recipe: Recipe) -> str | None:
+def initial_directory(recipe: Recipe) -> str | None:
     """The directory that a recipe starts from; None for the bundled model."""
     return None if recipe.start == "nano" else recipe.start
 
@@ -227,7 +227,7 @@ def _check_samples(stage: Stage, size: int) -> None:
                         options = TaskOptions(size=size, frames=frames, level=level, tiles=tiles)
                         provider_of(task).generate(task, 0, options)
         for path, file in stage.files.items() if stage.kind != "distill" else ():
-            Rows(path, stage.bad_rows, mix=file)
+            RecordSource(path, stage.bad_rows, mix=file)
     except PVCError as error:
         raise ConfigError(f"stage {stage.name}: {error}") from error
 
@@ -366,11 +366,11 @@ __all__ = [
     "check_recipe",
     "corpus",
     "grow",
+    "initial_directory",
+    "initial_processor",
+    "initial_weights",
     "parameters_by_part",
-    "resolved",
-    "start_directory",
-    "start_processor",
-    "start_weights",
+    "resolve_recipe",
     "stored_state",
     "widened_compressor",
 ]

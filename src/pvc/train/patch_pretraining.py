@@ -16,7 +16,7 @@ from torch import nn
 from pvc.model.vision import PVCVisionModel
 
 
-class PatchReader(nn.Module):
+class PatchClassifier(nn.Module):
     """A tower and a linear head over every patch."""
 
     # The loss is a mean of its own batch; otherwise Trainer would scale it by the number of processes.
@@ -45,4 +45,4 @@ class PatchReader(nn.Module):
         return output
 
 
-__all__ = ["PatchReader"]
+__all__ = ["PatchClassifier"]

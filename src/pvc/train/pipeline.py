@@ -26,27 +26,27 @@ from pvc.engine.engine import Engine
 from pvc.errors import UsageError
 from pvc.processing.processor import PVCProcessor
 from pvc.train.branch import Branch, branched, start_branch
-from pvc.train.data.mixture import ChatCollator, PatchCollator, StageSamples
-from pvc.train.data.records import Ledger
-from pvc.train.data.sample_cache import CachedSamples, PackedCollator, write_cache
+from pvc.train.data.mixture import ChatCollator, PatchCollator, StageDataset
+from pvc.train.data.records import BadRowLog
+from pvc.train.data.sample_cache import CachedDataset, PackedCollator, write_cache
 from pvc.train.data.tasks import HeldOut, provider_of
-from pvc.train.distill.setup import Prepared, prepare, restore
+from pvc.train.distill.setup import StageParts, prepare, restore
 from pvc.train.export import export_run
 from pvc.train.interrupt import StopRequest
 from pvc.train.lora import Adapters
 from pvc.train.model_init import (
     build_processor,
     check_recipe,
+    initial_processor,
     parameters_by_part,
-    resolved,
-    start_processor,
+    resolve_recipe,
     stored_state,
 )
 from pvc.train.plot import draw_curve
 from pvc.train.recipe import Recipe, Stage, written_from
-from pvc.train.run_stage import check_sharded, fit_stage, sharded
-from pvc.train.stage_log import Fit, Report
-from pvc.train.stage_model import FINAL, empty_model, first_weights, stage_model, stage_seed, trained_part
+from pvc.train.run_stage import check_sharded, sharded, train_stage
+from pvc.train.stage_log import Report, StageContext
+from pvc.train.stage_model import FINAL, empty_model, first_weights, stage_model, stage_seed, trained_module
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def run_recipe(
         Interrupted: a signal or `stop_after` while a stage was trained; its last step is in a checkpoint.
     """
     until = None if stop_after is None else time.monotonic() + 60 * stop_after
-    recipe, directory = resolved(recipe), Path(directory)
+    recipe, directory = resolve_recipe(recipe), Path(directory)
     for stage in recipe.stages:
         check_sharded(stage)
     disable_progress_bar()  # of every checkpoint's files: what is seen is `report`'s
@@ -153,7 +153,7 @@ def _processor(recipe: Recipe, directory: Path) -> PVCProcessor:
     if not directory.exists():
         staging = directory.with_name("processor.part")
         started = recipe.start is not None
-        (start_processor(recipe) if started else build_processor(recipe)).save_pretrained(staging)
+        (initial_processor(recipe) if started else build_processor(recipe)).save_pretrained(staging)
         staging.rename(directory)
     return PVCProcessor.from_pretrained(directory)
 
@@ -186,7 +186,7 @@ def _run_stage(
     def held_out() -> list[dict[str, Any]]:
         return _held_out(stage, Engine(model, processor, None), lambda: stop.name is not None and not sharded())
 
-    fit = Fit(
+    fit = StageContext(
         seed=seed,
         output=directory / stage.name,
         curve=directory / "curve.jsonl",
@@ -201,14 +201,14 @@ def _run_stage(
     )
     adapters = Adapters(stage, model, seed)
     started = time.monotonic()
-    fitted = fit_stage(stage, parts.module, parts.dataset, parts.collator, fit, parts.named)
+    fitted = train_stage(stage, parts.module, parts.dataset, parts.collator, fit, parts.named)
     if fitted.weights and PartialState().is_main_process:
         before, model = model, empty_model(recipe, stage, processor)
         adapters = Adapters(stage, model, seed)
         if stage.kind == "distill":
             restore(model, fitted.weights, before)
         else:
-            trained_part(stage, model).load_state_dict(fitted.weights)
+            trained_module(stage, model).load_state_dict(fitted.weights)
     if not sharded() or PartialState().is_main_process:
         adapters.merge()
     if PartialState().is_main_process:
@@ -218,12 +218,12 @@ def _run_stage(
     return model
 
 
-def _parts(stage: Stage, model: Any, processor: PVCProcessor, directory: Path, seed: int, report: Report) -> Prepared:
+def _parts(stage: Stage, model: Any, processor: PVCProcessor, directory: Path, seed: int, report: Report) -> StageParts:
     """What a stage trains and on what; raises UsageError and ConfigError as its data and its teacher do."""
-    ledger = Ledger(directory / "bad_rows.jsonl")
+    bad_row_log = BadRowLog(directory / "bad_rows.jsonl")
     if stage.kind == "distill":
-        return prepare(stage, model, processor, seed=seed, report=report, ledger=ledger, directory=directory)
-    samples = StageSamples(
+        return prepare(stage, model, processor, seed=seed, report=report, bad_row_log=bad_row_log, directory=directory)
+    samples = StageDataset(
         stage,
         seed=seed,
         size=int(dict(processor.video_processor.size)["height"]),
@@ -231,7 +231,7 @@ def _parts(stage: Stage, model: Any, processor: PVCProcessor, directory: Path, s
         report=report,
         processor=processor,
         longest=stage.longest or getattr(model.config.text_config, "max_position_embeddings", None),
-        ledger=ledger,
+        bad_row_log=bad_row_log,
     )
     dataset, collator = samples, cast(Any, ChatCollator(processor, stage.pack, stage.loss))
     if stage.kind == "patches":
@@ -240,8 +240,8 @@ def _parts(stage: Stage, model: Any, processor: PVCProcessor, directory: Path, s
         cache = directory / "cache" / stage.name
         with PartialState().main_process_first():
             write_cache(samples, processor, cache, report)
-        dataset, collator = cast(Any, CachedSamples(cache, stage, seed)), PackedCollator(processor)
-    return Prepared(trained_part(stage, model), dataset, collator, samples.named)
+        dataset, collator = cast(Any, CachedDataset(cache, stage, seed)), PackedCollator(processor)
+    return StageParts(trained_module(stage, model), dataset, collator, samples.named)
 
 
 def _held_out(stage: Stage, engine: Engine, stopped: Callable[[], bool]) -> list[dict[str, Any]]:

@@ -350,7 +350,7 @@ class Recipe(_Strict):
 
     @property
     def shape(self) -> ModelRecipe:
-        """The model's shape, of a recipe that has one; `build.resolved` gives it one."""
+        """The model's shape, of a recipe that has one; `build.resolve_recipe` gives it one."""
         if self.model is None:
             raise ConfigError("the recipe has no model: say its shape under 'model', or what to start from ('start')")
         return self.model

@@ -24,13 +24,13 @@ from transformers.trainer_callback import PrinterCallback
 from pvc.errors import ConfigError, Interrupted, UsageError
 from pvc.train.interrupt import Saving
 from pvc.train.recipe import Stage
-from pvc.train.stage_log import Fit, StageLog
-from pvc.train.time_budget import Clock
-from pvc.train.trainer import STAGING, Average, StageTrainer, complete
+from pvc.train.stage_log import StageContext, StageLog
+from pvc.train.time_budget import TimeBudget
+from pvc.train.trainer import EMA, STAGING, StageTrainer, complete
 
 
 @dataclass(frozen=True)
-class Fitted:
+class StageResult:
     """What a stage leaves: its steps, and all weights where the model itself holds only a part of them.
 
     `weights` are on the first process alone; None where the model has been trained in place.
@@ -74,14 +74,14 @@ def check_sharded(stage: Stage) -> None:
         )
 
 
-def fit_stage(
+def train_stage(
     stage: Stage,
     model: nn.Module,
     dataset: Any,
     collator: Any,
-    fit: Fit,
+    fit: StageContext,
     named: Callable[[int], str] = lambda batch: "",
-) -> Fitted:
+) -> StageResult:
     """Train `model` for one stage, going on from the last checkpoint in `fit.output` if there is one.
 
     `named` says what is in a batch, for errors.
@@ -95,9 +95,9 @@ def fit_stage(
     check_sharded(stage)
     trainable(stage, model)
     _attend_for(stage, model)
-    clock = None if fit.minutes is None else Clock(fit.minutes, stage, fit.output / "clock.json")
+    clock = None if fit.minutes is None else TimeBudget(fit.minutes, stage, fit.output / "clock.json")
     log, saving = StageLog(stage, fit, clock), Saving(stage.save_minutes, fit.stop)
-    average = None if stage.ema is None else Average(stage.ema, model)
+    average = None if stage.ema is None else EMA(stage.ema, model)
     arguments = _arguments(stage, fit)  # it makes accelerate's state anew
     with _shards_on_cpu():
         trainer = StageTrainer(
@@ -121,10 +121,10 @@ def fit_stage(
             )
         if average is not None:
             average.put()
-        return Fitted(int(trainer.state.global_step), _whole_weights(trainer) if sharded() else None)
+        return StageResult(int(trainer.state.global_step), _whole_weights(trainer) if sharded() else None)
 
 
-def _last(fit: Fit, clock: Clock | None, average: Average | None) -> str | None:
+def _last(fit: StageContext, clock: TimeBudget | None, average: EMA | None) -> str | None:
     """The checkpoint to go on from, if there is one; what Trainer does not know of goes on, too."""
     if PartialState().is_main_process:
         shutil.rmtree(fit.output / STAGING, ignore_errors=True)  # of a run that was killed while it wrote one
@@ -179,7 +179,7 @@ def _attend_for(stage: Stage, model: nn.Module) -> None:
             module.set_attn_implementation("eager")
 
 
-def _arguments(stage: Stage, fit: Fit) -> TrainingArguments:
+def _arguments(stage: Stage, fit: StageContext) -> TrainingArguments:
     on_gpu = torch.cuda.is_available()
     arguments = TrainingArguments(
         output_dir=str(fit.output),
@@ -244,4 +244,4 @@ def _share(stage: Stage) -> int:
     return stage.batch_size // processes // stage.accumulation
 
 
-__all__ = ["Fitted", "check_sharded", "fit_stage", "sharded", "trainable"]
+__all__ = ["StageResult", "check_sharded", "sharded", "train_stage", "trainable"]

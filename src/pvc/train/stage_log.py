@@ -18,11 +18,11 @@ import torch
 from transformers import TrainerCallback
 
 from pvc.errors import PVCError
-from pvc.train.data.collate import lengths_of
+from pvc.train.data.collate import count_tokens
 from pvc.train.interrupt import StopRequest
 from pvc.train.json_lines import append_json_line, read_json_lines
 from pvc.train.recipe import Stage
-from pvc.train.time_budget import Clock
+from pvc.train.time_budget import TimeBudget
 
 Report = Callable[[str], None]
 Progress = Callable[[str, float, str], None]
@@ -31,7 +31,7 @@ Measure = Callable[[], list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
-class Fit:
+class StageContext:
     """How a stage is run: its seed, where it writes, and what it tells.
 
     Attributes:
@@ -74,7 +74,7 @@ class Counts:
         """A batch of `(B, Q)` ids goes in; one without text counts nothing."""
         if "input_ids" not in inputs:
             return
-        tokens, visual, places = lengths_of(inputs, self.visual_ids)
+        tokens, visual, places = count_tokens(inputs, self.visual_ids)
         self.tokens, self.visual, self.places = self.tokens + tokens, self.visual + visual, self.places + places
         self.longest = max(self.longest, inputs["input_ids"].shape[1])
 
@@ -94,7 +94,7 @@ class Counts:
 class StageLog(TrainerCallback):
     """Writes the curve as it grows, tells the time left, and measures in between."""
 
-    def __init__(self, stage: Stage, fit: Fit, clock: Clock | None = None) -> None:
+    def __init__(self, stage: Stage, fit: StageContext, clock: TimeBudget | None = None) -> None:
         self.stage, self.fit, self.clock = stage, fit, clock
         self.counts = Counts(fit.visual_ids)
         self.started = time.monotonic()
@@ -208,4 +208,4 @@ def _board(directory: Path, step: int) -> Any:
     return SummaryWriter(str(directory), purge_step=step + 1)
 
 
-__all__ = ["Fit", "Measure", "Progress", "Report", "StageLog"]
+__all__ = ["Measure", "Progress", "Report", "StageContext", "StageLog"]

@@ -16,8 +16,8 @@ from pvc.processing.processor import PVCProcessor
 from pvc.train.data.tasks import provider_of
 from pvc.train.distill.setup import build_visual, grow_visual, is_visual
 from pvc.train.distill.visual import load_visual_weights
-from pvc.train.model_init import build_model, grow, start_directory, start_weights
-from pvc.train.patch_pretraining import PatchReader
+from pvc.train.model_init import build_model, grow, initial_directory, initial_weights
+from pvc.train.patch_pretraining import PatchClassifier
 from pvc.train.recipe import Recipe, Stage
 
 FINAL = "final.safetensors"  # weights of a finished stage, in its directory
@@ -27,7 +27,7 @@ def first_weights(recipe: Recipe) -> dict[str, torch.Tensor]:
     """Read the weights that a recipe's first stage starts from; none where it starts from random ones."""
     if recipe.start is None:
         return {}
-    return load_visual_weights(start_directory(recipe)) if is_visual(recipe) else start_weights(recipe)
+    return load_visual_weights(initial_directory(recipe)) if is_visual(recipe) else initial_weights(recipe)
 
 
 def weights_before(recipe: Recipe, stage: Stage, directory: Path) -> dict[str, torch.Tensor]:
@@ -53,12 +53,12 @@ def empty_model(recipe: Recipe, stage: Stage, processor: PVCProcessor) -> nn.Mod
     return (build_visual if is_visual(recipe) else build_model)(recipe, stage, processor)
 
 
-def trained_part(stage: Stage, model: Any) -> nn.Module:
+def trained_module(stage: Stage, model: Any) -> nn.Module:
     """Return what a stage of kind patches or chat trains of a model."""
     if stage.kind != "patches":
         return model  # type: ignore[no-any-return]
     classes = max(provider_of(task).num_patch_classes for task in stage.tasks)
-    return PatchReader(model.model.vision_tower, classes)
+    return PatchClassifier(model.model.vision_tower, classes)
 
 
 def stage_seed(recipe: Recipe, stage: Stage) -> int:
@@ -66,4 +66,4 @@ def stage_seed(recipe: Recipe, stage: Stage) -> int:
     return recipe.seed * 1000 + recipe.stages.index(stage)
 
 
-__all__ = ["FINAL", "empty_model", "first_weights", "stage_model", "stage_seed", "trained_part", "weights_before"]
+__all__ = ["FINAL", "empty_model", "first_weights", "stage_model", "stage_seed", "trained_module", "weights_before"]

@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 from pvc.train.recipe import Stage
 
 
-class Clock(TrainerCallback):
+class TimeBudget(TrainerCallback):
     """Trains for a time: warm-up over its first twentieth, then the stage's schedule to zero, then the end.
 
     That is a cosine, or (wsd) a constant rate until a linear decay over the last fifth.
@@ -75,4 +75,4 @@ def factor_at(part: float, schedule: str) -> float:
     return min(1.0, part / 0.05 + 1e-3) * decay
 
 
-__all__ = ["Clock", "factor_at"]
+__all__ = ["TimeBudget", "factor_at"]

@@ -32,7 +32,7 @@ from pvc.train.stage_log import Report, StageLog
 
 KEPT = 2  # checkpoints of a stage
 STAGING = "saving"
-AVERAGE = "average.pt"  # of a checkpoint, the EMA of its weights
+EMA_FILE = "average.pt"  # of a checkpoint, the EMA of its weights
 UNDECAYED = ("modulation", "timestep_embedding")
 
 
@@ -44,7 +44,7 @@ class StageTrainer(Trainer):
     log_of: StageLog
     named: Callable[[int], str]
     optimizer: Any
-    average: Average | None = None
+    average: EMA | None = None
     staged = False
 
     # Loss
@@ -66,7 +66,7 @@ class StageTrainer(Trainer):
 
     def _of_answers(self, model: nn.Module, inputs: dict[str, Any], total: torch.Tensor | None) -> torch.Tensor:
         """Mean of the losses of `(B, Q)` tokens by their weights, over all processes and parts of the batch."""
-        places, targets, weights = learned_places(inputs.pop("labels"), inputs.pop("loss_weights", None))
+        places, targets, weights = answer_positions(inputs.pop("labels"), inputs.pop("loss_weights", None))
         logits = model(**inputs, use_cache=False, logits_to_keep=places).logits.float()
         losses = functional.cross_entropy(logits.transpose(1, 2), targets, ignore_index=IGNORED, reduction="none")
         if total is None:
@@ -118,7 +118,7 @@ class StageTrainer(Trainer):
         optimizer = super().create_optimizer(*args, **kwargs)
         if not self.stage.rates:
             return optimizer
-        factors = {id(p): factor_of(name, self.stage.rates) for name, p in self.model.named_parameters()}
+        factors = {id(p): schedule_factor(name, self.stage.rates) for name, p in self.model.named_parameters()}
         groups = []
         for group in optimizer.param_groups:
             parted: dict[float, list[Any]] = {}
@@ -156,7 +156,7 @@ class StageTrainer(Trainer):
         state.wait_for_everyone()
 
 
-def learned_places(
+def answer_positions(
     labels: torch.Tensor, weights: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Places of rows `(P,)` after which any of them has a token to learn, those tokens and their weights `(B, P)`.
@@ -170,7 +170,7 @@ def learned_places(
     return places, targets, (targets != IGNORED).float() if weights is None else weights[:, 1:][:, places]
 
 
-class Average(TrainerCallback):
+class EMA(TrainerCallback):
     """A running average of the trained weights, which is what the stage leaves (`ema`)."""
 
     def __init__(self, decay: float, model: nn.Module) -> None:
@@ -188,10 +188,10 @@ class Average(TrainerCallback):
 
     def save(self, directory: Path) -> None:
         """Beside the other parts of a checkpoint."""
-        torch.save(self.weights, directory / AVERAGE)
+        torch.save(self.weights, directory / EMA_FILE)
 
     def load(self, directory: Path) -> None:
-        for name, value in torch.load(directory / AVERAGE, weights_only=True).items():
+        for name, value in torch.load(directory / EMA_FILE, weights_only=True).items():
             self.weights[name].copy_(value)
 
     @torch.no_grad()
@@ -202,7 +202,7 @@ class Average(TrainerCallback):
                 parameter.copy_(self.weights[name])
 
 
-def factor_of(name: str, rates: dict[str, float]) -> float:
+def schedule_factor(name: str, rates: dict[str, float]) -> float:
     """Factor of a parameter's learning rate: the last of `rates` that is a part of its name, else 1."""
     found = [factor for part, factor in rates.items() if part in name]
     return found[-1] if found else 1.0
@@ -234,14 +234,14 @@ def remove(directory: Path, staging: Path) -> None:
     shutil.rmtree(gone)
 
 
-def step_of(checkpoint: Path) -> int:
+def checkpoint_step(checkpoint: Path) -> int:
     """Return the step after which a checkpoint was written."""
     return int(checkpoint.name.rpartition("-")[2])
 
 
 def complete(output: Path, report: Report = lambda line: None) -> list[Path]:
     """Checkpoints that were written to their end, the newest first."""
-    found = sorted(output.glob("checkpoint-*"), key=step_of, reverse=True)
+    found = sorted(output.glob("checkpoint-*"), key=checkpoint_step, reverse=True)
     good = []
     for path in found:
         try:
@@ -255,14 +255,14 @@ def complete(output: Path, report: Report = lambda line: None) -> list[Path]:
 
 
 __all__ = [
-    "AVERAGE",
+    "EMA",
+    "EMA_FILE",
     "STAGING",
-    "Average",
     "StageTrainer",
+    "answer_positions",
+    "checkpoint_step",
     "complete",
-    "factor_of",
-    "learned_places",
     "publish",
     "remove",
-    "step_of",
+    "schedule_factor",
 ]

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from pvc.lab.synthetic.pages.outside import NOT_KNOWN, NOTHING
-from pvc.lab.synthetic.scene import Draft
+from pvc.lab.synthetic.scene import SceneQA
 from tests.lab.synthetic.pages_oracle import (
     ORDINALS,
     SINGULAR,
@@ -218,7 +218,7 @@ def answer_to(question: str, media: list[Page | Clip]) -> str:
     return _about_one(question, _named(question, media))
 
 
-def check(draft: Draft, where: str) -> int:
+def check(draft: SceneQA, where: str) -> int:
     """Every answer of a draft; returns how many questions there are."""
     media: list[Page | Clip] = []
     scenes = [] if draft.scene is None else [draft.scene, *draft.further]

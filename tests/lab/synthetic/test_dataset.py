@@ -16,7 +16,7 @@ from pvc.errors import UsageError
 from pvc.lab.synthetic import TASKS, Sample, make, messages_of, write_dataset
 from pvc.media import load_video
 from pvc.media.sampling import Sampling
-from pvc.processing.conversations import read_rows
+from pvc.processing.conversations import read_records
 
 ALL_FRAMES = Sampling(fps=1000)
 
@@ -61,7 +61,7 @@ def test_files_hold_what_the_rows_say(tmp_path: Path, task: str) -> None:
             sample = make(task, 4 + i + 1_000_003 * later, split="test", level=level)
         assert (row["task"], row["level"], row["split"]) == (task, level or 1, "test")
         _check(row, sample, path.parent)
-    for row, read in zip(rows, read_rows(path), strict=True):
+    for row, read in zip(rows, read_records(path), strict=True):
         assert read.id == row["id"] and read.kind == TASKS[task].kind
         assert len(read.messages) == len(row["conversations"])
 
@@ -80,7 +80,7 @@ def _form(messages: Sequence[dict[str, Any]], media: Callable[[Any], object]) ->
 def test_rows_are_read_back_to_the_same_conversation(tmp_path: Path, task: str) -> None:
     """With the media in the same turns, however many turns and media there are, or none."""
     path = write_dataset(tmp_path, task, 12, 0)
-    rows, shapes = read_rows(path), set()
+    rows, shapes = read_records(path), set()
     for seed, row in enumerate(rows):
         sample = make(task, seed)
         assert sample.all_media == () or sample.all_media[0].timestamps[:1] in ((), (0.0,))

@@ -18,7 +18,7 @@ from PIL import features
 import pvc.lab.synthetic
 from pvc.errors import UsageError
 from pvc.lab.synthetic import TASKS, Sample, make, stream
-from pvc.lab.synthetic.seeding import Dice, string_split
+from pvc.lab.synthetic.seeding import Rng, string_split
 
 _PRINT_HASHES = """
 import json
@@ -89,7 +89,7 @@ def test_pixels_are_the_ones_written_down_for_these_versions() -> None:
 
 # Written down once: PCG64 is the same everywhere, and a change here would change every data set.
 def test_the_first_draws_are_the_ones_written_down() -> None:
-    dice = Dice("train", "read", 0)
+    dice = Rng("train", "read", 0)
     assert [dice.integer(0, 999) for _ in range(6)] == [161, 754, 762, 601, 840, 492]
 
 
@@ -127,7 +127,7 @@ def test_one_string_in_ten_is_for_test() -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_splits_and_tasks_have_streams_of_their_own(task: str) -> None:
-    train, test = Dice("train", task, 1), Dice("test", task, 1)
+    train, test = Rng("train", task, 1), Rng("test", task, 1)
     assert [train.random() for _ in range(4)] != [test.random() for _ in range(4)]
 
 

@@ -15,11 +15,11 @@ from pvc.errors import MissingExtraError, UsageError
 from pvc.lab.synthetic import PATCH_CLASSES, Sample, character_class, class_name, contact_sheet, fonts, shape_class
 from pvc.lab.synthetic.camera import compressed
 from pvc.lab.synthetic.draw import render
-from pvc.lab.synthetic.scene import Backdrop, Curve, Figure, Look, Scene, Text
+from pvc.lab.synthetic.scene import Backdrop, CameraEffects, Curve, Figure, Scene, Text
 from pvc.lab.synthetic.vocabulary import CHARACTERS, COLOURS, PUNCTUATION, SHAPES
 from tests.lab.synthetic.kinds import SCENES
 
-CLEAN = Look(1.0, 0.0, 0.0, 0.0, 0)
+CLEAN = CameraEffects(1.0, 0.0, 0.0, 0.0, 0)
 GREY = Backdrop((128, 128, 128))
 
 

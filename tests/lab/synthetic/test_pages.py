@@ -19,8 +19,8 @@ from pvc.lab.synthetic.pages.faces import FACES, MONOSPACED, advance, cap_height
 from pvc.lab.synthetic.pages.layout import tile_grid
 from pvc.lab.synthetic.pages.outside import NOTHING
 from pvc.lab.synthetic.palette import luminance
-from pvc.lab.synthetic.scene import Draft, Wish
-from pvc.lab.synthetic.seeding import Dice, Split, is_for
+from pvc.lab.synthetic.scene import SceneOptions, SceneQA
+from pvc.lab.synthetic.seeding import Rng, Split, is_for
 from pvc.lab.synthetic.vocabulary import COLOURS, SHAPES
 from pvc.processing.image import PVCImageProcessor
 from tests.lab.synthetic import pages_oracle, reels_oracle
@@ -30,9 +30,9 @@ TILE = 64
 SPLITS: tuple[Split, ...] = ("train", "train_all", "test")
 
 
-def draft(task: str, seed: int, split: Split = "train_all", frames: int | None = None) -> Draft:
+def draft(task: str, seed: int, split: Split = "train_all", frames: int | None = None) -> SceneQA:
     """A sample before it is drawn."""
-    return TASKS[task].build(Dice(split, task, seed), Wish(split, frames))
+    return TASKS[task].build(Rng(split, task, seed), SceneOptions(split, frames))
 
 
 def scenes(task: str, seeds: int) -> Iterator[Canvas | Reel]:
@@ -113,7 +113,7 @@ def test_samples_are_made_in_bounded_time() -> None:
 # Strings
 
 
-def _texts(sample: Draft) -> list[str]:
+def _texts(sample: SceneQA) -> list[str]:
     """What a question may ask for as a whole."""
     if isinstance(sample.scene, Canvas):
         return [words.text for words in drawn(sample.scene.items, Words)]

@@ -10,7 +10,7 @@ import pytest
 from pvc.lab.synthetic import TASKS, make, palette
 from pvc.lab.synthetic.fonts import FAMILIES, HELD_OUT, families
 from pvc.lab.synthetic.scene import LEVELS
-from pvc.lab.synthetic.seeding import SPLITS, Dice, Split, is_for
+from pvc.lab.synthetic.seeding import SPLITS, Rng, Split, is_for
 from pvc.lab.synthetic.vocabulary import COLOUR_NAMES, SHAPES
 from tests.lab.synthetic.kinds import HELD_OUT_SPLITS, SCENES
 
@@ -126,7 +126,7 @@ def test_what_is_held_out_is_a_part() -> None:
 @pytest.mark.parametrize("split", SPLITS)
 def test_pairs_are_of_the_split_and_all_different(split: Split) -> None:
     for seed in range(40):
-        drawn = palette.pairs(Dice(split, "pairs", seed), split, 5)
+        drawn = palette.pairs(Rng(split, "pairs", seed), split, 5)
         assert all(palette.pair_is_for(*pair, split) for pair in drawn)
         assert len({s for s, _ in drawn}) == len({c for _, c in drawn}) == 5
 
@@ -134,7 +134,7 @@ def test_pairs_are_of_the_split_and_all_different(split: Split) -> None:
 @pytest.mark.parametrize("split", ["train", "colours"])
 def test_text_contrasts_with_its_ground_whatever_the_hues(split: Split) -> None:
     for seed in range(400):
-        dice = Dice(split, "contrast", seed)
+        dice = Rng(split, "contrast", seed)
         grounds = palette.colours_of(palette.backdrop(dice))
         rgb = palette.contrasting(dice, *grounds, split=split)
         assert min(abs(palette.luminance(rgb) - palette.luminance(ground)) for ground in grounds) > 70

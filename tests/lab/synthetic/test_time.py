@@ -13,8 +13,8 @@ import pytest
 from pvc.errors import UsageError
 from pvc.lab.synthetic import TASKS, Sample, clips, fonts, make, palette
 from pvc.lab.synthetic.draw import render
-from pvc.lab.synthetic.scene import LEVELS, Wish
-from pvc.lab.synthetic.seeding import Dice, Split, is_for
+from pvc.lab.synthetic.scene import LEVELS, SceneOptions
+from pvc.lab.synthetic.seeding import Rng, Split, is_for
 from pvc.lab.synthetic.sequence_tasks import flicker
 from pvc.lab.synthetic.veils import condensed
 from tests.lab.synthetic import oracle
@@ -152,7 +152,7 @@ def test_events_are_countable_in_the_pixels() -> None:
 
 def test_events_do_not_touch_each_other() -> None:
     for seed in range(40):
-        starts = clips.moments(Dice("train", "events", seed), 13, 1 + seed % 6)
+        starts = clips.moments(Rng("train", "events", seed), 13, 1 + seed % 6)
         assert starts[0] >= 1 and starts[-1] <= 12
         assert all(b - a >= 2 for a, b in itertools.pairwise(starts))
 
@@ -164,7 +164,7 @@ def _another(character: str) -> str:
 def test_hidden_text_leaves_no_trace() -> None:
     """Another text in its place gives the same picture in all frames where it cannot be read."""
     for seed in range(40):
-        scene = flicker(Dice("train", "flicker", seed), Wish("train", 8)).scene
+        scene = flicker(Rng("train", "flicker", seed), SceneOptions("train", 8)).scene
         (text,) = scene.texts
         other = dataclasses.replace(text, text="".join(_another(c) for c in text.text))
         look = dataclasses.replace(scene.look, jpeg=0, noise=0.0)
@@ -218,7 +218,7 @@ def test_long_clips_have_the_length_of_their_level() -> None:
 
 
 def test_frames_that_are_alike_are_drawn_once() -> None:
-    draft = TASKS["long"].build(Dice("train", "long", 2), Wish("train", 256, 3))
+    draft = TASKS["long"].build(Rng("train", "long", 2), SceneOptions("train", 256, 3))
     shorter, order = condensed(draft.scene)
     assert shorter.frames <= 100 and len(order) == 256
     for items, kept in ((draft.scene.figures, shorter.figures), (draft.scene.texts, shorter.texts)):

@@ -32,7 +32,7 @@ def evaluate(
 ) -> None:
     """Measure how often the model's free-running answers are exactly right, on the tasks it was trained for."""
     from pvc.engine.engine import Engine
-    from pvc.lab.evaluate.accuracy import Held, measure
+    from pvc.lab.evaluate.accuracy import HeldOutSet, measure
     from pvc.lab.synthetic.seeding import Split
 
     steps = steps_of(image_steps)
@@ -44,7 +44,7 @@ def evaluate(
         engine,
         tasks=task or (list(stages[-1]["tasks"]) if stages else None),
         count=count,
-        held=Held(cast(Split, split), seed, zoom=zoom),
+        held=HeldOutSet(cast(Split, split), seed, zoom=zoom),
         levels=level or (None,),
         image_steps=steps,
         threads=threads,

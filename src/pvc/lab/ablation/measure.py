@@ -10,17 +10,17 @@ from typing import Any
 
 from pvc.engine.engine import Engine
 from pvc.lab.ablation.plan import StudyPlan
-from pvc.lab.evaluate.accuracy import BATCH, Held, Score, forced, measuring, score
+from pvc.lab.evaluate.accuracy import BATCH, HeldOutSet, Score, forced, measuring, score
 from pvc.lab.synthetic import Sample, messages_of
 
 
-def forced_share(engine: Engine, task: str, held: Held, count: int, steps: int) -> float:
+def forced_share(engine: Engine, task: str, held: HeldOutSet, count: int, steps: int) -> float:
     """Share of the answers' tokens that are named right when all before them are given."""
     right, asked = forced_counts(engine, task, held, count, steps)
     return right / asked
 
 
-def forced_counts(engine: Engine, task: str, held: Held, count: int, steps: int) -> tuple[int, int]:
+def forced_counts(engine: Engine, task: str, held: HeldOutSet, count: int, steps: int) -> tuple[int, int]:
     """Tokens of the answers that are named right, and how many there are."""
     side = int(dict(engine.processor.video_processor.size)["height"])
     pairs = [
@@ -30,7 +30,7 @@ def forced_counts(engine: Engine, task: str, held: Held, count: int, steps: int)
     return sum(right for right, _ in pairs), sum(asked for _, asked in pairs)
 
 
-def result(engine: Engine, task: str, held: Held, study: StudyPlan, steps: int, frames: int) -> dict[str, Any]:
+def result(engine: Engine, task: str, held: HeldOutSet, study: StudyPlan, steps: int, frames: int) -> dict[str, Any]:
     """One row of `RunRecord.results`."""
     total: Score = score(engine, task, study.count, held, steps)
     right, asked = forced_counts(engine, task, held, study.count, steps)
@@ -48,7 +48,7 @@ def result(engine: Engine, task: str, held: Held, study: StudyPlan, steps: int, 
     }
 
 
-def subsets(engine: Engine, study: StudyPlan, held: Held, steps: int = 4) -> list[dict[str, Any]]:
+def subsets(engine: Engine, study: StudyPlan, held: HeldOutSet, steps: int = 4) -> list[dict[str, Any]]:
     """What the language model reads when it sees the tokens of some of the steps only."""
     kept_sets = [kept for size in range(1, steps + 1) for kept in itertools.combinations(range(steps), size)]
     side = int(dict(engine.processor.video_processor.size)["height"])

@@ -27,20 +27,20 @@ from pvc.lab.ablation.arms import ARMS, BASE_RATIO, Arm, give_heads, without_tim
 from pvc.lab.ablation.measure import forced_share, result, subsets
 from pvc.lab.ablation.plan import ArmPlan, Plan, StudyPlan
 from pvc.lab.ablation.records import RunRecord, record_name, write_record
-from pvc.lab.evaluate.accuracy import Held
+from pvc.lab.evaluate.accuracy import HeldOutSet
 from pvc.lab.provider import to_example
 from pvc.lab.synthetic import PATCH_CLASSES, Sample
 from pvc.lab.synthetic.scene import Medium
 from pvc.lab.synthetic.trimming import trimmed
 from pvc.processing.processor import PVCProcessor
-from pvc.train.data.mixture import ChatCollator, PatchCollator, StageSamples
-from pvc.train.data.sample_cache import CachedSamples, PackedCollator, write_cache
+from pvc.train.data.mixture import ChatCollator, PatchCollator, StageDataset
+from pvc.train.data.sample_cache import CachedDataset, PackedCollator, write_cache
 from pvc.train.model_init import build_model, build_processor, check_recipe, grow, parameters_by_part
-from pvc.train.patch_pretraining import PatchReader
+from pvc.train.patch_pretraining import PatchClassifier
 from pvc.train.pipeline import save_weights
 from pvc.train.recipe import Recipe, Stage, written_from
-from pvc.train.run_stage import fit_stage
-from pvc.train.stage_log import Fit, Report
+from pvc.train.run_stage import train_stage
+from pvc.train.stage_log import Report, StageContext
 
 FORCED_DURING = 100  # samples a task while training: only the shape of the curve is wanted
 DATA_SEED = 424242  # the samples of a study are the same for all its arms and seeds; their order is not
@@ -119,15 +119,15 @@ def _trained(
             model: Any = (
                 grow(recipe, stage, processor, weights)[0] if weights else build_model(recipe, stage, processor)
             )
-            trained = PatchReader(model.model.vision_tower, PATCH_CLASSES) if stage.kind == "patches" else model
+            trained = PatchClassifier(model.model.vision_tower, PATCH_CLASSES) if stage.kind == "patches" else model
             stage_seed = seed * 1000 + number
             if stage.cache is None:
                 collator: Any = PatchCollator(processor) if stage.kind == "patches" else ChatCollator(processor)
-                dataset: Any = StageSamples(stage, stage_seed, plan.size)
+                dataset: Any = StageDataset(stage, stage_seed, plan.size)
             else:
                 cache = f"{name.rpartition('-')[0]}-{stage.name}"
                 dataset, collator = _cached(stage, stage_seed, plan, processor, place, cache, DATA_SEED)
-            fit_stage(stage, trained, dataset, collator, _fit(stage_seed, directory / stage.name, place))
+            train_stage(stage, trained, dataset, collator, _fit(stage_seed, directory / stage.name, place))
             save_weights(model, final)
         weights = load_file(final)
     return weights
@@ -167,16 +167,16 @@ def _cached(
     name: str,
     data_seed: int,
     change: Callable[[Sample], Sample] | None = None,
-) -> tuple[CachedSamples, PackedCollator]:
+) -> tuple[CachedDataset, PackedCollator]:
     directory = place.work / "cache" / name
     changed = None if change is None else lambda example: to_example(change(example.origin))
-    write_cache(StageSamples(stage, data_seed, plan.size), processor, directory, place.report, changed)
-    return CachedSamples(directory, stage, seed), PackedCollator(processor)
+    write_cache(StageDataset(stage, data_seed, plan.size), processor, directory, place.report, changed)
+    return CachedDataset(directory, stage, seed), PackedCollator(processor)
 
 
-def _fit(seed: int, output: Path, place: Place, measure: Any = None) -> Fit:
+def _fit(seed: int, output: Path, place: Place, measure: Any = None) -> StageContext:
     output.mkdir(parents=True, exist_ok=True)
-    return Fit(
+    return StageContext(
         seed=seed,
         output=output,
         curve=output / "curve.jsonl",
@@ -250,7 +250,7 @@ def run_arm(plan: Plan, study: StudyPlan, name: str, chosen: ArmPlan, seed: int,
     cache = f"{study.name}-thin" if thin else study.name
     dataset, collator = _cached(stage, seed, plan, processor, place, cache, DATA_SEED + study.data_seed, change)
     engine = Engine(model, processor, None)
-    held = Held(level=study.level, frames=study.frames, change=shown)
+    held = HeldOutSet(level=study.level, frames=study.frames, change=shown)
 
     def during() -> list[dict[str, Any]]:
         return [
@@ -262,7 +262,7 @@ def run_arm(plan: Plan, study: StudyPlan, name: str, chosen: ArmPlan, seed: int,
     _belongs(output, recipe)
     commit = commit_of_code()
     started = time.process_time()
-    fit_stage(stage, model, dataset, collator, _fit(seed, output, place, during))
+    train_stage(stage, model, dataset, collator, _fit(seed, output, place, during))
     seconds = time.process_time() - started  # of this process, with what was measured on the way
     trained = {
         "steps": stage.steps,
@@ -281,7 +281,7 @@ def _record(
     chosen: ArmPlan,
     seed: int,
     engine: Engine,
-    held: Held,
+    held: HeldOutSet,
     trained: dict[str, Any],
     rows: list[dict[str, Any]],
     commit: str,

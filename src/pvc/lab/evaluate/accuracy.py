@@ -25,7 +25,7 @@ SHOWN = 5  # wrong answers kept to be looked at
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldOutSet:
     """Which held-out samples: their split, seed, level, frames of clips and tiles of pictures (None: as drawn).
 
     `levels`: instead of one level, these in turn. `zoom`: pictures with so many times the tower's pixels a side, which
@@ -154,10 +154,14 @@ def forced(engine: Engine, samples: Sequence[Sample], image_steps: int | None = 
 
 
 def score(
-    engine: Engine, task: str, count: int, held: Held | None = None, image_steps: int | Literal["auto"] | None = None
+    engine: Engine,
+    task: str,
+    count: int,
+    held: HeldOutSet | None = None,
+    image_steps: int | Literal["auto"] | None = None,
 ) -> Score:
     """Free-running answers to `count` held-out samples of one task."""
-    held = held or Held()
+    held = held or HeldOutSet()
     side = int(dict(engine.processor.video_processor.size)["height"])
     total = Score()
     for start in range(0, count, BATCH):
@@ -177,7 +181,7 @@ def measure(
     engine: Engine,
     tasks: Sequence[str] | None = None,
     count: int = 200,
-    held: Held | None = None,
+    held: HeldOutSet | None = None,
     levels: Sequence[int | None] = (None,),
     image_steps: int | Literal["auto"] | None = None,
     threads: int | None = 2,
@@ -191,7 +195,7 @@ def measure(
     Raises:
         UsageError: an unknown task or level.
     """
-    held = held or Held()
+    held = held or HeldOutSet()
     unknown = sorted(set(tasks or ()) - set(TASKS))
     if unknown:
         raise UsageError(f"unknown tasks: {', '.join(unknown)}; there are {', '.join(TASKS)}")
@@ -209,4 +213,4 @@ def measure(
     return rows
 
 
-__all__ = ["Held", "Score", "adaptive_steps", "answers", "first_steps", "forced", "measure", "measuring", "score"]
+__all__ = ["HeldOutSet", "Score", "adaptive_steps", "answers", "first_steps", "forced", "measure", "measuring", "score"]

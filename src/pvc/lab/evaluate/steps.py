@@ -20,7 +20,7 @@ from pvc.engine.adaptive import StepHead
 from pvc.engine.engine import Engine
 from pvc.engine.visual_state import fingerprint
 from pvc.errors import UsageError
-from pvc.lab.evaluate.accuracy import BATCH, Held, Score, answers, first_steps
+from pvc.lab.evaluate.accuracy import BATCH, HeldOutSet, Score, answers, first_steps
 from pvc.lab.synthetic import TASKS, Sample, make
 
 PICTURE_TASKS = ("rows", "page", "read", "locate", "receipt", "chart", "shape", "count", "place", "describe")
@@ -74,7 +74,7 @@ def collect(
     for task in tasks:
         rows: list[list[float]] = []
         for zoom in zooms:
-            held = Held(seed=seed, levels=tuple(levels), zoom=zoom)
+            held = HeldOutSet(seed=seed, levels=tuple(levels), zoom=zoom)
             own = -(-count // len(zooms))
             for start in range(0, own, BATCH):
                 samples = held.samples(task, start, min(start + BATCH, own), side)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pvc.lab.synthetic.scene import Look
+from pvc.lab.synthetic.scene import CameraEffects
 
 Floats = NDArray[np.float32]
 _NOISE_OFFSETS = 1 << 16
@@ -26,7 +26,7 @@ def _noise_pool(count: int) -> Floats:
     return generator.standard_normal(count + _NOISE_OFFSETS, dtype=np.float32)
 
 
-def finish(canvas: Floats, look: Look, grain: float) -> NDArray[np.uint8]:
+def finish(canvas: Floats, look: CameraEffects, grain: float) -> NDArray[np.uint8]:
     """Apply the look to (F, H, W, 3) in place and round to uint8."""
     if look.blur > 0:
         canvas = blurred(canvas, look.blur)

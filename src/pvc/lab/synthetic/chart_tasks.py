@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from pvc.lab.synthetic import fonts, palette
 from pvc.lab.synthetic.phrasing import distinct, number_word, phrase
-from pvc.lab.synthetic.scene import UNITS, Curve, Draft, Figure, Plate, Scene, Text, Wish
-from pvc.lab.synthetic.seeding import Dice, Split, is_for
+from pvc.lab.synthetic.scene import UNITS, Curve, Figure, Plate, Scene, SceneOptions, SceneQA, Text
+from pvc.lab.synthetic.seeding import Rng, Split, is_for
 from pvc.lab.synthetic.vocabulary import COLOUR_NAMES, COLOURS, LETTERS, Rgb
 
 _HOW_MANY = ("How many bars are there?", "How many bars can you see?", "Count the bars.")
@@ -22,7 +22,7 @@ _CHARTS = {1: (3, 3, 9), 2: (3, 4, 4), 3: (4, 5, 5), 4: (5, 6, 5)}
 _STEPS = {1: (1,), 2: (1, 2), 3: (1, 2, 5, 10), 4: (2, 5, 10, 20)}
 
 
-def _bar_colours(dice: Dice, split: Split, number: int) -> list[str]:
+def _bar_colours(dice: Rng, split: Split, number: int) -> list[str]:
     """Different colours; the held-out colour of squares comes first in the split of colours and nowhere else."""
     held_out = [colour for colour in COLOUR_NAMES if palette.colour_pair_split("square", colour) == "colours"]
     others = [colour for colour in COLOUR_NAMES if colour not in held_out]
@@ -31,7 +31,7 @@ def _bar_colours(dice: Dice, split: Split, number: int) -> list[str]:
     return [dice.choice(held_out), *dice.sample(others, number - 1)]
 
 
-def bars(dice: Dice, wish: Wish) -> Draft:
+def bars(dice: Rng, wish: SceneOptions) -> SceneQA:
     """Bars, each of its own colour; asked is an extreme or their number. Level: 2 or 3, 3 or 4, 4 or 5, 5 to 7 bars."""
     level = palette.level_of(dice, wish)
     number = dice.integer(*_BARS[level])
@@ -66,11 +66,11 @@ def bars(dice: Dice, wish: Wish) -> Draft:
     asked = {"about": about, "colours": colours, "levels": ranks}
     scene = Scene(ground, palette.look(dice), plates, tuple(figures), asked=asked)
     question, answer, more = _bar_questions(dice, about, colours, ranks)
-    return Draft(scene, question, answer, more, level=level)
+    return SceneQA(scene, question, answer, more, level=level)
 
 
 def _bar_questions(
-    dice: Dice, about: str, colours: list[str], ranks: list[int]
+    dice: Rng, about: str, colours: list[str], ranks: list[int]
 ) -> tuple[str, str, tuple[tuple[str, str], ...]]:
     number = len(colours)
     tallest, shortest = colours[ranks.index(number)], colours[ranks.index(1)]
@@ -111,7 +111,7 @@ class _Plot:
     family: str
 
 
-def _values(dice: Dice, split: Split, level: int) -> tuple[list[str], list[int], int]:
+def _values(dice: Rng, split: Split, level: int) -> tuple[list[str], list[int], int]:
     """Category names, their values in ticks and the worth of a tick; the highest and the lowest are one each."""
     least, most, top = _CHARTS[level]
     while True:
@@ -134,7 +134,7 @@ def _label(text: str, plot: _Plot, cap: float, point: tuple[float, float], room:
     return Text(text, plot.family, plot.ink, w, cap, 0.0, 0.0, ((round(point[0], 3), round(point[1], 3)),))
 
 
-def chart(dice: Dice, wish: Wish) -> Draft:
+def chart(dice: Rng, wish: SceneOptions) -> SceneQA:
     """A small chart to read. Level: 3 bars with values; 3 or 4 bars with ticks; 4 or 5, then 5 or 6, bars or points."""
     level = palette.level_of(dice, wish)
     names, ticks, step = _values(dice, wish.split, level)
@@ -174,10 +174,10 @@ def chart(dice: Dice, wish: Wish) -> Draft:
     scene = Scene(ground, look, tuple(plates), (), tuple(texts), asked=facts, curves=curves)
     pairs = _chart_questions(dice, names, [tick * step for tick in ticks], "points" if as_line else "bars")
     asked = dice.choice(pairs)
-    return Draft(scene, *asked, distinct(asked[0], pairs, 5, dice), level=level)
+    return SceneQA(scene, *asked, distinct(asked[0], pairs, 5, dice), level=level)
 
 
-def _chart_questions(dice: Dice, names: list[str], values: list[int], things: str) -> list[tuple[str, str]]:
+def _chart_questions(dice: Rng, names: list[str], values: list[int], things: str) -> list[tuple[str, str]]:
     highest, lowest = names[values.index(max(values))], names[values.index(min(values))]
     pairs = [
         phrase(dice, f"What is the value of {name}?", str(value), f"The value of {name} is {value}.")

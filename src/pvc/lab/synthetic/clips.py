@@ -12,14 +12,14 @@ from typing import TypeVar
 
 from pvc.lab.synthetic import palette
 from pvc.lab.synthetic.phrasing import distinct, number_word, phrase
-from pvc.lab.synthetic.scene import LEVELS, UNITS, Draft, Figure, Look, Scene, Track, Wish
-from pvc.lab.synthetic.seeding import Dice, Split
+from pvc.lab.synthetic.scene import LEVELS, UNITS, CameraEffects, Figure, Scene, SceneOptions, SceneQA, Track
+from pvc.lab.synthetic.seeding import Rng, Split
 from pvc.lab.synthetic.vocabulary import COLOUR_NAMES, DIRECTIONS
 
 T = TypeVar("T")
 Point = tuple[float, float]
 Path = tuple[Point, Point]  # start and end
-Builder = Callable[[Dice, Wish], Draft]
+Builder = Callable[[Rng, SceneOptions], SceneQA]
 Ask = tuple[str, str, str]  # question, short answer, answer as a sentence
 WAYS = {**DIRECTIONS, "up left": (-1, -1), "up right": (1, -1), "down left": (-1, 1), "down right": (1, 1)}
 _TENTHS = {2: 1.0, 3: 1.0, 5: 4.0, 8: 1.0, 10: 4.0, 15: 1.0, 20: 2.0}  # of a second between frames
@@ -33,14 +33,14 @@ class _NoLayoutError(Exception):
 
 
 def drafted(
-    dice: Dice, scene: Scene, asks: Sequence[Ask], level: int, most: int = 4, further: tuple[Scene, ...] = ()
-) -> Draft:
+    dice: Rng, scene: Scene, asks: Sequence[Ask], level: int, most: int = 4, further: tuple[Scene, ...] = ()
+) -> SceneQA:
     """A draft that asks the first question and, in later turns, at most `most` of the others.
 
     The scene is that of the first medium, `further` those of the others.
     """
     pairs = [phrase(dice, *ask) for ask in asks]
-    return Draft(scene, *pairs[0], distinct(pairs[0][0], pairs[1:], most, dice), further, level)
+    return SceneQA(scene, *pairs[0], distinct(pairs[0][0], pairs[1:], most, dice), further, level)
 
 
 def laid_out(split: Split, draw: Callable[[], T], name: Callable[[T], Iterable[object]]) -> T:
@@ -56,7 +56,7 @@ def redrawn(build: Builder) -> Builder:
     """A builder that begins again, with the same dice, where no layout of the split is left."""
 
     @functools.wraps(build)
-    def persistent(dice: Dice, wish: Wish) -> Draft:
+    def persistent(dice: Rng, wish: SceneOptions) -> SceneQA:
         for _ in range(_RESTARTS):
             try:
                 return build(dice, wish)
@@ -70,7 +70,7 @@ def redrawn(build: Builder) -> Builder:
 # Times
 
 
-def seconds(dice: Dice, frames: int) -> tuple[float, ...]:
+def seconds(dice: Rng, frames: int) -> tuple[float, ...]:
     """Times to ask for, in tenths of a second as the model reads them: any start, now and then uneven steps."""
     now = 0 if dice.chance(0.5) else dice.integer(1, 600)
     step = dice.weighted(_TENTHS)
@@ -87,14 +87,14 @@ def stamp(time: float) -> str:
     return f"{time:.1f}s"
 
 
-def spans(dice: Dice, frames: int, count: int, least: int = 1) -> list[tuple[int, int]]:
+def spans(dice: Rng, frames: int, count: int, least: int = 1) -> list[tuple[int, int]]:
     """Cut a clip into `count` parts in order, each at least `least` frames long where that fits, else one."""
     extra = least - 1 if frames >= count * least else 0
     parts = palette.spans(dice, frames - extra * count, count)
     return [(start + extra * i, end + extra * (i + 1)) for i, (start, end) in enumerate(parts)]
 
 
-def moments(dice: Dice, frames: int, count: int, length: int = 1) -> list[int]:
+def moments(dice: Rng, frames: int, count: int, length: int = 1) -> list[int]:
     """First frames of `count` events of `length` frames, none in frame 0, with a frame or more between them."""
     free = frames - 1 - (count * length + count - 1)
     starts = sorted(dice.sample(range(free + count), count))
@@ -117,7 +117,7 @@ def between(start: Point, end: Point, frames: int) -> Track:
 
 
 def journey(
-    dice: Dice, way: str, size: tuple[float, float], travel: float, room: tuple[float, float] = (0.0, UNITS)
+    dice: Rng, way: str, size: tuple[float, float], travel: float, room: tuple[float, float] = (0.0, UNITS)
 ) -> Path:
     """Start and end of a straight path that stays in the picture, between the heights of `room`.
 
@@ -135,7 +135,7 @@ def journey(
     return (x0, y0), (x1, y1)
 
 
-def anywhere(dice: Dice, size: tuple[float, float], room: tuple[float, float] = (0.0, UNITS)) -> Point:
+def anywhere(dice: Rng, size: tuple[float, float], room: tuple[float, float] = (0.0, UNITS)) -> Point:
     """A point where an object of this size is wholly in the picture, between the heights of `room`."""
     w, h = size[0] / 2 + 1, size[1] / 2 + 1
     return dice.uniform(w, UNITS - w), dice.uniform(room[0] + h, room[1] - h)
@@ -172,13 +172,13 @@ def placed(item: Figure, track: Track) -> Figure:
     return dataclasses.replace(item, track=track)
 
 
-def in_colour(dice: Dice, item: Figure, colour: str, track: Track) -> Figure:
+def in_colour(dice: Rng, item: Figure, colour: str, track: Track) -> Figure:
     """The same object in another colour and on another track."""
     turned = palette.figure(dice, item.shape, colour, (item.w, item.h), track)
     return dataclasses.replace(turned, angle=item.angle)
 
 
-def other_colour(dice: Dice, shapes: Sequence[str], taken: Sequence[str]) -> str | None:
+def other_colour(dice: Rng, shapes: Sequence[str], taken: Sequence[str]) -> str | None:
     """A colour that is not taken and makes no held-out pair with any of the shapes; None where there is none."""
     free = [
         colour
@@ -188,7 +188,7 @@ def other_colour(dice: Dice, shapes: Sequence[str], taken: Sequence[str]) -> str
     return dice.choice(free) if free else None
 
 
-def camera(dice: Dice, level: int, fine: bool = False) -> Look:
+def camera(dice: Rng, level: int, fine: bool = False) -> CameraEffects:
     """The usual look; noisier at the highest level. fine: without what makes small text illegible."""
     look = palette.look(dice, fine)
     return dataclasses.replace(look, noise=dice.uniform(6, 12)) if level == LEVELS else look

@@ -11,8 +11,8 @@ from pvc.lab.synthetic import fonts, palette, strings
 from pvc.lab.synthetic.lettering import extents_of
 from pvc.lab.synthetic.objects import scatter
 from pvc.lab.synthetic.phrasing import distinct, phrase
-from pvc.lab.synthetic.scene import UNITS, Draft, Scene, Text, Wish
-from pvc.lab.synthetic.seeding import Dice, is_for
+from pvc.lab.synthetic.scene import UNITS, Scene, SceneOptions, SceneQA, Text
+from pvc.lab.synthetic.seeding import Rng, is_for
 from pvc.lab.synthetic.shape_tasks import HOW_MANY, many, pair_for, picture
 from pvc.lab.synthetic.vocabulary import COLOUR_NAMES, DIGITS, LETTERS, PLURALS, SHAPES
 
@@ -28,14 +28,14 @@ _HIGHEST = {1: 99, 2: 99, 3: 999, 4: 9999}
 _OBJECTS = {1: (3, 0, 13, 18, 3), 2: (4, 1, 12, 17, 3), 3: (6, 2, 10, 14, 4), 4: (9, 4, 7, 10, 4)}
 
 
-def compare(dice: Dice, wish: Wish) -> Draft:
+def compare(dice: Rng, wish: SceneOptions) -> SceneQA:
     """Two pictures. Level: up to 2, 4, 6, 8 characters; numbers to 99, 99, 999, 9999; up to 3, 4, 6, 9 objects."""
     level = palette.level_of(dice, wish)
     kind = dice.weighted({"text": 0.4, "number": 0.25, "objects": 0.35})
     return {"text": _texts, "number": _numbers, "objects": _objects}[kind](dice, wish, level)
 
 
-def _written(dice: Dice, wish: Wish, level: int, text: str) -> Scene:
+def _written(dice: Rng, wish: SceneOptions, level: int, text: str) -> Scene:
     """A picture of a text with looks of its own."""
     ground = palette.backdrop(dice)
     rgb = palette.contrasting(dice, *palette.colours_of(ground), split=wish.split)
@@ -49,7 +49,7 @@ def _written(dice: Dice, wish: Wish, level: int, text: str) -> Scene:
     return Scene(ground, palette.look(dice, level == 4), (), (), (item,))
 
 
-def _changed(dice: Dice, text: str) -> str:
+def _changed(dice: Rng, text: str) -> str:
     """The text with one character replaced by another of its sort."""
     i = dice.integer(0, len(text) - 1)
     other = dice.choice(DIGITS if text[i] in DIGITS else LETTERS)
@@ -64,7 +64,7 @@ def _difference(text: str, other: str) -> tuple[str, str] | None:
     return gone.pop(), come.pop()
 
 
-def _texts(dice: Dice, wish: Wish, level: int) -> Draft:
+def _texts(dice: Rng, wish: SceneOptions, level: int) -> SceneQA:
     """The same text or, in most cases, one that differs in one character."""
     same, difference = dice.chance(0.4), None
     while True:
@@ -86,7 +86,7 @@ def _texts(dice: Dice, wish: Wish, level: int) -> Draft:
     return _draft(dice, (first, second), facts, asked, asks, level)
 
 
-def _numbers(dice: Dice, wish: Wish, level: int) -> Draft:
+def _numbers(dice: Rng, wish: SceneOptions, level: int) -> SceneQA:
     """Two numbers; asked is which is larger or smaller."""
     as_long = dice.chance(0.5)  # half of the pairs have as many digits, so that the width does not tell
     while True:
@@ -106,7 +106,7 @@ def _numbers(dice: Dice, wish: Wish, level: int) -> Draft:
     return _draft(dice, (scenes[0], scenes[1]), {"kind": "number", "numbers": list(values)}, asked, asks, level)
 
 
-def _objects(dice: Dice, wish: Wish, level: int) -> Draft:
+def _objects(dice: Rng, wish: SceneOptions, level: int) -> SceneQA:
     """Objects of one shape among others in both pictures; asked is which picture has more or fewer of them."""
     most, most_others, low, high, side = _OBJECTS[level]
     kind = dice.choice(SHAPES)
@@ -138,13 +138,13 @@ def _objects(dice: Dice, wish: Wish, level: int) -> Draft:
 
 
 def _draft(
-    dice: Dice,
+    dice: Rng,
     scenes: tuple[Scene, Scene],
     facts: dict[str, Any],
     asked: tuple[str, str],
     asks: list[tuple[str, str]],
     level: int,
-) -> Draft:
+) -> SceneQA:
     first, second = scenes
     first.asked.update(facts)
-    return Draft(first, *asked, distinct(asked[0], asks, 4, dice), (second,), level)
+    return SceneQA(first, *asked, distinct(asked[0], asks, 4, dice), (second,), level)

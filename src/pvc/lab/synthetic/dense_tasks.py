@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pvc.lab.synthetic import fonts, palette
 from pvc.lab.synthetic.phrasing import distinct, phrase
-from pvc.lab.synthetic.scene import UNITS, Draft, Scene, Text, Wish
-from pvc.lab.synthetic.seeding import Dice, Split, is_for
+from pvc.lab.synthetic.scene import UNITS, Scene, SceneOptions, SceneQA, Text
+from pvc.lab.synthetic.seeding import Rng, Split, is_for
 
 # Rows and columns of a level. A visual token at ratio 1/4 covers 32 x 32 pixels: at 64 pixels a side these are 2, 4, 8
 # and 16 characters a token, at 32 pixels four times as many.
@@ -25,14 +25,14 @@ _ALIKE = ("EF", "PR", "CG", "MN", "VY", "UV", "38", "56", "BR", "BP", "KX", "HN"
 _ODD = ("Which character is the odd one out?", "Which character is different from the others?")
 
 
-def _line(dice: Dice, wish: Wish, columns: int) -> str:
+def _line(dice: Rng, wish: SceneOptions, columns: int) -> str:
     while True:
         text = "".join(dice.choice(ALPHABET) for _ in range(columns))
         if is_for(text, wish.split):
             return text
 
 
-def rows(dice: Dice, wish: Wish) -> Draft:
+def rows(dice: Rng, wish: SceneOptions) -> SceneQA:
     """Equal cells of characters that fill the picture; the lines are asked for in random order."""
     level, (extent_w, extent_h) = palette.level_of(dice, wish), palette.extent_of(dice, wish)
     number, columns = (_HELD_OUT_GRIDS if wish.split == "layouts" else GRIDS)[level]
@@ -55,10 +55,10 @@ def rows(dice: Dice, wish: Wish) -> Draft:
     facts = {"lines": lines, "order": order}
     look = palette.look(dice, fine=True)
     scene = Scene(palette.Backdrop(ground), look, (), (), tuple(items), asked=facts, extent=(extent_w, extent_h))
-    return Draft(scene, *pairs[0], more=tuple(pairs[1:_MOST]), level=level)
+    return SceneQA(scene, *pairs[0], more=tuple(pairs[1:_MOST]), level=level)
 
 
-def _base_and_odd(dice: Dice, split: Split, level: int) -> tuple[str, str]:
+def _base_and_odd(dice: Rng, split: Split, level: int) -> tuple[str, str]:
     """The character that fills the grid and the odd one, alike in half of the hardest pictures."""
     while True:
         base, odd = dice.sample(dice.choice(_ALIKE) if level == 4 and dice.chance(0.5) else ALPHABET, 2)
@@ -66,7 +66,7 @@ def _base_and_odd(dice: Dice, split: Split, level: int) -> tuple[str, str]:
             return base, odd
 
 
-def needle(dice: Dice, wish: Wish) -> Draft:
+def needle(dice: Rng, wish: SceneOptions) -> SceneQA:
     """A grid of one character with an odd one in it; asked is which, or where. Level: 3, 4, 6, 8 characters a side."""
     level, (width, height) = palette.level_of(dice, wish), palette.extent_of(dice, wish)
     side = _NEEDLE_SIDES[level]
@@ -103,7 +103,7 @@ def needle(dice: Dice, wish: Wish) -> Draft:
         phrase(dice, "Which character is there many times?", base, f"The character {base} is there many times."),
     ]
     asked = candidates[dice.weighted({0: 0.5, 1: 0.25, 2: 0.25})]
-    return Draft(scene, *asked, distinct(asked[0], candidates, 4, dice), level=level)
+    return SceneQA(scene, *asked, distinct(asked[0], candidates, 4, dice), level=level)
 
 
 def _needle_fonts(split: Split) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ It leaves out fonts and drawing. Used by the task modules that show text.
 from __future__ import annotations
 
 from pvc.lab.synthetic import palette
-from pvc.lab.synthetic.seeding import Dice, Split, is_for
+from pvc.lab.synthetic.seeding import Rng, Split, is_for
 from pvc.lab.synthetic.strings import text_of
 from pvc.lab.synthetic.vocabulary import DIGITS, SAFE_LETTERS
 
@@ -38,14 +38,14 @@ def fitted(text: str, height: float, room: float = 60.0) -> tuple[float, float]:
     return round(min(room, max(width, floor)), 3), round(height, 3)
 
 
-def draw_text(dice: Dice, split: Split, length: int) -> str:
+def draw_text(dice: Rng, split: Split, length: int) -> str:
     """A code or, less often, a word that can be spoken, in one of three cases, of this split."""
     if dice.chance(_CODES):
         return draw_code(dice, split, length)
     return text_of(dice, split, (length,), _WORDS)[0]
 
 
-def draw_code(dice: Dice, split: Split, length: int) -> str:
+def draw_code(dice: Rng, split: Split, length: int) -> str:
     """Digits, letters or both, of this split; letters that look like digits are left out."""
     while True:
         style = dice.weighted({"digits": 0.3, "letters": 0.35, "mixed": 0.35})
@@ -57,7 +57,7 @@ def draw_code(dice: Dice, split: Split, length: int) -> str:
 
 
 def extents_of(
-    dice: Dice, text: str, heights: tuple[float, float], room: float, least: float = LEAST_ADVANCE
+    dice: Rng, text: str, heights: tuple[float, float], room: float, least: float = LEAST_ADVANCE
 ) -> tuple[float, float]:
     """Ink width and capital height: as high as drawn, or lower (not below the lowest), or squeezed, to fit the room.
 

@@ -11,8 +11,8 @@ from pvc.lab.synthetic import fonts, palette
 from pvc.lab.synthetic.clips import Ask, camera, drafted, during, home, laid_out, placed, redrawn, seconds, spans, stamp
 from pvc.lab.synthetic.lettering import draw_code, fitted
 from pvc.lab.synthetic.objects import name_of, scatter
-from pvc.lab.synthetic.scene import UNITS, Backdrop, Draft, Figure, Scene, Text, Wish
-from pvc.lab.synthetic.seeding import Dice
+from pvc.lab.synthetic.scene import UNITS, Backdrop, Figure, Scene, SceneOptions, SceneQA, Text
+from pvc.lab.synthetic.seeding import Rng
 from pvc.lab.synthetic.vocabulary import SHAPES
 
 # Frames when the level is asked for and no length, how many of them show a needle, and how many sceneries there are.
@@ -21,7 +21,7 @@ _DRAWN = (64, 128)  # least and most frames when nothing is asked for
 _TOP = 20.0  # units that a code has for itself
 
 
-def _length_and_level(dice: Dice, wish: Wish) -> tuple[int, int]:
+def _length_and_level(dice: Rng, wish: SceneOptions) -> tuple[int, int]:
     level = palette.level_of(dice, wish)
     if wish.frames is not None:
         return palette.clip_length(dice, wish.frames, 4), level
@@ -29,7 +29,7 @@ def _length_and_level(dice: Dice, wish: Wish) -> tuple[int, int]:
 
 
 @redrawn
-def long(dice: Dice, wish: Wish) -> Draft:
+def long(dice: Rng, wish: SceneOptions) -> SceneQA:
     """A code, a shape or both show up in a few of many frames; asked is what they are and when.
 
     Level: 64, 128, 256, 512 frames (drawn from 64 to 128 where neither level nor length is asked for); the needle is
@@ -75,7 +75,7 @@ def long(dice: Dice, wish: Wish) -> Draft:
     return drafted(dice, scene, [asks[first], *rest], level)
 
 
-def _presence(dice: Dice, there: set[str]) -> list[Ask]:
+def _presence(dice: Rng, there: set[str]) -> list[Ask]:
     """Whether there is some shape at all, once for one that there is, if any, and once for one that there is not."""
     absent = dice.choice([shape for shape in SHAPES if shape not in there])
     asks: list[Ask] = [(f"Is there a {absent} in the video?", "no", f"No, there is no {absent} in the video.")]
@@ -96,7 +96,7 @@ def _below(items: tuple[Figure, ...]) -> tuple[Figure, ...]:
     return tuple(lowered)
 
 
-def _scenery(dice: Dice, items: tuple[Figure, ...], number: int, length: int) -> list[Figure]:
+def _scenery(dice: Rng, items: tuple[Figure, ...], number: int, length: int) -> list[Figure]:
     """Objects of which other ones are there in each of `number` parts of the clip."""
     if number == 0:
         return []
@@ -111,7 +111,7 @@ def _scenery(dice: Dice, items: tuple[Figure, ...], number: int, length: int) ->
     return figures
 
 
-def _code(dice: Dice, wish: Wish, ground: Backdrop, shown: list[bool]) -> Text:
+def _code(dice: Rng, wish: SceneOptions, ground: Backdrop, shown: list[bool]) -> Text:
     """A code at the top of some frames."""
     text = draw_code(dice, wish.split, dice.integer(2, 5))
     w, h = fitted(text, dice.uniform(10, 15))

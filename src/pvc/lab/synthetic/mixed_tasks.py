@@ -31,8 +31,8 @@ from pvc.lab.synthetic.lettering import draw_code, draw_text, fitted
 from pvc.lab.synthetic.motion_tasks import Pair, about, stillness_ask, there_are, way_ask
 from pvc.lab.synthetic.objects import name_of, scatter
 from pvc.lab.synthetic.phrasing import capitalised, with_article
-from pvc.lab.synthetic.scene import UNITS, Backdrop, Draft, Scene, Text, Track, Wish
-from pvc.lab.synthetic.seeding import Dice
+from pvc.lab.synthetic.scene import UNITS, Backdrop, Scene, SceneOptions, SceneQA, Text, Track
+from pvc.lab.synthetic.seeding import Rng
 from pvc.lab.synthetic.vocabulary import COLOUR_NAMES, DIRECTIONS, SHAPES
 
 # Objects in the clip and their size, by level.
@@ -51,7 +51,7 @@ _SAME = "the object in the picture"
 
 
 @redrawn
-def match(dice: Dice, wish: Wish) -> Draft:
+def match(dice: Rng, wish: SceneOptions) -> SceneQA:
     """A picture of an object, then a clip: is the object in it, when, which way does it move, which text is below it?
 
     Level 1: one large object in the clip; 2: two; 3: three, and the text; 4: four small ones, in noise.
@@ -82,7 +82,7 @@ def match(dice: Dice, wish: Wish) -> Draft:
     return drafted(dice, dataclasses.replace(picture, asked=asked), [first, *rest], level, further=(clip,))
 
 
-def _absent(dice: Dice, wish: Wish, pairs: list[Pair]) -> Pair:
+def _absent(dice: Rng, wish: SceneOptions, pairs: list[Pair]) -> Pair:
     """An object that the clip does not have: like its first one in shape or in colour, if possible, or in neither."""
     shape, colour = pairs[0]
     others = [
@@ -92,7 +92,7 @@ def _absent(dice: Dice, wish: Wish, pairs: list[Pair]) -> Pair:
     return dice.choice(alike if alike and dice.chance(0.6) else others)
 
 
-def _portrait(dice: Dice, wish: Wish, pair: Pair) -> Scene:
+def _portrait(dice: Rng, wish: SceneOptions, pair: Pair) -> Scene:
     """A picture of one object."""
     size = palette.extents(dice, 18, 34, palette.squash(dice), 44)
 
@@ -104,7 +104,7 @@ def _portrait(dice: Dice, wish: Wish, pair: Pair) -> Scene:
     return Scene(palette.figure_backdrop(dice, [pair[1]]), palette.look(dice), (), (figure,))
 
 
-def _moving(dice: Dice, wish: Wish, pairs: list[Pair], length: int, level: int) -> tuple[Scene, list[Ask]]:
+def _moving(dice: Rng, wish: SceneOptions, pairs: list[Pair], length: int, level: int) -> tuple[Scene, list[Ask]]:
     """Objects that move, each another way."""
     ways = dice.sample(tuple(DIRECTIONS), len(pairs))
     sizes = [palette.extents(dice, *_MATCH[level][1], 1.0, 24) for _ in pairs]
@@ -129,7 +129,7 @@ def _moving(dice: Dice, wish: Wish, pairs: list[Pair], length: int, level: int) 
     return scene, asks + [way_ask(dice, pair, way) for pair, way in zip(pairs[1:], ways[1:], strict=True)]
 
 
-def _coming(dice: Dice, wish: Wish, pairs: list[Pair], length: int, level: int) -> tuple[Scene, list[Ask]]:
+def _coming(dice: Rng, wish: SceneOptions, pairs: list[Pair], length: int, level: int) -> tuple[Scene, list[Ask]]:
     """Objects that appear one after another in any order, none in the first frame."""
     items = scatter(dice, pairs, *_MATCH[level][1], 2)
     moments = dice.sample(range(1, length), len(pairs))
@@ -150,7 +150,7 @@ def _coming(dice: Dice, wish: Wish, pairs: list[Pair], length: int, level: int) 
     return scene, asks
 
 
-def _labelled(dice: Dice, wish: Wish, pairs: list[Pair], length: int, level: int) -> tuple[Scene, list[Ask]]:
+def _labelled(dice: Rng, wish: SceneOptions, pairs: list[Pair], length: int, level: int) -> tuple[Scene, list[Ask]]:
     """Objects side by side with a text below each, all at once or one after another."""
     column = UNITS / len(pairs)
     order = dice.sample(range(len(pairs)), len(pairs))
@@ -184,7 +184,7 @@ _CLIPS = {"there": _moving, "way": _moving, "time": _coming, "text": _labelled}
 
 
 @redrawn
-def turns(dice: Dice, wish: Wish) -> Draft:
+def turns(dice: Rng, wish: SceneOptions) -> SceneQA:
     """A clip of moving shapes and a text, asked about in several turns: colours, ways, order, number, the text.
 
     Level 1: one large shape, two or three characters; 2: two; 3: three; 4: four small ones, six characters, noise.
@@ -237,7 +237,7 @@ def _turn_asks(pairs: list[Pair], text: str, one_by_one: bool) -> list[Ask]:
     return asks
 
 
-def _line(dice: Dice, wish: Wish, ground: Backdrop, text: str, on_top: bool, length: int) -> Text:
+def _line(dice: Rng, wish: SceneOptions, ground: Backdrop, text: str, on_top: bool, length: int) -> Text:
     """The text in its strip, in all frames or in a run of them."""
     w, h = fitted(text, dice.uniform(9, 10.5))
     middle = _STRIP / 2 if on_top else UNITS - _STRIP / 2 - 1  # room for tails

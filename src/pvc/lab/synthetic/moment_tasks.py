@@ -29,8 +29,8 @@ from pvc.lab.synthetic.clips import (
 from pvc.lab.synthetic.lettering import draw_text, fitted
 from pvc.lab.synthetic.motion_tasks import Pair, about
 from pvc.lab.synthetic.objects import name_of, scatter
-from pvc.lab.synthetic.scene import UNITS, Backdrop, Draft, Figure, Scene, Text, Wish
-from pvc.lab.synthetic.seeding import Dice
+from pvc.lab.synthetic.scene import UNITS, Backdrop, Figure, Scene, SceneOptions, SceneQA, Text
+from pvc.lab.synthetic.seeding import Rng
 from pvc.lab.synthetic.vocabulary import SHAPES
 
 # Objects (fewest and most), their size, the side of the grid they stand in, and what may happen, by level.
@@ -62,7 +62,7 @@ _HEADLINE = 15.0  # units at the top of the picture that a text has for itself
 
 
 @redrawn
-def change(dice: Dice, wish: Wish) -> Draft:
+def change(dice: Rng, wish: SceneOptions) -> SceneQA:
     """At one moment one object changes its colour, shape or place, vanishes or appears; asked is which, and to what.
 
     Level 1: one or two large objects; 2: up to three; 3: up to four; 4: up to five small ones, in noise.
@@ -93,7 +93,7 @@ def change(dice: Dice, wish: Wish) -> Draft:
     return drafted(dice, scene, _change_asks(dice, pairs, kind, new, stamp(times[moment])), level)
 
 
-def _new_one(dice: Dice, kind: str, pairs: list[Pair]) -> str | None:
+def _new_one(dice: Rng, kind: str, pairs: list[Pair]) -> str | None:
     """The new colour or shape, "" where nothing of both changes, None where there is no other one."""
     if kind == "colour":
         return other_colour(dice, [pairs[0][0]], [colour for _, colour in pairs])
@@ -105,7 +105,7 @@ def _new_one(dice: Dice, kind: str, pairs: list[Pair]) -> str | None:
 
 
 def _changing(
-    dice: Dice, items: tuple[Figure, ...], kind: str, new: str | None, before: list[bool], after: list[bool]
+    dice: Rng, items: tuple[Figure, ...], kind: str, new: str | None, before: list[bool], after: list[bool]
 ) -> list[Figure]:
     """The first object before and after the moment."""
     item, point = items[0], home(items[0])
@@ -124,7 +124,7 @@ def _changing(
     return [placed(item, during(point, before)), dataclasses.replace(becomes, rgb=item.rgb)]
 
 
-def _free_place(dice: Dice, items: tuple[Figure, ...]) -> Point:
+def _free_place(dice: Rng, items: tuple[Figure, ...]) -> Point:
     """Somewhere clearly elsewhere, touching no other object."""
     first, best, most = items[0], home(items[0]), -1.0
     for _ in range(40):
@@ -139,7 +139,7 @@ def _free_place(dice: Dice, items: tuple[Figure, ...]) -> Point:
     return best
 
 
-def _change_asks(dice: Dice, pairs: list[Pair], kind: str, new: str | None, time: str) -> list[Ask]:
+def _change_asks(dice: Rng, pairs: list[Pair], kind: str, new: str | None, time: str) -> list[Ask]:
     """What happens, to which object, and when; then about objects that only stand there."""
     shape, colour = pairs[0]
     happened = _HAPPENED[kind].format(new=new)
@@ -172,7 +172,7 @@ class Happening:
     moment: int
     new: str | None
 
-    def figures(self, dice: Dice, length: int) -> list[Figure]:
+    def figures(self, dice: Rng, length: int) -> list[Figure]:
         """The object over the clip."""
         point, after = home(self.item), [f >= self.moment for f in range(length)]
         before = [not there for there in after]
@@ -183,7 +183,7 @@ class Happening:
         shown = {"appear": after, "vanish": before, "flash up": [f == self.moment for f in range(length)]}[self.kind]
         return [placed(self.item, during(point, shown))]
 
-    def ask(self, dice: Dice, time: str) -> Ask:
+    def ask(self, dice: Rng, time: str) -> Ask:
         """When it happens."""
         if self.kind == "turn":  # its first colour does not name it
             thing, do, does = self.item.shape, f"turn {self.new}", f"turns {self.new}"
@@ -193,7 +193,7 @@ class Happening:
 
 
 @redrawn
-def when(dice: Dice, wish: Wish) -> Draft:
+def when(dice: Rng, wish: SceneOptions) -> SceneQA:
     """Objects and a text appear, vanish, flash up or change colour, each at a time of its own; asked is a time.
 
     Level 1: one large object appears or vanishes; 2: two; 3: three and a text; 4: four small ones and a text, in noise.
@@ -244,7 +244,7 @@ def _lowered(item: Figure) -> Figure:
     return dataclasses.replace(item, h=round(item.h * part, 3), track=((x, round(UNITS - (UNITS - y) * part, 3)),))
 
 
-def _happenings(dice: Dice, items: tuple[Figure, ...], moments: list[int], kinds: tuple[str, ...]) -> list[Happening]:
+def _happenings(dice: Rng, items: tuple[Figure, ...], moments: list[int], kinds: tuple[str, ...]) -> list[Happening]:
     taken, happenings = [item.colour for item in items], []
     for item, moment in zip(items, moments, strict=True):
         kind = dice.choice(kinds)
@@ -256,7 +256,7 @@ def _happenings(dice: Dice, items: tuple[Figure, ...], moments: list[int], kinds
     return happenings
 
 
-def _headline(dice: Dice, wish: Wish, ground: Backdrop, moment: int, length: int) -> Text:
+def _headline(dice: Rng, wish: SceneOptions, ground: Backdrop, moment: int, length: int) -> Text:
     """A text at the top that appears at a moment."""
     text = draw_text(dice, wish.split, dice.integer(2, 5))
     w, h = fitted(text, dice.uniform(9, 11))

@@ -31,8 +31,8 @@ from pvc.lab.synthetic.clips import (
 )
 from pvc.lab.synthetic.objects import about_pairs, name_of, scatter
 from pvc.lab.synthetic.phrasing import number_word
-from pvc.lab.synthetic.scene import UNITS, Draft, Figure, Scene, Wish
-from pvc.lab.synthetic.seeding import Dice
+from pvc.lab.synthetic.scene import UNITS, Figure, Scene, SceneOptions, SceneQA
+from pvc.lab.synthetic.seeding import Rng
 from pvc.lab.synthetic.vocabulary import DIRECTIONS
 
 Pair = tuple[str, str]
@@ -60,7 +60,7 @@ _HOW_OFTEN = ("How many times does the {thing} {do}?", "How often does the {thin
 _ALL_IN_ORDER = ("In which order do the shapes appear?", "Name the shapes in the order they appear.")
 
 
-def clip(dice: Dice, figures: tuple[Figure, ...], asked: dict[str, Any], level: int) -> Scene:
+def clip(dice: Rng, figures: tuple[Figure, ...], asked: dict[str, Any], level: int) -> Scene:
     """Shapes over time on a ground that none of them is lost on."""
     length = len(figures[0].track)
     times = palette.timestamps(dice, length)
@@ -68,7 +68,7 @@ def clip(dice: Dice, figures: tuple[Figure, ...], asked: dict[str, Any], level: 
     return Scene(ground, camera(dice, level), (), figures, (), length, times, asked)
 
 
-def about(dice: Dice, pairs: list[Pair]) -> list[Ask]:
+def about(dice: Rng, pairs: list[Pair]) -> list[Ask]:
     """The colour of every shape and the shape of every colour, with sentences."""
     colours = dict(pairs)
     return [
@@ -81,13 +81,13 @@ def _is_coloured(pairs: list[Pair], colour: str) -> str:
     return next(f"The {shape} is {own}." for shape, own in pairs if own == colour)
 
 
-def way_ask(dice: Dice, pair: Pair, way: str) -> Ask:
+def way_ask(dice: Rng, pair: Pair, way: str) -> Ask:
     """Which way something moves."""
     thing = name_of(dice, *pair)
     return dice.choice(_WHICH_WAY).format(thing=thing), way, f"The {thing} moves {way}."
 
 
-def stillness_ask(dice: Dice, pair: Pair, way: str) -> Ask:
+def stillness_ask(dice: Rng, pair: Pair, way: str) -> Ask:
     """Whether something moves."""
     thing = name_of(dice, *pair)
     answer = "it stands still" if way == "still" else "it moves"
@@ -95,7 +95,7 @@ def stillness_ask(dice: Dice, pair: Pair, way: str) -> Ask:
 
 
 @redrawn
-def direction(dice: Dice, wish: Wish) -> Draft:
+def direction(dice: Rng, wish: SceneOptions) -> SceneQA:
     """Shapes that move, each another way, or stand still; asked is the way of one that moves.
 
     Level 1: one large, fast shape; 2: up to two; 3: up to three, slanted ways too; 4: up to four, small, slow, noisy.
@@ -136,7 +136,7 @@ def direction(dice: Dice, wish: Wish) -> Draft:
     return drafted(dice, scene, [*asks, *others, *about(dice, pairs)], level)
 
 
-def _faster(dice: Dice, pairs: list[Pair], paths: list[Path]) -> list[Ask]:
+def _faster(dice: Rng, pairs: list[Pair], paths: list[Path]) -> list[Ask]:
     """Which of two moves faster, for the first two that differ clearly."""
     gone = [((x1 - x0) ** 2 + (y1 - y0) ** 2) ** 0.5 for (x0, y0), (x1, y1) in paths]
     for i, (one, _) in enumerate(pairs):
@@ -150,7 +150,7 @@ def _faster(dice: Dice, pairs: list[Pair], paths: list[Path]) -> list[Ask]:
 
 
 @redrawn
-def appear(dice: Dice, wish: Wish) -> Draft:
+def appear(dice: Rng, wish: SceneOptions) -> SceneQA:
     """Shapes appear one after another and stay or go; asked is which one comes first, last, after or before another.
 
     Level 1: two large shapes that stay; 2: three; 3: four; 4: five small ones in noise.
@@ -179,7 +179,7 @@ def appear(dice: Dice, wish: Wish) -> Draft:
     return drafted(dice, scene, [*(asks[i] for i in order), asks[-1]], level)
 
 
-def _order_asks(dice: Dice, pairs: list[Pair]) -> list[Ask]:
+def _order_asks(dice: Rng, pairs: list[Pair]) -> list[Ask]:
     asks = []
     for when, (shape, colour) in (("first", pairs[0]), ("last", pairs[-1])):
         question = dice.choice(("Which shape appears {when}?", "What is the shape that appears {when}?"))
@@ -202,7 +202,7 @@ def _order_asks(dice: Dice, pairs: list[Pair]) -> list[Ask]:
 
 
 @redrawn
-def events(dice: Dice, wish: Wish) -> Draft:
+def events(dice: Rng, wish: SceneOptions) -> SceneQA:
     """A shape flashes in another colour, jumps or shows up once to six times; asked is how often.
 
     Level 1: one large shape, at most four times; 2: smaller, at most five; 3: two shapes, at most six; 4: three small
@@ -234,7 +234,7 @@ def events(dice: Dice, wish: Wish) -> Draft:
     return drafted(dice, scene, _event_asks(dice, pairs, counts, kind, do, lit), level)
 
 
-def _actors(dice: Dice, pairs: list[Pair], bounds: tuple[float, float], rise: float) -> list[Figure]:
+def _actors(dice: Rng, pairs: list[Pair], bounds: tuple[float, float], rise: float) -> list[Figure]:
     """Shapes side by side, each with room above it for a jump."""
     column = UNITS / len(pairs)
     ratio = palette.squash(dice)
@@ -248,7 +248,7 @@ def _actors(dice: Dice, pairs: list[Pair], bounds: tuple[float, float], rise: fl
     return items
 
 
-def _acting(dice: Dice, item: Figure, kind: str, busy: list[bool], lit: str, rise: float) -> list[Figure]:
+def _acting(dice: Rng, item: Figure, kind: str, busy: list[bool], lit: str, rise: float) -> list[Figure]:
     """The shape through the clip: in its events it shows up, is somewhat higher, or has another colour."""
     point = home(item)
     if kind == "appear":
@@ -260,7 +260,7 @@ def _acting(dice: Dice, item: Figure, kind: str, busy: list[bool], lit: str, ris
     return [idle, in_colour(dice, item, lit, during(point, busy))]
 
 
-def _event_asks(dice: Dice, pairs: list[Pair], counts: list[int], kind: str, do: str, lit: str) -> list[Ask]:
+def _event_asks(dice: Rng, pairs: list[Pair], counts: list[int], kind: str, do: str, lit: str) -> list[Ask]:
     does = f"turns {lit}" if do.startswith("turn") else f"{do}es" if do == "flash" else f"{do}s"
     asks = []
     for pair, times in zip(pairs, counts, strict=True):

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from pvc.errors import UsageError
-from pvc.lab.synthetic.scene import LEVELS, UNITS, Backdrop, Figure, Look, Track, Wish
-from pvc.lab.synthetic.seeding import Dice, Split, stable_hash
+from pvc.lab.synthetic.scene import LEVELS, UNITS, Backdrop, CameraEffects, Figure, SceneOptions, Track
+from pvc.lab.synthetic.seeding import Rng, Split, stable_hash
 from pvc.lab.synthetic.vocabulary import COLOUR_NAMES, COLOURS, SHAPES, Rgb
 
 _TRIES = 60
@@ -55,7 +55,7 @@ def pair_is_for(shape: str, colour: str, split: Split) -> bool:
     return split == "train_all" or (colour_pair_split(shape, colour) == "colours") == (split == "colours")
 
 
-def pairs(dice: Dice, split: Split, count: int) -> list[tuple[str, str]]:
+def pairs(dice: Rng, split: Split, count: int) -> list[tuple[str, str]]:
     """Shapes and colours of at most five objects, all shapes different and all colours different.
 
     In the split "colours" all are held-out pairs, elsewhere none is.
@@ -108,18 +108,18 @@ def hue_pair_split(text: Rgb, ground: Rgb) -> Literal["train", "colours"]:
     return "colours" if hue_class(text) == (hue_class(ground) + 2) % 6 else "train"
 
 
-def any_rgb(dice: Dice) -> Rgb:
+def any_rgb(dice: Rng) -> Rgb:
     """Any colour."""
     return dice.integer(0, 255), dice.integer(0, 255), dice.integer(0, 255)
 
 
-def near(dice: Dice, rgb: Rgb, reach: int) -> Rgb:
+def near(dice: Rng, rgb: Rgb, reach: int) -> Rgb:
     """A colour at most `reach` away in every channel."""
     red, green, blue = (min(255, max(0, v + dice.integer(-reach, reach))) for v in rgb)
     return red, green, blue
 
 
-def contrasting(dice: Dice, *grounds: Rgb, split: Split = "train") -> Rgb:
+def contrasting(dice: Rng, *grounds: Rgb, split: Split = "train") -> Rgb:
     """A colour whose luminance differs from all grounds by TEXT_CONTRAST, and whose pair of hues is the split's."""
     levels = [luminance(g) for g in grounds]
     wanted = (hue_class(grounds[0]) + 2) % 6 if split == "colours" else None
@@ -137,7 +137,7 @@ def contrasting(dice: Dice, *grounds: Rgb, split: Split = "train") -> Rgb:
     return _extreme(wanted, dark=sum(levels) / len(levels) > 127)
 
 
-def _rgb_of_hue(dice: Dice, hue: int) -> Rgb:
+def _rgb_of_hue(dice: Rng, hue: int) -> Rgb:
     """Any colour of a hue class."""
     return _hsv((hue + dice.uniform(-0.45, 0.45)) / 6 % 1, dice.uniform(0.2, 1), dice.uniform(0.2, 1))
 
@@ -152,7 +152,7 @@ def _hsv(hue: float, saturation: float, value: float) -> Rgb:
     return red, green, blue
 
 
-def backdrop(dice: Dice) -> Backdrop:
+def backdrop(dice: Rng) -> Backdrop:
     """A plain, graded, grainy or textured ground for text; its two colours stay within 45 levels in every channel."""
     colour = any_rgb(dice)
     style = dice.weighted({"plain": 0.3, "graded": 0.25, "grainy": 0.15, "texture": 0.3})
@@ -163,7 +163,7 @@ def backdrop(dice: Dice) -> Backdrop:
     return Backdrop(colour, grain=dice.uniform(2, 9) if style == "grainy" else 0.0)
 
 
-def _textured(dice: Dice, colour: Rgb, other: Rgb) -> Backdrop:
+def _textured(dice: Rng, colour: Rgb, other: Rgb) -> Backdrop:
     texture, grain = dice.weighted(_TEXTURES), dice.uniform(1, 4) if dice.chance(0.3) else 0.0
     angle = dice.uniform(0, 180) if texture in ("stripes", "checks") else 0.0
     return Backdrop(colour, other, angle, grain, texture, dice.integer(0, (1 << 20) - 1))
@@ -174,7 +174,7 @@ def colours_of(ground: Backdrop) -> tuple[Rgb, ...]:
     return (ground.colour,) if ground.colour2 is None else (ground.colour, ground.colour2)
 
 
-def figure_backdrop(dice: Dice, colours: Sequence[str]) -> Backdrop:
+def figure_backdrop(dice: Rng, colours: Sequence[str]) -> Backdrop:
     """A ground that is none of the named colours, nor easily taken for one."""
     ground: Rgb = (128, 128, 128)
     for _ in range(_TRIES):
@@ -200,12 +200,12 @@ def stands_apart(ground: Rgb, colours: Sequence[str]) -> bool:
     return True
 
 
-def look(dice: Dice, fine: bool = False) -> Look:
+def look(dice: Rng, fine: bool = False) -> CameraEffects:
     """Camera and file: contrast, brightness, sometimes blur, slight noise, sometimes JPEG artefacts.
 
     fine: nothing that would make characters of 6 units and less illegible.
     """
-    return Look(
+    return CameraEffects(
         contrast=dice.uniform(0.82, 1.08),
         brightness=dice.uniform(-14, 14),
         blur=dice.uniform(0.04, 0.16) if dice.chance(0.2) and not fine else 0.0,
@@ -215,7 +215,7 @@ def look(dice: Dice, fine: bool = False) -> Look:
     )
 
 
-def extent_of(dice: Dice, wish: Wish) -> tuple[float, float]:
+def extent_of(dice: Rng, wish: SceneOptions) -> tuple[float, float]:
     """Width and height of a picture of as many tiles as asked for; two are side by side or one above the other."""
     if wish.tiles == 2:
         return (2 * UNITS, UNITS) if dice.chance(0.5) else (UNITS, 2 * UNITS)
@@ -223,12 +223,12 @@ def extent_of(dice: Dice, wish: Wish) -> tuple[float, float]:
     return side, side
 
 
-def level_of(dice: Dice, wish: Wish) -> int:
+def level_of(dice: Rng, wish: SceneOptions) -> int:
     """The difficulty that is asked for, or one drawn from 1 to LEVELS."""
     return wish.level or dice.integer(1, LEVELS)
 
 
-def squash(dice: Dice) -> float:
+def squash(dice: Rng) -> float:
     """Width over height after a picture of another format was made square: 0.6 to 1.6, one being the most likely."""
     if dice.chance(0.3):
         return 1.0
@@ -236,7 +236,7 @@ def squash(dice: Dice) -> float:
     return wide if dice.chance(0.5) else round(max(0.6, 1 / wide), 3)
 
 
-def extents(dice: Dice, low: float, high: float, ratio: float, limit: float) -> tuple[float, float]:
+def extents(dice: Rng, low: float, high: float, ratio: float, limit: float) -> tuple[float, float]:
     """Width and height of an object of a size between two bounds (its smaller side at least 0.8 `low`)."""
     side = dice.uniform(low, high)
     root = ratio**0.5
@@ -245,7 +245,7 @@ def extents(dice: Dice, low: float, high: float, ratio: float, limit: float) -> 
     return round(min(limit, max(floor, w)), 3), round(min(limit, max(floor, h)), 3)
 
 
-def figure(dice: Dice, shape: str, colour: str, size: tuple[float, float], track: Track) -> Figure:
+def figure(dice: Rng, shape: str, colour: str, size: tuple[float, float], track: Track) -> Figure:
     """A shape in a jittered version of its colour, turned a little."""
     turn = _TURNS[shape]
     # Even degrees only: turned masters are cached.
@@ -253,7 +253,7 @@ def figure(dice: Dice, shape: str, colour: str, size: tuple[float, float], track
     return Figure(shape, colour, near(dice, COLOURS[colour], 12), size[0], size[1], float(angle), track)
 
 
-def cells(dice: Dice, count: int, side: int, sizes: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def cells(dice: Rng, count: int, side: int, sizes: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Places for objects that do not touch: each in its own cell of a side x side grid, anywhere within it."""
     cell = UNITS / side
     points = []
@@ -266,7 +266,7 @@ def cells(dice: Dice, count: int, side: int, sizes: Sequence[tuple[float, float]
     return points
 
 
-def clip_length(dice: Dice, frames: int | None, least: int) -> int:
+def clip_length(dice: Rng, frames: int | None, least: int) -> int:
     """Number of frames: as asked, or drawn from 4 to 16 with 8 the most likely."""
     if frames is None:
         return max(least, dice.weighted(_LENGTHS))
@@ -275,13 +275,13 @@ def clip_length(dice: Dice, frames: int | None, least: int) -> int:
     return frames
 
 
-def timestamps(dice: Dice, frames: int) -> tuple[float, ...]:
+def timestamps(dice: Rng, frames: int) -> tuple[float, ...]:
     """Seconds of each frame: from 0.0 in equal steps."""
     step = dice.choice(_STEPS)
     return tuple(step * i for i in range(frames))
 
 
-def spans(dice: Dice, frames: int, count: int) -> list[tuple[int, int]]:
+def spans(dice: Rng, frames: int, count: int) -> list[tuple[int, int]]:
     """Cut a clip into `count` parts in order, each at least one frame long: (start, end) with end left out."""
     cuts = sorted(dice.sample(range(1, frames), count - 1))
     return list(zip([0, *cuts], [*cuts, frames], strict=True))

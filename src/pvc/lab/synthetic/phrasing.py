@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pvc.lab.synthetic.seeding import Dice
+from pvc.lab.synthetic.seeding import Rng
 
 SENTENCES = 0.15  # part of the questions that ask for a sentence
 _IN_A_SENTENCE = ("Answer in a sentence.", "Answer with a whole sentence.", "Reply in one sentence.")
 
 
-def phrase(dice: Dice, question: str, answer: str, sentence: str) -> tuple[str, str]:
+def phrase(dice: Rng, question: str, answer: str, sentence: str) -> tuple[str, str]:
     """The question and its short answer or, now and then, the question for a sentence and that sentence."""
     if not dice.chance(SENTENCES):
         return question, answer
@@ -33,7 +33,7 @@ def without_sentence(question: str) -> str:
     return question
 
 
-def distinct(asked: str, candidates: Iterable[tuple[str, str]], most: int, dice: Dice) -> tuple[tuple[str, str], ...]:
+def distinct(asked: str, candidates: Iterable[tuple[str, str]], most: int, dice: Rng) -> tuple[tuple[str, str], ...]:
     """At most `most` further questions in random order: none is the one that was asked, none comes twice."""
     seen, kept = {_plain(asked)}, []
     for question, answer in candidates:

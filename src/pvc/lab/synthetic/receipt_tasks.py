@@ -9,8 +9,8 @@ from __future__ import annotations
 from pvc.lab.synthetic import fonts, palette
 from pvc.lab.synthetic.lettering import nominal_width
 from pvc.lab.synthetic.phrasing import distinct, phrase
-from pvc.lab.synthetic.scene import UNITS, Backdrop, Draft, Plate, Scene, Text, Wish
-from pvc.lab.synthetic.seeding import Dice, is_for
+from pvc.lab.synthetic.scene import UNITS, Backdrop, Plate, Scene, SceneOptions, SceneQA, Text
+from pvc.lab.synthetic.seeding import Rng, is_for
 
 _ITEMS = (
     *("MILK", "TEA", "EGGS", "RICE", "SOAP", "FISH", "HAM", "JAM", "NUTS", "CORN", "PEAS", "BEER", "WINE", "OIL"),
@@ -31,7 +31,7 @@ def _written(price: int, decimals: int) -> str:
     return f"{whole}.{part:0{decimals}d}"
 
 
-def _lines(dice: Dice, wish: Wish, level: int, count: int) -> list[tuple[str, int]]:
+def _lines(dice: Rng, wish: SceneOptions, level: int, count: int) -> list[tuple[str, int]]:
     """Different items with different prices; title and lower case are drawn for all of them at once."""
     case = dice.weighted({"upper": 0.5, "title": 0.3, "lower": 0.2})
     found: list[tuple[str, int]] = []
@@ -45,7 +45,7 @@ def _lines(dice: Dice, wish: Wish, level: int, count: int) -> list[tuple[str, in
     return found
 
 
-def _paper(dice: Dice) -> Backdrop:
+def _paper(dice: Rng) -> Backdrop:
     """Light paper most of the time, any ground else."""
     if dice.chance(0.4):
         return palette.backdrop(dice)
@@ -53,7 +53,7 @@ def _paper(dice: Dice) -> Backdrop:
     return Backdrop(light, palette.near(dice, light, 12), texture="paper", texture_seed=dice.integer(0, 9999))
 
 
-def receipt(dice: Dice, wish: Wish) -> Draft:
+def receipt(dice: Rng, wish: SceneOptions) -> SceneQA:
     """Items, prices and a total. Level: 2, 2, 3, 4 items; prices with none, one, two, two digits after the point."""
     level, (width, height) = palette.level_of(dice, wish), palette.extent_of(dice, wish)
     decimals, count = _DECIMALS[level], (_COUNTS[level] + 1) * int(height / UNITS) - 1
@@ -82,10 +82,10 @@ def receipt(dice: Dice, wish: Wish) -> Draft:
     scene = Scene(ground, look, (rule,), (), tuple(items), asked=facts, extent=(width, height))
     pairs = _questions(dice, lines, bought)
     asked = dice.choice(pairs)
-    return Draft(scene, *asked, distinct(asked[0], pairs, 5, dice), level=level)
+    return SceneQA(scene, *asked, distinct(asked[0], pairs, 5, dice), level=level)
 
 
-def _questions(dice: Dice, lines: list[tuple[str, str]], bought: list[tuple[str, int]]) -> list[tuple[str, str]]:
+def _questions(dice: Rng, lines: list[tuple[str, str]], bought: list[tuple[str, int]]) -> list[tuple[str, str]]:
     by_price = sorted(bought, key=lambda line: line[1])
     total, cheapest, dearest = lines[-1][1], by_price[0][0], by_price[-1][0]
     pairs = [

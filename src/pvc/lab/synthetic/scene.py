@@ -112,7 +112,7 @@ class Veil:
 
 
 @dataclass(frozen=True)
-class Look:
+class CameraEffects:
     """What a camera and a file format do: contrast about mid grey, brightness, blur (0..0.25), noise (grey levels).
 
     jpeg: quality of a JPEG file that the frames went through, 0 for none.
@@ -134,7 +134,7 @@ class Scene:
     """
 
     backdrop: Backdrop
-    look: Look
+    look: CameraEffects
     plates: tuple[Plate, ...] = ()
     figures: tuple[Figure, ...] = ()
     texts: tuple[Text, ...] = ()
@@ -163,7 +163,7 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class DraftTurn:
+class SceneTurn:
     """A later turn of a conversation: media that are added, a question and its answer."""
 
     media: tuple[Scene | Canvas | Reel, ...]
@@ -172,7 +172,7 @@ class DraftTurn:
 
 
 @dataclass(frozen=True)
-class Draft:
+class SceneQA:
     """A scene with its question and answer, and further ones about it, before it is drawn.
 
     Page tasks have a canvas or a reel in place of a scene, or None where nothing is shown.
@@ -184,11 +184,11 @@ class Draft:
     more: tuple[tuple[str, str], ...] = ()
     further: tuple[Scene | Canvas | Reel, ...] = ()  # more pictures or clips, which the question comes after
     level: int = 1
-    turns: tuple[DraftTurn, ...] = ()
+    turns: tuple[SceneTurn, ...] = ()
 
 
 @dataclass(frozen=True)
-class Wish:
+class SceneOptions:
     """What a caller may ask of a task: the split, the frames of a clip, the difficulty 1 to LEVELS (None: drawn).
 
     tiles: parts of 64 x 64 units that pictures are wide and high together: 1, 2 (wide or tall) or 4.

@@ -55,7 +55,7 @@ def is_for(text: str, split: Split) -> bool:
     return (string_split(text) == "train") == (split in ("train", "train_all"))
 
 
-class Dice:
+class Rng:
     """Draws for one sample, rounded to 1/1000 where they are floats so that descriptions are short and exact."""
 
     def __init__(self, split: str, task: str, seed: int) -> None:

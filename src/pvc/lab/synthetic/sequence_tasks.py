@@ -14,8 +14,8 @@ from pvc.lab.synthetic import dense_tasks, fonts, palette, shape_tasks, text_tas
 from pvc.lab.synthetic.clips import Ask, camera, drafted, during, laid_out, redrawn, seconds, stamp
 from pvc.lab.synthetic.lettering import draw_code, draw_text, fitted, nominal_width
 from pvc.lab.synthetic.phrasing import number_word
-from pvc.lab.synthetic.scene import UNITS, Backdrop, Draft, Figure, Plate, Scene, Text, Veil, Wish
-from pvc.lab.synthetic.seeding import Dice, Split, is_for
+from pvc.lab.synthetic.scene import UNITS, Backdrop, Figure, Plate, Scene, SceneOptions, SceneQA, Text, Veil
+from pvc.lab.synthetic.seeding import Rng, Split, is_for
 from pvc.lab.synthetic.vocabulary import DIGITS, LETTERS, Rgb
 
 _IN_ORDER = {
@@ -64,7 +64,7 @@ def _character_asks(text: str, thing: str) -> list[Ask]:
     return asks
 
 
-def _sequence(dice: Dice, split: Split, lengths: tuple[int, int], most: int) -> tuple[str, str]:
+def _sequence(dice: Rng, split: Split, lengths: tuple[int, int], most: int) -> tuple[str, str]:
     """Digits or letters of this split, no two neighbours the same (they could not be told apart)."""
     while True:
         style = dice.weighted({"digits": 0.7, "letters": 0.3})
@@ -75,7 +75,7 @@ def _sequence(dice: Dice, split: Split, lengths: tuple[int, int], most: int) -> 
 
 
 @redrawn
-def digits(dice: Dice, wish: Wish) -> Draft:
+def digits(dice: Rng, wish: SceneOptions) -> SceneQA:
     """Large characters one after another, each alone for one or more frames, sometimes with blank frames between.
 
     Level 1: two characters; 2: up to three; 3: up to four; 4: up to five, smaller, in noise.
@@ -116,7 +116,7 @@ def digits(dice: Dice, wish: Wish) -> Draft:
 
 
 @redrawn
-def pieces(dice: Dice, wish: Wish) -> Draft:
+def pieces(dice: Rng, wish: SceneOptions) -> SceneQA:
     """A text in pieces of one to three characters, one after another, each at its place or all in the middle.
 
     Level 1: three or four characters; 2: up to five; 3: up to six; 4: seven or eight, in noise.
@@ -171,7 +171,7 @@ def pieces(dice: Dice, wish: Wish) -> Draft:
     return drafted(dice, scene, asks, level)
 
 
-def _cut(dice: Dice, text: str, most: int) -> list[str]:
+def _cut(dice: Rng, text: str, most: int) -> list[str]:
     """Two or more pieces of one to three characters, at most `most`."""
     least = max(2, -(-len(text) // 3))
     number = dice.integer(least, max(least, min(len(text), most)))
@@ -183,7 +183,7 @@ def _cut(dice: Dice, text: str, most: int) -> list[str]:
 
 
 @redrawn
-def flicker(dice: Dice, wish: Wish) -> Draft:
+def flicker(dice: Rng, wish: SceneOptions) -> SceneQA:
     """A code that is legible in some frames only and covered, smeared, lost in speckle or gone in the others.
 
     Level 1: two or three large characters, legible in three of eight frames; 2: up to four, in two; 3: up to five, in
@@ -235,7 +235,7 @@ def flicker(dice: Dice, wish: Wish) -> Draft:
 
 
 def _veil(
-    dice: Dice,
+    dice: Rng,
     kind: Literal["board", "speckle", "smear"],
     box: tuple[float, float, float, float],
     colours: tuple[Rgb, Rgb],
@@ -266,7 +266,7 @@ def _veil(
 
 
 @redrawn
-def board(dice: Dice, wish: Wish) -> Draft:
+def board(dice: Rng, wish: SceneOptions) -> SceneQA:
     """Ruled lines of text, each of which is there in some frames only, in two at least; asked is one of them.
 
     Level 1: two lines of two to four characters; 2: three of up to five; 3: four of up to six; 4: four of up to eight,
@@ -313,7 +313,7 @@ def board(dice: Dice, wish: Wish) -> Draft:
     return drafted(dice, scene, dice.sample(asks, rows), level)
 
 
-def _rules(dice: Dice, ground: Backdrop, rows: int, pitch: float) -> tuple[Plate, ...]:
+def _rules(dice: Rng, ground: Backdrop, rows: int, pitch: float) -> tuple[Plate, ...]:
     """Thin lines between rows, so that a line has a number when the others are not there."""
     rgb = palette.contrasting(dice, *palette.colours_of(ground))
     return tuple(Plate(UNITS / 2, _MARGIN + pitch * row, UNITS, 1.1, rgb) for row in range(1, rows))
@@ -322,7 +322,7 @@ def _rules(dice: Dice, ground: Backdrop, rows: int, pitch: float) -> tuple[Plate
 _STILL = {"rows": dense_tasks.rows, "page": text_tasks.page, "count": shape_tasks.count}
 
 
-def static(dice: Dice, wish: Wish) -> Draft:
+def static(dice: Rng, wish: SceneOptions) -> SceneQA:
     """A clip of `rows`, `page` or `count` in which nothing changes but the sensor's noise; the level is theirs."""
     level = palette.level_of(dice, wish)
     name = dice.weighted({"rows": 0.5, "page": 0.2, "count": 0.3})

@@ -12,8 +12,8 @@ from typing import Any
 from pvc.lab.synthetic import palette
 from pvc.lab.synthetic.objects import COLOUR_OF, SHAPE_OF, name_of, scatter
 from pvc.lab.synthetic.phrasing import distinct, listed, number_word, phrase, with_article
-from pvc.lab.synthetic.scene import UNITS, Draft, Figure, Scene, Wish
-from pvc.lab.synthetic.seeding import Dice, Split
+from pvc.lab.synthetic.scene import UNITS, Figure, Scene, SceneOptions, SceneQA
+from pvc.lab.synthetic.seeding import Rng, Split
 from pvc.lab.synthetic.vocabulary import COLOUR_NAMES, PLACES, PLURALS, SHAPES
 
 HOW_MANY = ("How many {things} are there?", "How many {things} can you see?", "Count the {things}.")
@@ -37,14 +37,14 @@ _ROWS = {
 }
 
 
-def picture(dice: Dice, figures: Sequence[Figure], asked: dict[str, Any]) -> Scene:
+def picture(dice: Rng, figures: Sequence[Figure], asked: dict[str, Any]) -> Scene:
     """Figures on a ground that none of them is taken for."""
     ground = palette.figure_backdrop(dice, [f.colour for f in figures])
     return Scene(ground, palette.look(dice), (), tuple(figures), asked=asked)
 
 
 def _arranged(
-    dice: Dice, split: Split, pairs: list[tuple[str, str]], low: float, high: float, side: int
+    dice: Rng, split: Split, pairs: list[tuple[str, str]], low: float, high: float, side: int
 ) -> tuple[Figure, ...]:
     """Objects that do not touch, in a layout of the split."""
     while True:
@@ -53,7 +53,7 @@ def _arranged(
             return figures
 
 
-def _about(dice: Dice, pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+def _about(dice: Rng, pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """The colour of every shape and the shape of every colour."""
     asks = []
     for name, colour in pairs:
@@ -63,7 +63,7 @@ def _about(dice: Dice, pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return asks
 
 
-def shape(dice: Dice, wish: Wish) -> Draft:
+def shape(dice: Rng, wish: SceneOptions) -> SceneQA:
     """Asked is the colour of a shape or the shape of a colour. Level: 1, 2, 3 or 4, 4 or 5 shapes, ever smaller."""
     level = palette.level_of(dice, wish)
     least, most, low, high, side = _SHAPES[level]
@@ -74,10 +74,10 @@ def shape(dice: Dice, wish: Wish) -> Draft:
     name, colour = pairs[asked // 2]
     about = "shape" if asked % 2 else "colour"
     scene = picture(dice, figures, {"shape": name, "colour": colour, "about": about})
-    return Draft(scene, *asks[asked], distinct(asks[asked][0], asks, 4, dice), level=level)
+    return SceneQA(scene, *asks[asked], distinct(asks[asked][0], asks, 4, dice), level=level)
 
 
-def pair_for(dice: Dice, split: Split, shapes: Sequence[str], colours: Sequence[str]) -> tuple[str, str]:
+def pair_for(dice: Rng, split: Split, shapes: Sequence[str], colours: Sequence[str]) -> tuple[str, str]:
     """One of the shapes in one of the colours that the split may show."""
     options = [(s, c) for s in shapes for c in colours if palette.pair_is_for(s, c, split)]
     return dice.choice(options)
@@ -88,7 +88,7 @@ def many(number: int, singular: str, plural: str) -> str:
     return f"There is one {singular}." if number == 1 else f"There are {number_word(number)} {plural}."
 
 
-def _counted(dice: Dice, wish: Wish, number: int, others: int) -> tuple[list[tuple[str, str]], dict[str, Any]]:
+def _counted(dice: Rng, wish: SceneOptions, number: int, others: int) -> tuple[list[tuple[str, str]], dict[str, Any]]:
     """What is shown to be counted by shape or by colour, and what stands about it, which is of another kind."""
     kind, colour = pair_for(dice, wish.split, SHAPES, COLOUR_NAMES)
     rest: Split = "train"  # only what is asked about is held out
@@ -105,7 +105,7 @@ def _counted(dice: Dice, wish: Wish, number: int, others: int) -> tuple[list[tup
     return pairs, {"about": "colour", "shape": kind, "colour": colour, "number": number}
 
 
-def count(dice: Dice, wish: Wish) -> Draft:
+def count(dice: Rng, wish: SceneOptions) -> SceneQA:
     """Asked is the number of a shape or a colour. Level: up to 3, 4, 6, 9 of them, up to 0, 2, 3, 5 others, smaller."""
     level = palette.level_of(dice, wish)
     least, most, most_others, low, high, side = _COUNTS[level]
@@ -136,7 +136,7 @@ def count(dice: Dice, wish: Wish) -> Draft:
             question2 = f"Are there more {PLURALS[first]} or more {PLURALS[second]}?"
             answer2 = f"There are more {PLURALS[larger]} than {PLURALS[smaller]}."
             also.append(phrase(dice, question2, PLURALS[larger], answer2))
-    return Draft(scene, question, answer, distinct(question, also, 4, dice), level=level)
+    return SceneQA(scene, question, answer, distinct(question, also, 4, dice), level=level)
 
 
 def at_place(place: str) -> str:
@@ -144,7 +144,7 @@ def at_place(place: str) -> str:
     return "in the center" if place == "center" else f"at the {place}"
 
 
-def place(dice: Dice, wish: Wish) -> Draft:
+def place(dice: Rng, wish: SceneOptions) -> SceneQA:
     """Shapes in the corners and the centre; asked is where one is. Level: 1, 2, 3 or 4, 5 shapes, ever smaller."""
     level = palette.level_of(dice, wish)
     least, most, low, high = _PLACES[level]
@@ -174,10 +174,10 @@ def place(dice: Dice, wish: Wish) -> Draft:
         also.append((f"Which shape is {at_place(where)}?", pair[0]))
         what = with_article(f"{pair[1]} {pair[0]}")
         also.append(phrase(dice, f"What is {at_place(where)}?", what, f"There is {what} {at_place(where)}."))
-    return Draft(scene, *asks[i], distinct(asks[i][0], [*asks, *also], 4, dice), level=level)
+    return SceneQA(scene, *asks[i], distinct(asks[i][0], [*asks, *also], 4, dice), level=level)
 
 
-def _in_rows(dice: Dice, rows: Sequence[int], ratio: float) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+def _in_rows(dice: Rng, rows: Sequence[int], ratio: float) -> list[tuple[tuple[float, float], tuple[float, float]]]:
     """Places and sizes in reading order: rows apart by more than anybody could mistake, any gaps in a row."""
     found = []
     cell_h = UNITS / len(rows)
@@ -195,7 +195,7 @@ def _in_rows(dice: Dice, rows: Sequence[int], ratio: float) -> list[tuple[tuple[
     return found
 
 
-def describe(dice: Dice, wish: Wish) -> Draft:
+def describe(dice: Rng, wish: SceneOptions) -> SceneQA:
     """All objects are to be named in reading order. Level: 1 or 2; 2 or 3; 3 or 4 in rows; 4 or 5 in rows."""
     level = palette.level_of(dice, wish)
     rows, ratio = dice.choice(_ROWS[level]), palette.squash(dice)
@@ -228,4 +228,4 @@ def describe(dice: Dice, wish: Wish) -> Draft:
             second, last = names[start + 1], start + length - 1
             also.append((f"What is to the left of the {second}?", things[start]))
             also.append((f"What is to the right of the {names[last - 1]}?", things[last]))
-    return Draft(scene, *asked, distinct(asked[0], also, 4, dice), level=level)
+    return SceneQA(scene, *asked, distinct(asked[0], also, 4, dice), level=level)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from pvc.lab.synthetic.seeding import Dice, Split, is_for
+from pvc.lab.synthetic.seeding import Rng, Split, is_for
 from pvc.lab.synthetic.vocabulary import DIGITS, LETTERS, SAFE_LETTERS
 
 _VOWELS, _CONSONANTS = "AEIOUY", "BCDFGHJKLMNPQRSTVWXZ"
@@ -26,7 +26,7 @@ def drawn(split: Split, make: Callable[[], str]) -> str:
             return text
 
 
-def text_of(dice: Dice, split: Split, lengths: Sequence[int], styles: dict[str, float]) -> tuple[str, str]:
+def text_of(dice: Rng, split: Split, lengths: Sequence[int], styles: dict[str, float]) -> tuple[str, str]:
     """A text of the split that can be read in one way only, of one of the lengths, and its style."""
     while True:
         length, style = dice.choice(lengths), dice.weighted(styles)
@@ -36,7 +36,7 @@ def text_of(dice: Dice, split: Split, lengths: Sequence[int], styles: dict[str, 
 
 
 def texts_of(
-    dice: Dice, split: Split, count: int, lengths: Sequence[int], styles: dict[str, float]
+    dice: Rng, split: Split, count: int, lengths: Sequence[int], styles: dict[str, float]
 ) -> list[tuple[str, str]]:
     """Different texts of the split, also when cases are not told apart."""
     found: dict[str, tuple[str, str]] = {}
@@ -46,12 +46,12 @@ def texts_of(
     return list(found.values())
 
 
-def number_below(dice: Dice, split: Split, low: int, high: int) -> int:
+def number_below(dice: Rng, split: Split, low: int, high: int) -> int:
     """A number from low to high, both included, whose digits the split may ask for."""
     return int(drawn(split, lambda: str(dice.integer(low, high))))
 
 
-def _characters(dice: Dice, style: str, length: int) -> str:
+def _characters(dice: Rng, style: str, length: int) -> str:
     if style == "number":
         return "".join(dice.choice(DIGITS) for _ in range(length))
     if style == "letters":
@@ -65,7 +65,7 @@ def _characters(dice: Dice, style: str, length: int) -> str:
     return {"upper": word, "lower": word.lower(), "title": word.capitalize()}[style]
 
 
-def _marked(dice: Dice, length: int) -> str:
+def _marked(dice: Rng, length: int) -> str:
     """Digits with a mark as prices, times, shares and dates have one."""
     digits = "".join(dice.choice(DIGITS) for _ in range(length - 1))
     form = dice.integer(0, 5)

@@ -26,8 +26,8 @@ from pvc.lab.synthetic import (
 )
 from pvc.lab.synthetic.draw import render
 from pvc.lab.synthetic.pages import albums, canvas, figures, films, graphs, outside, screens, signs
-from pvc.lab.synthetic.scene import LEVELS, PATCH, Draft, Kind, Medium, Sample, Scene, Turn, Wish
-from pvc.lab.synthetic.seeding import Dice, Split
+from pvc.lab.synthetic.scene import LEVELS, PATCH, Kind, Medium, Sample, Scene, SceneOptions, SceneQA, Turn
+from pvc.lab.synthetic.seeding import Rng, Split
 from pvc.lab.synthetic.veils import condensed
 
 MAX_SIZE = 1024
@@ -45,13 +45,13 @@ class Task:
     name: str
     kind: Kind
     summary: str
-    build: Callable[[Dice, Wish], Draft]
+    build: Callable[[Rng, SceneOptions], SceneQA]
     levels: str = ""
     tiles: bool = False
     pages: bool = False
 
 
-def _pages(name: str, kind: Kind, summary: str, build: Callable[[Dice, Wish], Draft]) -> Task:
+def _pages(name: str, kind: Kind, summary: str, build: Callable[[Rng, SceneOptions], SceneQA]) -> Task:
     return Task(name, kind, summary, build, "no levels: pages of any size", pages=True)
 
 
@@ -184,7 +184,7 @@ def make(
     chosen = task_named(task)
     check_size(size)
     _check_options(chosen, frames, level, tiles)
-    draft = chosen.build(Dice(split, task, seed), Wish(split, frames, level, tiles))
+    draft = chosen.build(Rng(split, task, seed), SceneOptions(split, frames, level, tiles))
     scenes = () if draft.scene is None else (draft.scene, *draft.further)
     description = {
         "task": task,

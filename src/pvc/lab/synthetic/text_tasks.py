@@ -8,8 +8,8 @@ from __future__ import annotations
 from pvc.lab.synthetic import fonts, palette, strings
 from pvc.lab.synthetic.lettering import extents_of
 from pvc.lab.synthetic.phrasing import distinct, number_word, phrase
-from pvc.lab.synthetic.scene import UNITS, Backdrop, Draft, Plate, Scene, Text, Wish
-from pvc.lab.synthetic.seeding import Dice, Split
+from pvc.lab.synthetic.scene import UNITS, Backdrop, Plate, Scene, SceneOptions, SceneQA, Text
+from pvc.lab.synthetic.seeding import Rng, Split
 from pvc.lab.synthetic.vocabulary import PLACES, Rgb
 
 _READ = (
@@ -39,7 +39,7 @@ _LOCATE_LEVELS = {
 }
 
 
-def read(dice: Dice, wish: Wish) -> Draft:
+def read(dice: Rng, wish: SceneOptions) -> SceneQA:
     """A line on a ground, a sign or a frame. Level: 1 to 3, 2 to 5, 3 to 7, 5 to 9 characters, ever smaller."""
     level = palette.level_of(dice, wish)
     lengths, heights, least = _READ_LEVELS[level]
@@ -60,7 +60,7 @@ def read(dice: Dice, wish: Wish) -> Draft:
     item = Text(text, dice.choice(fonts.families(wish.split)), rgb, w, h, dice.uniform(0, 0.12), angle, ((x, y),))
     scene = Scene(ground, palette.look(dice, level == 4), plates, (), (item,), asked={"text": text, "style": style})
     question, answer = phrase(dice, dice.choice(_READ), text, f"The text is {text}.")
-    return Draft(scene, question, answer, _spelling(dice, text), level=level)
+    return SceneQA(scene, question, answer, _spelling(dice, text), level=level)
 
 
 def _tail(text: str, height: float) -> float:
@@ -69,7 +69,7 @@ def _tail(text: str, height: float) -> float:
 
 
 def _sign(
-    dice: Dice, sign: str, box: tuple[float, float, float, float], split: Split
+    dice: Rng, sign: str, box: tuple[float, float, float, float], split: Split
 ) -> tuple[Backdrop, tuple[Plate, ...], Rgb]:
     """Ground, plate and colour of a text whose centre and half extents are given."""
     ground, (x, y, half_w, half_h) = palette.backdrop(dice), box
@@ -88,7 +88,7 @@ def _sign(
     return ground, (), ink
 
 
-def _spelling(dice: Dice, text: str) -> tuple[tuple[str, str], ...]:
+def _spelling(dice: Rng, text: str) -> tuple[tuple[str, str], ...]:
     """Questions about the characters of a text."""
     if len(text) < 2:
         return ()
@@ -104,7 +104,7 @@ def _spelling(dice: Dice, text: str) -> tuple[tuple[str, str], ...]:
     return distinct("", candidates, 3, dice)
 
 
-def page(dice: Dice, wish: Wish) -> Draft:
+def page(dice: Rng, wish: SceneOptions) -> SceneQA:
     """Lines of texts of all styles fill the picture; one is asked for. Level: 2, 3, 4, 5 lines of more characters."""
     level, (width, height) = palette.level_of(dice, wish), palette.extent_of(dice, wish)
     rows = _PAGE_ROWS[level] * int(height / UNITS)
@@ -137,14 +137,14 @@ def page(dice: Dice, wish: Wish) -> Draft:
     others = [pair for i, pair in enumerate(pairs) if i != asked]
     others.append((f"In which line is {lines[found]}?", str(found + 1)))
     others.append(phrase(dice, "How many lines are there?", str(rows), f"There are {number_word(rows)} lines."))
-    return Draft(scene, *pairs[asked], distinct(pairs[asked][0], others, 5, dice), level=level)
+    return SceneQA(scene, *pairs[asked], distinct(pairs[asked][0], others, 5, dice), level=level)
 
 
 def _at(place: str) -> str:
     return "in the center" if place == "center" else f"at the {place}"
 
 
-def locate(dice: Dice, wish: Wish) -> Draft:
+def locate(dice: Rng, wish: SceneOptions) -> SceneQA:
     """Short texts at named places; asked is one by its place, or a place by its text. Level: 2 to 5 texts, smaller."""
     level, (width, height) = palette.level_of(dice, wish), palette.extent_of(dice, wish)
     count, lengths, heights = _LOCATE_LEVELS[level]
@@ -177,4 +177,4 @@ def locate(dice: Dice, wish: Wish) -> Draft:
         where = dice.choice((f"Where is the text {text}?", f"In which part of the picture is {text}?"))
         pairs.append(phrase(dice, where, place, f"The text {text} is {_at(place)}."))
     asked = dice.choice(pairs)
-    return Draft(scene, *asked, distinct(asked[0], pairs, 5, dice), level=level)
+    return SceneQA(scene, *asked, distinct(asked[0], pairs, 5, dice), level=level)

@@ -23,7 +23,7 @@ SAFE_LETTERS = "".join(c for c in LETTERS if c not in "OI")
 SHAPES = ("circle", "square", "triangle", "star", "cross")
 PLURALS = {"circle": "circles", "square": "squares", "triangle": "triangles", "star": "stars", "cross": "crosses"}
 
-# Eight colours that stay apart under the jitter of `Look`; pink and grey are left out because they do not.
+# Eight colours that stay apart under the jitter of `CameraEffects`; pink and grey are left out because they do not.
 COLOURS: dict[str, Rgb] = {
     "red": (214, 26, 32),
     "green": (28, 150, 52),

@@ -47,7 +47,7 @@ class _Dead(Exception):
     """The child died, or was killed because its time was up."""
 
 
-class _Child:
+class _Worker:
     """A process of its own session, so that a terminal's Ctrl-C is not for it, with nothing in its environment."""
 
     def __init__(self, settings: Settings) -> None:
@@ -133,15 +133,15 @@ class _Child:
             self.connection.close()
 
 
-class _Asking:
+class DecodeTicket:
     """Who waits for a child's answer, and the child while there is one."""
 
     def __init__(self) -> None:
         self.left = False
-        self._child: _Child | None = None
+        self._child: _Worker | None = None
         self._lock = threading.Lock()
 
-    def take(self, child: _Child | None) -> bool:
+    def take(self, child: _Worker | None) -> bool:
         """Say which child it is now; False when nobody waits any more."""
         with self._lock:
             self._child = child
@@ -155,7 +155,7 @@ class _Asking:
                 self._child.process.kill()
 
 
-class Decoders:
+class WorkerPool:
     """A few children; `decode` may be called from several tasks at once.
 
     `counts`: how often a child was used, killed by the clock, killed because nobody waited for it, or died by itself.
@@ -164,12 +164,12 @@ class Decoders:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.free: queue.SimpleQueue[_Child] = queue.SimpleQueue()
+        self.free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         self.counts: Counter[str] = Counter()
         self.network: str | None = None
         self.busy = 0
         self._gate = asyncio.Semaphore(settings.decoders)
-        self._all: set[_Child] = set()
+        self._all: set[_Worker] = set()
         self._closed = False
         self._filling = threading.Lock()
         # Threads of its own: waiting for children must not take those that everything else runs in.
@@ -203,11 +203,11 @@ class Decoders:
         self._threads.shutdown(wait=False)
 
     def _spawn(self) -> None:
-        child = _Child(self.settings)
+        child = _Worker(self.settings)
         self._all.add(child)
         self.free.put(child)
 
-    def _replace(self, child: _Child) -> None:
+    def _replace(self, child: _Worker) -> None:
         child.kill()
         self._all.discard(child)
         self._complete()
@@ -223,7 +223,7 @@ class Decoders:
         """Whether there is one that runs."""
         return any(child.alive for child in list(self._all))
 
-    def _living(self) -> _Child:
+    def _living(self) -> _Worker:
         """A child that is free; one that died while it had nothing to do is nobody's fault who asks now."""
         while True:
             self._complete()
@@ -259,7 +259,7 @@ class Decoders:
             # A cancelled task may close the file while the thread sends it, so the thread gets a second descriptor.
             sent = os.dup(data.descriptor) if isinstance(data, LocalFile) else data
             self.busy += 1
-            asking = _Asking()
+            asking = DecodeTicket()
             work = asyncio.wrap_future(self._threads.submit(self._decode, asking, sent, asked))
             try:
                 return await asyncio.shield(work)
@@ -273,14 +273,16 @@ class Decoders:
             finally:
                 self.busy -= 1
 
-    def _decode(self, asking: _Asking, data: bytes | int, asked: dict[str, Any]) -> media.Picture | media.Video:
+    def _decode(self, asking: DecodeTicket, data: bytes | int, asked: dict[str, Any]) -> media.Picture | media.Video:
         try:
             return self._decode_open(asking, data, asked)
         finally:
             if isinstance(data, int):
                 os.close(data)
 
-    def _decode_open(self, asking: _Asking, data: bytes | int, asked: dict[str, Any]) -> media.Picture | media.Video:
+    def _decode_open(
+        self, asking: DecodeTicket, data: bytes | int, asked: dict[str, Any]
+    ) -> media.Picture | media.Video:
         limits, kind = self.settings.media, asked["kind"]
         limits = dataclasses.replace(limits, max_frames=min(limits.max_frames, self.settings.max_frames))
         if isinstance(data, int):  # it came neither over the network nor as bytes in memory
@@ -333,4 +335,4 @@ def _made(told: dict[str, Any], pixels: bytes, kind: str) -> media.Picture | med
         raise MediaError(f"the {kind} could not be decoded") from None
 
 
-__all__ = ["Decoders"]
+__all__ = ["WorkerPool"]

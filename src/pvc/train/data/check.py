@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from pvc.errors import PVCError
-from pvc.processing.conversations import Row
+from pvc.processing.conversations import Record
 from pvc.processing.processor import PVCProcessor
-from pvc.train.data.mixture import opened
-from pvc.train.data.records import Rows
+from pvc.train.data.mixture import open_media
+from pvc.train.data.records import RecordSource
 
 
 @dataclass
@@ -68,7 +68,7 @@ def check_file(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> FileReport:
     """Read every row of a file; `longest`: tokens that a row may have. Raises UsageError for a file that is none."""
-    file = Rows(path, share=1.0, need_good=False)
+    file = RecordSource(path, share=1.0, need_good=False)
     report = FileReport(path, rows=file.total or 0)
     rows = file.good()
     for done, row in enumerate(rows, 1):
@@ -81,10 +81,10 @@ def check_file(
     return report
 
 
-def _check_row(row: Row, processor: PVCProcessor, frames: int, longest: int | None, report: FileReport) -> None:
+def _check_row(row: Record, processor: PVCProcessor, frames: int, longest: int | None, report: FileReport) -> None:
     side = int(dict(processor.video_processor.size)["height"])
     batch = processor.apply_chat_template(
-        [opened(row.messages, frames, side)], tokenize=True, return_assistant_tokens_mask=True
+        [open_media(row.messages, frames, side)], tokenize=True, return_assistant_tokens_mask=True
     )
     ids = batch["input_ids"][0]
     visual = int(((ids == processor.image_token_id) | (ids == processor.video_token_id)).sum())

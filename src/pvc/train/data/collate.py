@@ -23,7 +23,7 @@ MEDIA = ("pixel_values", "image_grid_thw", "image_steps", "pixel_values_videos",
 
 
 @dataclass(frozen=True)
-class Item:
+class Example:
     """One conversation to train on, and the steps that its pictures are encoded in.
 
     `generated` by a task, `encoded` where that has been done already. `step_offset`: the number of the first step
@@ -37,7 +37,7 @@ class Item:
     step_offset: int | None = None
 
 
-def encode(processor: PVCProcessor, *items: Item) -> dict[str, torch.Tensor]:
+def encode(processor: PVCProcessor, *items: Example) -> dict[str, torch.Tensor]:
     """Inputs and labels of items whose pictures have the same steps, padded to the longest."""
     batch = processor.apply_chat_template(
         [item.messages for item in items],
@@ -53,14 +53,14 @@ def encode(processor: PVCProcessor, *items: Item) -> dict[str, torch.Tensor]:
     return {**batch, "labels": batch["input_ids"].masked_fill(mask == 0, IGNORED)}
 
 
-def _num_videos(item: Item) -> int:
+def _num_videos(item: Example) -> int:
     parts = [
         part for message in item.messages if not isinstance(message["content"], str) for part in message["content"]
     ]
     return sum(part["type"] == "video" for part in parts)
 
 
-def weights_of(labels: torch.Tensor, loss: str) -> torch.Tensor:
+def loss_weights_of(labels: torch.Tensor, loss: str) -> torch.Tensor:
     """What every token of one sample counts, `(Q,)`: all the same, or so that the sample counts 1 or sqrt(length)."""
     learned = labels != IGNORED
     power = {"token": 0.0, "sample": 1.0, "square": 0.5}[loss]
@@ -72,24 +72,24 @@ class ChatCollator:
 
     Args:
         pack: tokens that a row may have; samples are packed instead of padded. A longer sample has a row of its own.
-        loss: "token", "sample" or "square", see `weights_of`; the batch then has `loss_weights` `(B, Q)`.
+        loss: "token", "sample" or "square", see `loss_weights_of`; the batch then has `loss_weights` `(B, Q)`.
     """
 
     def __init__(self, processor: PVCProcessor, pack: int | None = None, loss: str = "token") -> None:
         self.processor, self.pack, self.loss = processor, pack, loss
 
-    def __call__(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
+    def __call__(self, items: Sequence[Example]) -> dict[str, torch.Tensor]:
         alike = len({(item.image_steps, item.generated is None, item.encoded is None) for item in items}) == 1
         if self.pack is None and self.loss == "token" and alike and items[0].encoded is None:
             return encode(self.processor, *items)
         samples = [dict(item.encoded or encode(self.processor, item)) for item in items]
         if self.loss != "token":
             for sample in samples:
-                sample["loss_weights"] = weights_of(sample["labels"][0], self.loss)[None]
+                sample["loss_weights"] = loss_weights_of(sample["labels"][0], self.loss)[None]
         if self.pack is None:
             rows = [[sample] for sample in samples]
         else:
-            rows = [[samples[place] for place in row] for row in bins([_length(s) for s in samples], self.pack)]
+            rows = [[samples[place] for place in row] for row in pack_rows([_length(s) for s in samples], self.pack)]
         batch = self.rows(rows)
         for key in MEDIA:
             if parts := [sample[key] for row in rows for sample in row if key in sample]:
@@ -126,7 +126,7 @@ def _column(sample: Mapping[str, torch.Tensor], key: str) -> torch.Tensor:
     return torch.arange(_length(sample)) if key == "position_ids" else sample[key][0]
 
 
-def bins(lengths: Sequence[int], room: int) -> list[list[int]]:
+def pack_rows(lengths: Sequence[int], room: int) -> list[list[int]]:
     """Items in rows of at most `room`, the longest first, each in the first row that has room for it."""
     rows: list[tuple[int, list[int]]] = []
     for item in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
@@ -139,7 +139,7 @@ def bins(lengths: Sequence[int], room: int) -> list[list[int]]:
     return [row for _, row in rows]
 
 
-def lengths_of(inputs: Mapping[str, Any], visual_ids: Sequence[int]) -> tuple[int, int, int]:
+def count_tokens(inputs: Mapping[str, Any], visual_ids: Sequence[int]) -> tuple[int, int, int]:
     """Tokens of a batch, those of them that are visual, and all places of its rows, padding included."""
     ids = inputs["input_ids"]
     visual = sum(int((ids == token).sum()) for token in visual_ids)
@@ -147,4 +147,4 @@ def lengths_of(inputs: Mapping[str, Any], visual_ids: Sequence[int]) -> tuple[in
     return int(ids.numel() if mask is None else mask.sum()), visual, ids.numel()
 
 
-__all__ = ["IGNORED", "ChatCollator", "Item", "bins", "encode", "lengths_of", "weights_of"]
+__all__ = ["IGNORED", "ChatCollator", "Example", "count_tokens", "encode", "loss_weights_of", "pack_rows"]

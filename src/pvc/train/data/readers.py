@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from pvc.errors import ConfigError, UsageError
 from pvc.extras import require
-from pvc.processing.conversations import KINDS, BadRow, Row, beside, parse_row, scan_rows
+from pvc.processing.conversations import KINDS, BadRecord, Record, beside, parse_record, scan_records
 
 HUB = "hub:"
 PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
@@ -24,7 +24,7 @@ VIDEOS = ("mp4", "webm", "mkv", "avi", "mov", "m4v")
 SHUFFLED = 1000  # rows that a stream holds to shuffle
 
 
-class Table(Protocol):
+class RecordTable(Protocol):
     """Rows by number.
 
     Attributes:
@@ -33,16 +33,16 @@ class Table(Protocol):
         total: how many there are; None of a stream.
     """
 
-    rows: list[Row] | None
-    bad: list[BadRow]
+    rows: list[Record] | None
+    bad: list[BadRecord]
     total: int | None
 
-    def row(self, number: int) -> Row:
+    def row(self, number: int) -> Record:
         """Row `number`, from 0; of a stream the `number`th that it gives. Raises ConfigError for one that is bad."""
 
 
 @dataclass(frozen=True)
-class Member:
+class ShardMember:
     """A file inside a tar shard; `read` gives its bytes. Raises UsageError when the shard is gone."""
 
     shard: str
@@ -59,20 +59,20 @@ class Member:
             raise UsageError(f"cannot read {self.shard}: {error.strerror}") from error
 
 
-class Lines:
+class JsonRecords:
     """A table that is known as a whole: a file of JSON lines, or tar shards."""
 
-    def __init__(self, rows: list[Row], bad: list[BadRow]) -> None:
+    def __init__(self, rows: list[Record], bad: list[BadRecord]) -> None:
         self.found = rows
-        self.rows: list[Row] | None = rows
+        self.rows: list[Record] | None = rows
         self.bad = bad
         self.total: int | None = len(rows) + len(bad)
 
-    def row(self, number: int) -> Row:
+    def row(self, number: int) -> Record:
         return self.found[number]
 
 
-def open_table(path: str, *, split: str = "train", subset: str | None = None, stream: int | None = None) -> Table:
+def open_table(path: str, *, split: str = "train", subset: str | None = None, stream: int | None = None) -> RecordTable:
     """The rows under a name: `x.jsonl`, tar shards (`x.tar`, `x-*.tar`), parquet (`x.parquet`, `x/*.parquet`), a
     directory that `datasets` saved, or `hub:owner/name`.
 
@@ -89,7 +89,7 @@ def open_table(path: str, *, split: str = "train", subset: str | None = None, st
         return _dataset(path, split, subset, stream)
     if path.endswith(".tar"):
         return _shards(path)
-    return Lines(*scan_rows(path))
+    return JsonRecords(*scan_records(path))
 
 
 def expanded(path: str) -> list[str]:
@@ -105,9 +105,9 @@ def expanded(path: str) -> list[str]:
 # Tar shards: WebDataset's form, files of one sample under one name with different extensions.
 
 
-def _shards(path: str) -> Lines:
-    rows: list[Row] = []
-    bad: list[BadRow] = []
+def _shards(path: str) -> JsonRecords:
+    rows: list[Record] = []
+    bad: list[BadRecord] = []
     number = 0
     for shard in expanded(path):
         for key, files in _samples(shard):
@@ -115,16 +115,16 @@ def _shards(path: str) -> Lines:
             try:
                 row = _sample_row(files, number)
             except ConfigError as error:
-                bad.append(BadRow(number, f"{key} in {shard}: {error}"))
+                bad.append(BadRecord(number, f"{key} in {shard}: {error}"))
             else:
-                rows.append(Row(f"{key}", number, row.messages))
-    return Lines(rows, bad)
+                rows.append(Record(f"{key}", number, row.messages))
+    return JsonRecords(rows, bad)
 
 
-def _samples(shard: str) -> Iterator[tuple[str, dict[str, Member]]]:
+def _samples(shard: str) -> Iterator[tuple[str, dict[str, ShardMember]]]:
     """Members of a shard that follow each other under one name, by extension."""
     name: str | None = None
-    files: dict[str, Member] = {}
+    files: dict[str, ShardMember] = {}
     try:
         with tarfile.open(shard, "r:") as tar:
             for entry in tar:
@@ -137,14 +137,14 @@ def _samples(shard: str) -> Iterator[tuple[str, dict[str, Member]]]:
                     yield name, files
                     files = {}
                 name = key
-                files[extension.lower()] = Member(shard, entry.name, entry.offset_data, entry.size)
+                files[extension.lower()] = ShardMember(shard, entry.name, entry.offset_data, entry.size)
     except (OSError, tarfile.TarError) as error:
         raise UsageError(f"cannot read {shard}: {getattr(error, 'strerror', None) or error}") from error
     if name is not None:
         yield name, files
 
 
-def _sample_row(files: dict[str, Member], number: int) -> Row:
+def _sample_row(files: dict[str, ShardMember], number: int) -> Record:
     """A sample's conversation (`json`), or its picture with a caption (`txt`)."""
     media = {
         kind: [member for extension, member in files.items() if extension.rpartition(".")[2] in extensions]
@@ -156,7 +156,7 @@ def _sample_row(files: dict[str, Member], number: int) -> Row:
             # Media without a name of their own are those beside the text, in the shard's order.
             named = any(data.get(key) is not None for kind in KINDS for key in (kind, f"{kind}s"))
             own = {} if named else {f"{kind}s": list(found) for kind, found in media.items() if found}
-            return parse_row({**data, **own}, number, _inside(files))
+            return parse_record({**data, **own}, number, _inside(files))
     if "txt" not in files:
         raise ConfigError("neither a json with 'conversations' or 'messages' nor a txt")
     try:
@@ -165,14 +165,14 @@ def _sample_row(files: dict[str, Member], number: int) -> Row:
         raise ConfigError("not UTF-8 text") from error
     shown = [{"type": kind, kind: member} for kind, found in media.items() for member in found]
     answer = {"role": "assistant", "content": [{"type": "text", "text": caption.strip()}]}
-    return parse_row({"messages": [{"role": "user", "content": shown}, answer]}, number, _inside(files))
+    return parse_record({"messages": [{"role": "user", "content": shown}, answer]}, number, _inside(files))
 
 
-def _inside(files: dict[str, Member]) -> Callable[[str, Any], Member]:
+def _inside(files: dict[str, ShardMember]) -> Callable[[str, Any], ShardMember]:
     """Media of a sample by extension or by name."""
 
-    def resolve(kind: str, value: Any) -> Member:
-        if isinstance(value, Member):
+    def resolve(kind: str, value: Any) -> ShardMember:
+        if isinstance(value, ShardMember):
             return value
         for extension, member in files.items():
             if value in (extension, member.name, member.name.rpartition("/")[2]):
@@ -195,28 +195,28 @@ def _object(text: bytes) -> dict[str, Any]:
 # Tables that `datasets` reads
 
 
-class Dataset:
+class HubRecords:
     """A table of `datasets`, memory-mapped: rows are read when they are asked for."""
 
-    rows: list[Row] | None = None
-    bad: list[BadRow] = []
+    rows: list[Record] | None = None
+    bad: list[BadRecord] = []
 
     def __init__(self, data: Any, folder: Path) -> None:
         self.data, self.resolve = data, _cell(folder)
         self.total: int | None = len(data)
 
-    def row(self, number: int) -> Row:
-        return parse_row(self.data[number], number + 1, self.resolve)
+    def row(self, number: int) -> Record:
+        return parse_record(self.data[number], number + 1, self.resolve)
 
 
-class Streamed:
+class StreamedRecords:
     """A dataset that is read in order, again and again, each time shuffled otherwise, a thousand rows at a time.
 
     Going back means reading from the start, and going forward reading what lies between.
     """
 
-    rows: list[Row] | None = None
-    bad: list[BadRow] = []
+    rows: list[Record] | None = None
+    bad: list[BadRecord] = []
     total: int | None = None
 
     def __init__(self, data: Any, folder: Path, seed: int) -> None:
@@ -233,7 +233,7 @@ class Streamed:
             self.rest, self.round = None, self.round + 1
         return found
 
-    def row(self, number: int) -> Row:
+    def row(self, number: int) -> Record:
         if number < self.place:
             self.place, self.round, self.rest = 0, 0, None
         while True:
@@ -242,10 +242,10 @@ class Streamed:
                 raise UsageError("the stream has no rows")
             self.place += 1
             if self.place > number:
-                return parse_row(found, number + 1, self.resolve)
+                return parse_record(found, number + 1, self.resolve)
 
 
-def _dataset(path: str, split: str, subset: str | None, stream: int | None) -> Table:
+def _dataset(path: str, split: str, subset: str | None, stream: int | None) -> RecordTable:
     require("datasets", "train")
     import datasets
 
@@ -263,7 +263,7 @@ def _dataset(path: str, split: str, subset: str | None, stream: int | None) -> T
         data = _undecoded(data, datasets)
     except Exception as error:  # whatever a hub, a disk and Arrow may say
         raise UsageError(f"cannot read {path}: {' '.join(str(error).split())[:300]}") from error
-    return Dataset(data, folder) if stream is None else Streamed(data, folder, stream)
+    return HubRecords(data, folder) if stream is None else StreamedRecords(data, folder, stream)
 
 
 def _undecoded(data: Any, datasets: Any) -> Any:
@@ -291,4 +291,4 @@ def _cell(folder: Path) -> Callable[[str, Any], Any]:
     return resolve
 
 
-__all__ = ["Member", "Table", "expanded", "open_table"]
+__all__ = ["RecordTable", "ShardMember", "expanded", "open_table"]

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pvc.errors import ConfigError, PVCError
-from pvc.processing.conversations import Row
-from pvc.train.data.readers import Table, open_table
+from pvc.processing.conversations import Record
+from pvc.train.data.readers import RecordTable, open_table
 from pvc.train.json_lines import append_json_line, read_json_lines
 from pvc.train.recipe import FileMix
 
@@ -24,7 +24,7 @@ NO_ANSWER = "no answer that could be learned"
 SPARE = 10  # bad rows of a stream, whose length nobody knows, before their part counts
 
 
-class Ledger:
+class BadRowLog:
     """Bad rows that were met, in a file that workers, processes and later runs share; without one, in memory."""
 
     def __init__(self, path: Path | None = None) -> None:
@@ -47,7 +47,7 @@ class Ledger:
         return True
 
 
-class Rows:
+class RecordSource:
     """The rows of one file (or whatever `tables.open_table` opens) that can be trained on.
 
     Attributes:
@@ -67,20 +67,20 @@ class Rows:
         *,
         mix: FileMix | None = None,
         seed: int = 0,
-        ledger: Ledger | None = None,
+        bad_row_log: BadRowLog | None = None,
         need_good: bool = True,
-        table: Table | None = None,
-        refuse: Callable[[Row], str | None] | None = None,
+        table: RecordTable | None = None,
+        refuse: Callable[[Record], str | None] | None = None,
     ) -> None:
         mix = mix or FileMix(weight=1.0)
         self.path, self.share, self.report = path, share, report
-        self.ledger, self.refuse = ledger or Ledger(), refuse or without_answer
+        self.bad_row_log, self.refuse = bad_row_log or BadRowLog(), refuse or without_answer
         if table is None:
             table = open_table(path, split=mix.split, subset=mix.subset, stream=seed if mix.stream else None)
         self.table = table
         self.total = self.table.total
         self.seed, self.seen = seed, 0
-        self.bad: dict[int, str] = dict(self.ledger.of(path))
+        self.bad: dict[int, str] = dict(self.bad_row_log.of(path))
         useless = {malformed.line: malformed.reason for malformed in self.table.bad}
         useless |= {row.line: reason for row in self.table.rows or () if (reason := self.refuse(row))}
         for line, reason in useless.items():
@@ -106,7 +106,7 @@ class Rows:
         """How many rows may be bad."""
         return int(self.share * self.total) if self.total is not None else SPARE + int(self.share * self.seen)
 
-    def good(self) -> list[Row]:
+    def good(self) -> list[Record]:
         """All rows that are not known to be bad, of a table that has an end; what is malformed is noted."""
         if self.table.rows is not None:
             return [row for row in self.table.rows if row.line not in self.bad]
@@ -118,13 +118,13 @@ class Rows:
                 self.note(number + 1, str(error))
         return found
 
-    def _read(self, number: int) -> Row:
+    def _read(self, number: int) -> Record:
         row = self.table.row(number)
         if reason := self.refuse(row):
             raise ConfigError(reason)
         return row
 
-    def draw(self, group: str, place: int) -> Row:
+    def draw(self, group: str, place: int) -> Record:
         """The row at a place in the order of a group; raises PVCError for one that is bad (its line: `line_at`)."""
         self.seen = max(self.seen, place + 1)
         return self._read(self._number(group, place))
@@ -155,8 +155,8 @@ class Rows:
 
     def note(self, line: int, reason: str) -> None:
         """A row turned out to be bad; raises ConfigError where that is one too many."""
-        new = self.ledger.add(self.path, line, reason)
-        self.bad.update(self.ledger.of(self.path))
+        new = self.bad_row_log.add(self.path, line, reason)
+        self.bad.update(self.bad_row_log.of(self.path))
         if not new:
             return
         self.report(f"{self.path}, {self.named(line)}: passed over: {reason}")
@@ -179,14 +179,14 @@ class Rows:
         return f": {reasons}{more}" if reasons else ""
 
 
-def without_answer(row: Row) -> str | None:
+def without_answer(row: Record) -> str | None:
     """Say what is wrong with a row that teaches no answer."""
     return None if learnable(row) else NO_ANSWER
 
 
-def learnable(row: Row) -> bool:
+def learnable(row: Record) -> bool:
     """Whether there is an answer in it."""
     return any(message["role"] == "assistant" and message["content"] for message in row.messages)
 
 
-__all__ = ["Ledger", "Rows", "learnable", "without_answer"]
+__all__ = ["BadRowLog", "RecordSource", "learnable", "without_answer"]

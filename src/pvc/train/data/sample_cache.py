@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 
 from pvc.errors import CheckpointError
 from pvc.processing.processor import PVCProcessor
-from pvc.train.data.mixture import IGNORED, StageSamples, drawn_steps
+from pvc.train.data.mixture import IGNORED, StageDataset, choose_steps
 from pvc.train.data.tasks import GeneratedExample
 from pvc.train.recipe import Stage
 
@@ -33,7 +33,7 @@ KINDS = ("image", "video")
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedExample:
     """One conversation with its media, ready to be collated.
 
     Attributes:
@@ -51,7 +51,7 @@ class Packed:
     image_steps: int = 1
 
 
-def pack(messages: list[dict[str, Any]], processor: PVCProcessor) -> Packed:
+def pack(messages: list[dict[str, Any]], processor: PVCProcessor) -> PackedExample:
     """A conversation through the processor, in the form that is kept."""
     batch = processor.apply_chat_template(
         [messages], tokenize=True, return_assistant_tokens_mask=True, image_steps=1, do_sample_frames=False
@@ -72,7 +72,7 @@ def pack(messages: list[dict[str, Any]], processor: PVCProcessor) -> Packed:
             stored = _to_bytes(batch[key], owner)
             sizes = [int(row[0]) for row in batch[f"{name}_grid_thw"]]
             media += [(kind, part) for part in np.split(stored, np.cumsum(sizes)[:-1])]
-    return Packed(ids[kept], frames_of[kept], answer[kept], tuple(media))
+    return PackedExample(ids[kept], frames_of[kept], answer[kept], tuple(media))
 
 
 def _scale(owner: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -89,7 +89,7 @@ def _to_bytes(pixels: torch.Tensor, owner: Any) -> NDArray[np.uint8]:
 
 
 def write_cache(
-    samples: StageSamples,
+    samples: StageDataset,
     processor: PVCProcessor,
     directory: Path,
     report: Callable[[str], None],
@@ -159,7 +159,7 @@ def _stamp(stage: Stage, seed: int, size: int, processor: PVCProcessor) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-class CachedSamples(Dataset[Packed]):
+class CachedDataset(Dataset[PackedExample]):
     """`steps * batch_size` samples from a cache: every round has all of them, in another order.
 
     Samples trade places only with those of the same kind and length of media, so that batches stay even.
@@ -203,12 +203,12 @@ class CachedSamples(Dataset[Packed]):
             self.round = (number, batches[rng.permutation(len(batches))].ravel())
         return self.round[1]
 
-    def __getitem__(self, index: int) -> Packed:
+    def __getitem__(self, index: int) -> PackedExample:
         sample = int(self._order(index // self.count)[index % self.count])
-        steps = drawn_steps(self.stage, self.seed, index // self.stage.batch_size)
+        steps = choose_steps(self.stage, self.seed, index // self.stage.batch_size)
         return self.sample_at(sample, steps)
 
-    def sample_at(self, sample: int, image_steps: int) -> Packed:
+    def sample_at(self, sample: int, image_steps: int) -> PackedExample:
         """Sample `sample` as it was written."""
         columns = self.columns
         own = slice(columns["ends"][sample - 1] if sample else 0, columns["ends"][sample])
@@ -218,7 +218,9 @@ class CachedSamples(Dataset[Packed]):
             end = self.frame_ends[number]
             pixels = self.pixels[end - columns["frames"][number] : end]
             media.append((KINDS[columns["kinds"][number]], pixels))
-        return Packed(columns["ids"][own], columns["frames_of"][own], columns["answer"][own], tuple(media), image_steps)
+        return PackedExample(
+            columns["ids"][own], columns["frames_of"][own], columns["answer"][own], tuple(media), image_steps
+        )
 
 
 class PackedCollator:
@@ -230,7 +232,7 @@ class PackedCollator:
         self.pad_id = processor.tokenizer.pad_token_id or 0
         self.owners = {"image": processor.image_processor, "video": processor.video_processor}
 
-    def __call__(self, items: Sequence[Packed]) -> dict[str, torch.Tensor]:
+    def __call__(self, items: Sequence[PackedExample]) -> dict[str, torch.Tensor]:
         rows = [self._expand(item) for item in items]
         longest = max(len(ids) for ids, _ in rows)
         ids = np.full((len(rows), longest), self.pad_id, np.int64)
@@ -251,7 +253,7 @@ class PackedCollator:
                 tensors["image_steps"] = torch.tensor([steps for pixels, steps in media for _ in pixels])
         return tensors
 
-    def _expand(self, item: Packed) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    def _expand(self, item: PackedExample) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         counts = item.frames_of.astype(np.int64) * self.tokens_per_frame
         counts[item.ids == self.image_token_id] *= item.image_steps
         counts[item.frames_of == 0] = 1
@@ -263,4 +265,4 @@ class PackedCollator:
         return (stored.to(torch.float32) * (1 / 255) - mean) / std
 
 
-__all__ = ["CachedSamples", "Packed", "PackedCollator", "pack", "write_cache"]
+__all__ = ["CachedDataset", "PackedCollator", "PackedExample", "pack", "write_cache"]

@@ -15,11 +15,11 @@ import torch
 
 from pvc.engine.engine import Engine
 from pvc.errors import MismatchError, PVCError
-from pvc.processing.conversations import Row
+from pvc.processing.conversations import Record
 from pvc.processing.processor import PVCProcessor
-from pvc.train.data.collate import IGNORED, MEDIA, ChatCollator, Item, bins, encode
+from pvc.train.data.collate import IGNORED, MEDIA, ChatCollator, Example, encode, pack_rows
 from pvc.train.distill.answers import MARKS
-from pvc.train.distill.media import MediaSamples
+from pvc.train.distill.media import MediaDataset
 from pvc.train.distill.teacher import PIXELS, TEACHER, run_teacher, teacher_text
 from pvc.train.distill.teacher_cache import STORED, CacheKey, TeacherCache, TeacherOutputs, stored_nbytes
 from pvc.train.json_lines import append_json_line, read_json_lines
@@ -49,7 +49,7 @@ REPORT_EVERY = 500
 Key = tuple[str, str]
 
 
-class Answers:
+class AnswerLog:
     """The teacher's answers by medium and question, in a text file that a later run of the same training reads."""
 
     def __init__(self, path: Path) -> None:
@@ -68,28 +68,28 @@ class _Skipped(Exception):
     """A sample need not be read: what is wanted of it is known."""
 
 
-class AnswerSamples(MediaSamples):
+class AnswerDataset(MediaDataset):
     """Samples of a stage of kind distill: a medium, a question about it, and the teacher's answer.
 
-    Args, beside those of `StageSamples`:
+    Args, beside those of `StageDataset`:
         answers: of the teacher.
         teacher: its processor.
     """
 
-    def __init__(self, *args: Any, answers: Answers, teacher: PVCProcessor, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, answers: AnswerLog, teacher: PVCProcessor, **kwargs: Any) -> None:
         self.answers, self.teacher = answers, teacher
         self.cache: TeacherCache | None = None
         self._visit: Callable[[CacheKey, Sequence[dict[str, Any]]], None] | None = None
-        self._encode: Callable[[Item], dict[str, torch.Tensor]] = self._encode_pair
+        self._encode: Callable[[Example], dict[str, torch.Tensor]] = self._encode_pair
         self._key: CacheKey = "", "", 0
         self._frames = 0
         super().__init__(*args, **kwargs)
 
-    def _row(self, kind: str, place: int, index: int, frames: int) -> Item:
+    def _row(self, kind: str, place: int, index: int, frames: int) -> Example:
         self._frames = frames
         return super()._row(kind, place, index, frames)
 
-    def _messages(self, row: Row, index: int) -> Sequence[dict[str, Any]]:
+    def _messages(self, row: Record, index: int) -> Sequence[dict[str, Any]]:
         shown = [part for message in row.messages for part in message["content"] if part["type"] != "text"]
         questions = QUESTIONS[row.kind]
         question = questions[int(np.random.default_rng((self.seed, 4, index)).integers(len(questions)))]
@@ -107,20 +107,20 @@ class AnswerSamples(MediaSamples):
             raise PVCError(NO_ANSWER)
         return [*asked, {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
 
-    def _encoded(self, item: Item) -> dict[str, torch.Tensor]:
+    def _encoded(self, item: Example) -> dict[str, torch.Tensor]:
         assert self.processor is not None
         return self._encode(item)
 
-    def _encode_pair(self, item: Item) -> dict[str, torch.Tensor]:
+    def _encode_pair(self, item: Example) -> dict[str, torch.Tensor]:
         return encode_pair(cast(PVCProcessor, self.processor), self.teacher, item)
 
-    def _encode_stored(self, item: Item) -> dict[str, torch.Tensor]:
+    def _encode_stored(self, item: Example) -> dict[str, torch.Tensor]:
         assert self.cache is not None
         return encode_stored(cast(PVCProcessor, self.processor), item, self.cache.get(self._key))
 
     def _go_through(
         self,
-        encode_item: Callable[[Item], dict[str, torch.Tensor]],
+        encode_item: Callable[[Example], dict[str, torch.Tensor]],
         visit: Callable[[CacheKey, Sequence[dict[str, Any]]], None],
     ) -> None:
         """Read all samples of the stage with other functions than in training."""
@@ -138,7 +138,7 @@ class AnswerSamples(MediaSamples):
     def ask_teacher(self, engine: Callable[[], Engine], report: Report) -> None:
         """Let the teacher answer all questions of the stage that it has not answered before, greedily."""
 
-        def ask(item: Item) -> dict[str, torch.Tensor]:
+        def ask(item: Example) -> dict[str, torch.Tensor]:
             media = [part[part["type"]] for part in item.messages[0]["content"] if part["type"] != "text"]
             response = engine().chat().ask(self._key[1], media=media, max_new_tokens=MAX_NEW_TOKENS, temperature=0)
             answer = response.text.strip()
@@ -168,7 +168,7 @@ class AnswerSamples(MediaSamples):
                 seen.add(key)
                 said = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
                 text = [{"role": "user", "content": [messages[0]["content"][-1]]}, said]
-                labels = encode(self.teacher, Item(text, 1))["labels"]
+                labels = encode(self.teacher, Example(text, 1))["labels"]
                 nbytes += stored_nbytes(int((labels != IGNORED).sum()), labels.numel(), cache.width, cache.top)
             if answer:
                 raise _Skipped
@@ -186,7 +186,7 @@ class AnswerSamples(MediaSamples):
             if key in cache:
                 raise _Skipped
 
-        def store(item: Item) -> dict[str, torch.Tensor]:
+        def store(item: Example) -> dict[str, torch.Tensor]:
             nonlocal reported
             model = engine().model
             batch = collator([replace(item, encoded=self._encode_pair(item))])
@@ -207,7 +207,7 @@ class AnswerSamples(MediaSamples):
         self.cache, self._encode = cache, self._encode_stored
 
 
-def encode_pair(student: PVCProcessor, teacher: PVCProcessor, item: Item) -> dict[str, torch.Tensor]:
+def encode_pair(student: PVCProcessor, teacher: PVCProcessor, item: Example) -> dict[str, torch.Tensor]:
     """Encode a conversation for the student, and its text for the teacher under names with "teacher_" before them.
 
     `answer` and `after` mark the positions that are compared; there are equally many on both sides.
@@ -216,7 +216,7 @@ def encode_pair(student: PVCProcessor, teacher: PVCProcessor, item: Item) -> dic
         MismatchError: there are not: the two processors write the text in different ways.
     """
     ours = encode(student, item)
-    theirs = encode(teacher, Item(item.messages, 1, step_offset=item.step_offset))
+    theirs = encode(teacher, Example(item.messages, 1, step_offset=item.step_offset))
     sample: dict[str, torch.Tensor] = {**ours, **_marks(ours, student)}
     marked = _marks(theirs, teacher)
     for name in MARKS:
@@ -231,7 +231,7 @@ def encode_pair(student: PVCProcessor, teacher: PVCProcessor, item: Item) -> dic
     return {**sample, **{f"{TEACHER}{name}": value for name, value in text.items()}}
 
 
-def encode_stored(student: PVCProcessor, item: Item, outputs: TeacherOutputs) -> dict[str, torch.Tensor]:
+def encode_stored(student: PVCProcessor, item: Example, outputs: TeacherOutputs) -> dict[str, torch.Tensor]:
     """Encode a conversation for the student, beside stored outputs of the teacher.
 
     Raises:
@@ -269,11 +269,11 @@ class AnswerCollator:
         self.pack = pack
         self.ours, self.theirs = ChatCollator(processor, pack), ChatCollator(teacher, pack)
 
-    def __call__(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
+    def __call__(self, items: Sequence[Example]) -> dict[str, torch.Tensor]:
         samples = [dict(item.encoded or {}) for item in items]
         texts = [[value for name, value in sample.items() if name.endswith("input_ids")] for sample in samples]
         lengths = [max(ids.shape[1] for ids in both) for both in texts]
-        places = [[n] for n in range(len(samples))] if self.pack is None else bins(lengths, self.pack)
+        places = [[n] for n in range(len(samples))] if self.pack is None else pack_rows(lengths, self.pack)
         numbers = iter(range(1, len(samples) + 1))
         rows = [[self._numbered(samples[place], next(numbers)) for place in row] for row in places]
         batch = self.ours.rows(rows, extra=MARKS)
@@ -301,9 +301,9 @@ def _teacher_text(sample: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]
     return {name.removeprefix(TEACHER): value for name, value in sample.items() if name.startswith(TEACHER)}
 
 
-def first_batches(samples: AnswerSamples, collator: AnswerCollator, count: int) -> Iterator[dict[str, torch.Tensor]]:
+def first_batches(samples: AnswerDataset, collator: AnswerCollator, count: int) -> Iterator[dict[str, torch.Tensor]]:
     """The first samples of a stage, one by one."""
     return (collator([samples[place]]) for place in range(min(count, len(samples))))
 
 
-__all__ = ["QUESTIONS", "AnswerCollator", "AnswerSamples", "Answers", "encode_pair", "first_batches"]
+__all__ = ["QUESTIONS", "AnswerCollator", "AnswerDataset", "AnswerLog", "encode_pair", "first_batches"]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pvc.train.distill.teacher import PIXELS, Hidden, run_teacher, teacher_text
+from pvc.train.distill.teacher import PIXELS, FrozenTeacher, run_teacher, teacher_text
 from pvc.train.distill.teacher_cache import kl_divergence, top_divergence
 
 MARKS = ("answer", "after")
@@ -41,7 +41,7 @@ class AnswerDistiller(nn.Module):
         super().__init__()
         self.student = student
         self._no_split_modules = student._no_split_modules
-        self._teacher = None if teacher is None else Hidden(teacher)
+        self._teacher = None if teacher is None else FrozenTeacher(teacher)
         self.register_buffer("variance", torch.tensor(1.0))
         if student.config.tie_word_embeddings:
             # Checkpoints of plain modules must not hold one tensor under two names.
@@ -99,7 +99,7 @@ class AnswerDistiller(nn.Module):
         else:
             divergence = top_divergence(found, teacher["teacher_indices"], teacher["teacher_log_probs"])
         squares = (hidden[after > 0].float() - expected).square().mean(-1) / self.variance
-        return {"loss": by_sample(divergence, answer) + by_sample(squares, after)}
+        return {"loss": mean_per_sample(divergence, answer) + mean_per_sample(squares, after)}
 
     def _teacher_hidden(
         self, media: Mapping[str, Any], teacher: Mapping[str, torch.Tensor], device: torch.device
@@ -130,7 +130,7 @@ def _put_back_tied(module: nn.Module, state: dict[str, Any], prefix: str, *args:
         state.setdefault(f"{prefix}{OUTPUT}", state[f"{prefix}{EMBEDDING}"])
 
 
-def by_sample(values: torch.Tensor, marks: torch.Tensor) -> torch.Tensor:
+def mean_per_sample(values: torch.Tensor, marks: torch.Tensor) -> torch.Tensor:
     """Mean over samples of the means of `(P,)` values, selected where `(B, Q)` marks have a sample's number."""
     numbers = marks[marks > 0] - 1
     count = int(numbers.max()) + 1
@@ -138,4 +138,4 @@ def by_sample(values: torch.Tensor, marks: torch.Tensor) -> torch.Tensor:
     return (sums / torch.bincount(numbers, minlength=count)).mean()
 
 
-__all__ = ["MARKS", "AnswerDistiller", "by_sample"]
+__all__ = ["MARKS", "AnswerDistiller", "mean_per_sample"]

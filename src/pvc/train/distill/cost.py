@@ -20,7 +20,7 @@ from pvc.processing.processor import PVCProcessor
 from pvc.train.distill.setup import build_visual
 from pvc.train.distill.tokens import TokenDistiller
 from pvc.train.distill.visual import VisualModel
-from pvc.train.memory import GRADIENT, MASTER, MOMENTS, KeptActivations, as_if_here
+from pvc.train.memory import GRADIENT, MASTER, MOMENTS, KeptActivations, move_to_fake
 from pvc.train.recipe import Recipe, Stage
 from pvc.train.run_stage import trainable
 
@@ -78,7 +78,7 @@ def stage_cost(recipe: Recipe, stage: Stage, processor: PVCProcessor) -> Cost:
     """Work out the cost of a stage of token distillation.
 
     Args:
-        recipe: with the model's shape (`build.resolved`).
+        recipe: with the model's shape (`build.resolve_recipe`).
         stage: of kind distill.
         processor: of the student.
 
@@ -94,8 +94,8 @@ def stage_cost(recipe: Recipe, stage: Stage, processor: PVCProcessor) -> Cost:
         distiller = _Traced(student, teacher, groups, stage.distill.target, stage.image_steps)
     trainable(stage, distiller)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    as_if_here(distiller, mode)
-    as_if_here(teacher, mode)
+    move_to_fake(distiller, mode)
+    move_to_fake(teacher, mode)
     if stage.checkpointing:
         distiller.activation_checkpointing_enable({"use_reentrant": False})
     side = student.config.vision_config.image_size[0]

@@ -14,19 +14,19 @@ import torch
 from pvc import media
 from pvc.errors import PVCError, UsageError
 from pvc.media.sniff import HEAD_BYTES, READABLE
-from pvc.processing.conversations import BadRow, Row
+from pvc.processing.conversations import BadRecord, Record
 from pvc.processing.processor import PVCProcessor
-from pvc.train.data.collate import MEDIA, Item
-from pvc.train.data.mixture import StageSamples, opened
+from pvc.train.data.collate import MEDIA, Example
+from pvc.train.data.mixture import StageDataset, open_media
 from pvc.train.data.readers import PICTURES, VIDEOS
-from pvc.train.data.records import Ledger, Rows
+from pvc.train.data.records import BadRowLog, RecordSource
 from pvc.train.recipe import FileMix, Stage
 
 NO_MEDIA = "neither a picture nor a video"
 ANIMATED = ("gif", "webp")
 
 
-class Folder:
+class MediaFolder:
     """All pictures and videos of a folder and of the folders in it, as rows of one medium each.
 
     A file counts by its first bytes, whatever its name. One with a medium's name that cannot be recognised is a bad
@@ -43,8 +43,8 @@ class Folder:
         folder = Path(path)
         if not folder.is_dir():
             raise UsageError(f"{path} is not a folder")
-        found: list[Row] = []
-        self.bad: list[BadRow] = []
+        found: list[Record] = []
+        self.bad: list[BadRecord] = []
         self.names: list[str] = []
         for file in sorted(one for one in folder.rglob("*") if one.is_file()):
             name = file.relative_to(folder).as_posix()
@@ -61,17 +61,17 @@ class Folder:
             self.names.append(name)
             line = len(self.names)
             if kind is None:
-                self.bad.append(BadRow(line, reason))
+                self.bad.append(BadRecord(line, reason))
             else:
                 part = {"type": kind, kind: file}
-                found.append(Row(name, line, ({"role": "user", "content": [part]},)))
+                found.append(Record(name, line, ({"role": "user", "content": [part]},)))
         if not self.names:
             raise UsageError(f"{path} has no pictures or videos; {READABLE}")
-        self.rows: list[Row] | None = found
+        self.rows: list[Record] | None = found
         self._found = found
         self.total: int | None = len(self.names)
 
-    def row(self, number: int) -> Row:
+    def row(self, number: int) -> Record:
         """Row `number`, from 0."""
         return self._found[number]
 
@@ -86,39 +86,45 @@ def _kind(path: Path) -> str | None:
     return media.probe(path).kind if form.name in ANIMATED else form.kind
 
 
-def without_media(row: Row) -> str | None:
+def without_media(row: Record) -> str | None:
     """Say what is wrong with a row that shows nothing."""
     shown = any(part["type"] != "text" for message in row.messages for part in message["content"])
     return None if shown else NO_MEDIA
 
 
-class MediaSamples(StageSamples):
+class MediaDataset(StageDataset):
     """Samples of a stage of kind distill: media of folders and of conversations, without their text."""
 
-    def _open(self, report: Callable[[str], None], ledger: Ledger | None) -> Iterator[tuple[str, FileMix, Rows]]:
-        yield from open_rows(self.stage, self.seed, report, ledger)
+    def _open(
+        self, report: Callable[[str], None], bad_row_log: BadRowLog | None
+    ) -> Iterator[tuple[str, FileMix, RecordSource]]:
+        yield from open_rows(self.stage, self.seed, report, bad_row_log)
 
-    def _encoded(self, item: Item) -> dict[str, torch.Tensor]:
+    def _encoded(self, item: Example) -> dict[str, torch.Tensor]:
         assert self.processor is not None
         return encode_media(self.processor, item)
 
 
 def open_rows(
-    stage: Stage, seed: int = 0, report: Callable[[str], None] = lambda line: None, ledger: Ledger | None = None
-) -> Iterator[tuple[str, FileMix, Rows]]:
+    stage: Stage, seed: int = 0, report: Callable[[str], None] = lambda line: None, bad_row_log: BadRowLog | None = None
+) -> Iterator[tuple[str, FileMix, RecordSource]]:
     """Open a stage's files and folders of media, in this order.
 
     Raises:
         UsageError: one cannot be read. ConfigError: too many of its rows are bad.
     """
     assert stage.distill is not None
-    options: dict[str, Any] = {"refuse": without_media, "ledger": ledger}
+    options: dict[str, Any] = {"refuse": without_media, "bad_row_log": bad_row_log}
     for place, (path, mix) in enumerate({**stage.files, **stage.distill.media}.items()):
-        table = Folder(path) if path in stage.distill.media else None
-        yield path, mix, Rows(path, stage.bad_rows, report, mix=mix, seed=seed * 100 + place, table=table, **options)
+        table = MediaFolder(path) if path in stage.distill.media else None
+        yield (
+            path,
+            mix,
+            RecordSource(path, stage.bad_rows, report, mix=mix, seed=seed * 100 + place, table=table, **options),
+        )
 
 
-def encode_media(processor: PVCProcessor, item: Item) -> dict[str, torch.Tensor]:
+def encode_media(processor: PVCProcessor, item: Example) -> dict[str, torch.Tensor]:
     """Pixels of an item's media, as the model takes them, with `media_weights` that sum to 1.
 
     Images come first; `step_offset` is there if the item has one and videos.
@@ -147,7 +153,7 @@ class MediaCollator:
     def __init__(self, processor: PVCProcessor) -> None:
         self.processor = processor
 
-    def __call__(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
+    def __call__(self, items: Sequence[Example]) -> dict[str, torch.Tensor]:
         samples = [dict(item.encoded or encode_media(self.processor, item)) for item in items]
         batch = {}
         for key in MEDIA:
@@ -165,19 +171,19 @@ def eval_items(
     size = int(dict(processor.video_processor.size)["height"])
     found: dict[str, list[dict[str, torch.Tensor]]] = {}
     for kind in ("image", "video"):
-        rows = [row for row in Folder(folder).rows or () if row.kind == kind][:count]
+        rows = [row for row in MediaFolder(folder).rows or () if row.kind == kind][:count]
         for number in steps if kind == "image" else (1,):
             encoded = []
             for row in rows:
                 try:
-                    opened_row = opened(row.messages, frames, size)
+                    opened_row = open_media(row.messages, frames, size)
                 except PVCError:
                     continue
-                encoded.append(encode_media(processor, Item(opened_row, number)))
+                encoded.append(encode_media(processor, Example(opened_row, number)))
             if encoded:
                 name = "clips" if kind == "video" else f"pictures in {number} step{'s'[: number != 1]}"
                 found[name] = encoded
     return found
 
 
-__all__ = ["Folder", "MediaCollator", "MediaSamples", "encode_media", "eval_items", "open_rows", "without_media"]
+__all__ = ["MediaCollator", "MediaDataset", "MediaFolder", "encode_media", "eval_items", "open_rows", "without_media"]

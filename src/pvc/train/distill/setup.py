@@ -21,10 +21,10 @@ from pvc.engine.engine import Engine
 from pvc.errors import ConfigError
 from pvc.model.config import PVCConfig
 from pvc.processing.processor import PVCProcessor
-from pvc.train.data.records import Ledger
-from pvc.train.distill.answer_data import AnswerCollator, Answers, AnswerSamples, first_batches
+from pvc.train.data.records import BadRowLog
+from pvc.train.distill.answer_data import AnswerCollator, AnswerDataset, AnswerLog, first_batches
 from pvc.train.distill.answers import EMBEDDING, OUTPUT, AnswerDistiller
-from pvc.train.distill.media import Folder, MediaCollator, MediaSamples, eval_items, open_rows
+from pvc.train.distill.media import MediaCollator, MediaDataset, MediaFolder, eval_items, open_rows
 from pvc.train.distill.teacher import check_pair, share_frozen
 from pvc.train.distill.teacher_cache import TOP, TeacherCache
 from pvc.train.distill.tokens import TokenDistiller
@@ -39,7 +39,7 @@ STUDENT = "student."
 
 
 @dataclass(frozen=True)
-class Prepared:
+class StageParts:
     """What a stage trains (`module`), on what, what a batch is called, and how it is measured."""
 
     module: nn.Module
@@ -92,7 +92,7 @@ def check_distillation(stage: Stage, config: PVCConfig) -> None:
     if stage.distill.eval_media is not None:
         if not stage.is_token_distillation:
             raise ConfigError("distill.eval_media is measured by the token loss; with loss 'answers' use `pvc eval`")
-        Folder(stage.distill.eval_media)
+        MediaFolder(stage.distill.eval_media)
     elif stage.evaluate_every is not None:
         raise ConfigError("evaluate_every needs distill.eval_media, a folder to measure on")
 
@@ -104,9 +104,9 @@ def prepare(
     *,
     seed: int,
     report: Report,
-    ledger: Ledger | None,
+    bad_row_log: BadRowLog | None,
     directory: Path,
-) -> Prepared:
+) -> StageParts:
     """Load the teacher and build what the stage trains.
 
     Args:
@@ -124,16 +124,16 @@ def prepare(
     assert stage.distill is not None
     torch.manual_seed(seed)  # a run that goes on builds the same before it loads what was learned
     if stage.is_token_distillation:
-        return _prepare_tokens(stage, model, processor, seed, report, ledger)
-    return _prepare_answers(stage, model, processor, seed, report, ledger, directory)
+        return _prepare_tokens(stage, model, processor, seed, report, bad_row_log)
+    return _prepare_answers(stage, model, processor, seed, report, bad_row_log, directory)
 
 
 def _samples_options(
-    stage: Stage, processor: PVCProcessor, seed: int, report: Report, ledger: Ledger | None
+    stage: Stage, processor: PVCProcessor, seed: int, report: Report, bad_row_log: BadRowLog | None
 ) -> dict[str, Any]:
     size = int(dict(processor.video_processor.size)["height"])
     options = {"stage": stage, "seed": seed, "size": size, "frames": processor.video_processor.num_frames}
-    return {**options, "report": report, "processor": processor, "ledger": ledger}
+    return {**options, "report": report, "processor": processor, "bad_row_log": bad_row_log}
 
 
 def _share(stage: Stage, distiller: nn.Module, student: nn.Module, teacher: nn.Module, report: Report) -> None:
@@ -143,18 +143,18 @@ def _share(stage: Stage, distiller: nn.Module, student: nn.Module, teacher: nn.M
 
 
 def _prepare_tokens(
-    stage: Stage, model: Any, processor: PVCProcessor, seed: int, report: Report, ledger: Ledger | None
-) -> Prepared:
+    stage: Stage, model: Any, processor: PVCProcessor, seed: int, report: Report, bad_row_log: BadRowLog | None
+) -> StageParts:
     assert stage.distill is not None
     student, teacher = VisualModel.from_model(model), load_visual(stage.distill.teacher)
     groups = check_pair(student.config, teacher.config)
     distiller = TokenDistiller(student, teacher, groups, stage.distill.target, stage.image_steps)
     _share(stage, distiller, student, teacher, report)
-    samples = MediaSamples(**_samples_options(stage, processor, seed, report, ledger))
+    samples = MediaDataset(**_samples_options(stage, processor, seed, report, bad_row_log))
     collator = MediaCollator(processor)
     count = min(VARIANCE_SAMPLES, len(samples))
     distiller.measure_variance((collator([samples[place]]) for place in range(count)), PartialState().device)
-    return Prepared(distiller, samples, collator, samples.named, _measure(stage, distiller, processor))
+    return StageParts(distiller, samples, collator, samples.named, _measure(stage, distiller, processor))
 
 
 def _prepare_answers(
@@ -163,9 +163,9 @@ def _prepare_answers(
     processor: PVCProcessor,
     seed: int,
     report: Report,
-    ledger: Ledger | None,
+    bad_row_log: BadRowLog | None,
     directory: Path,
-) -> Prepared:
+) -> StageParts:
     assert stage.distill is not None
     files, state = CheckpointFiles(stage.distill.teacher), PartialState()
     config, teacher_processor = load_config(files), load_processor(files)
@@ -185,9 +185,9 @@ def _prepare_answers(
 
     collator = AnswerCollator(processor, teacher_processor, stage.pack)
     with state.main_process_first():  # the first process asks and stores, the others read
-        samples = AnswerSamples(
-            **_samples_options(stage, processor, seed, report_once, ledger),
-            answers=Answers(directory / "answers.jsonl"),
+        samples = AnswerDataset(
+            **_samples_options(stage, processor, seed, report_once, bad_row_log),
+            answers=AnswerLog(directory / "answers.jsonl"),
             teacher=teacher_processor,
         )
         if state.is_main_process:
@@ -198,11 +198,11 @@ def _prepare_answers(
     trainable(stage, distiller)
     engine.cache_clear()
     distiller.measure_variance(first_batches(samples, collator, VARIANCE_SAMPLES), state.device)
-    return Prepared(distiller, samples, collator, samples.named)
+    return StageParts(distiller, samples, collator, samples.named)
 
 
 def _fill_cache(
-    samples: AnswerSamples,
+    samples: AnswerDataset,
     cache: TeacherCache,
     engine: Callable[[], Engine],
     collator: AnswerCollator,
@@ -254,7 +254,7 @@ def restore(model: Any, weights: dict[str, torch.Tensor], before: Any) -> None:
 
 
 __all__ = [
-    "Prepared",
+    "StageParts",
     "build_visual",
     "check_distillation",
     "grow_visual",

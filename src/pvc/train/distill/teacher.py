@@ -104,7 +104,7 @@ def share_frozen(student: nn.Module, teacher: nn.Module) -> Shared:
     return Shared(count, sum(seen.values()))
 
 
-class Hidden:
+class FrozenTeacher:
     """Holds the teacher outside of a module's tree: it is not trained, saved or spread over processes."""
 
     def __init__(self, module: nn.Module) -> None:
@@ -147,7 +147,7 @@ __all__ = [
     "HOW",
     "PIXELS",
     "TEACHER",
-    "Hidden",
+    "FrozenTeacher",
     "Shared",
     "check_pair",
     "run_teacher",

@@ -1,6 +1,6 @@
 """Stored outputs of a teacher: its most probable tokens and last hidden states, computed once before training.
 
-Called by `setup.py` and `answer_data.py`. Leaves out the teacher's answers as text (`answer_data.Answers`).
+Called by `setup.py` and `answer_data.py`. Leaves out the teacher's answers as text (`answer_data.AnswerLog`).
 
 P answer positions, R positions of text after the media, k stored tokens a position, D hidden width.
 """

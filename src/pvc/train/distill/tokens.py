@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from pvc.model.config import PVCVisionConfig
-from pvc.model.inputs import clip_sizes, steps_of_tiles
-from pvc.model.order import block_places
-from pvc.train.distill.teacher import Hidden
+from pvc.model.inputs import clip_sizes, steps_per_tile
+from pvc.model.order import block_positions
+from pvc.train.distill.teacher import FrozenTeacher
 from pvc.train.distill.visual import VisualModel
 
 MAX_RANK = 256
@@ -29,7 +29,7 @@ def blocks_of(tokens: torch.Tensor, groups: int) -> torch.Tensor:
     *lead, count, width = tokens.shape
     side, times = round((count // groups) ** 0.5), round(groups**0.5)
     grid = tokens.view(*lead, side, times, side, times, width).movedim((-4, -2), (-5, -4))  # (..., b, b, k, k, L)
-    places = block_places(groups)
+    places = block_positions(groups)
     return torch.stack([grid[..., row, column, :, :, :].flatten(-3, -2) for row, column in places], dim=-3)
 
 
@@ -98,7 +98,7 @@ class TokenDistiller(nn.Module):
     ) -> None:
         super().__init__()
         self.student = student
-        self._teacher = Hidden(teacher)
+        self._teacher = FrozenTeacher(teacher)
         self.groups, self.target = groups, target
         self.register_buffer("variance", torch.tensor(variance, dtype=torch.float32))
         width = student.config.text_config.hidden_size
@@ -134,7 +134,7 @@ class TokenDistiller(nn.Module):
         steps: list[int] = []
         if pixel_values is not None:
             tiles = clip_sizes(image_grid_thw, len(pixel_values), "tiles", default=[1] * len(pixel_values))
-            steps = steps_of_tiles(image_steps, tiles, self.student.config)
+            steps = steps_per_tile(image_steps, tiles, self.student.config)
         if pixel_values_videos is not None:
             stored = len(pixel_values_videos)
             frames = clip_sizes(video_grid_thw, stored, "frames", default=[stored])

@@ -12,8 +12,8 @@ from pvc.lab.synthetic.pages.graphs import graph
 from pvc.lab.synthetic.pages.screens import screen
 from pvc.lab.synthetic.pages.signs import lines, one_text, sign, text_page
 from pvc.lab.synthetic.phrasing import with_article
-from pvc.lab.synthetic.scene import Draft, DraftTurn, Wish
-from pvc.lab.synthetic.seeding import Dice
+from pvc.lab.synthetic.scene import SceneOptions, SceneQA, SceneTurn
+from pvc.lab.synthetic.seeding import Rng
 from pvc.lab.synthetic.vocabulary import PLURALS
 
 Asks = list[tuple[str, str]]
@@ -34,7 +34,7 @@ class _Part:
         return "picture" if isinstance(self.medium, Canvas) else "video"
 
 
-_Build = Callable[[Dice, Wish], Draft]
+_Build = Callable[[Rng, SceneOptions], SceneQA]
 _PICTURES: dict[_Build, float] = {
     sign: 0.4,
     figures: 0.3,
@@ -46,7 +46,7 @@ _PICTURES: dict[_Build, float] = {
 _CLIPS: dict[_Build, float] = {captions: 0.5, motion: 0.5}
 
 
-def _part(dice: Dice, wish: Wish, clip: bool) -> _Part:
+def _part(dice: Rng, wish: SceneOptions, clip: bool) -> _Part:
     if not clip and dice.chance(0.25):
         text, _ = one_text(dice, wish.split)
         return _Part(text_page(dice, text), (("What does it say?", text),), text)
@@ -56,7 +56,7 @@ def _part(dice: Dice, wish: Wish, clip: bool) -> _Part:
     return _Part(draft.scene, ((draft.question, draft.answer), *draft.more))
 
 
-def _about(dice: Dice, part: _Part, parts: Sequence[_Part], last: int) -> tuple[str, str]:
+def _about(dice: Rng, part: _Part, parts: Sequence[_Part], last: int) -> tuple[str, str]:
     """Return a question about one medium, which names it unless it is the one that was shown last."""
     question, answer = dice.choice(part.asks)
     place = next(i for i, other in enumerate(parts) if other is part)
@@ -67,7 +67,7 @@ def _about(dice: Dice, part: _Part, parts: Sequence[_Part], last: int) -> tuple[
     return _named(dice, question, place, parts), answer
 
 
-def _where(dice: Dice, place: int, parts: Sequence[_Part]) -> str:
+def _where(dice: Rng, place: int, parts: Sequence[_Part]) -> str:
     noun = parts[place].noun
     alike = [i for i, part in enumerate(parts) if part.noun == noun]
     if len(alike) == 1 and dice.chance(0.5):
@@ -81,7 +81,7 @@ def _where(dice: Dice, place: int, parts: Sequence[_Part]) -> str:
     return f"In the {_ORDER[alike.index(place)]} {noun}"
 
 
-def _named(dice: Dice, question: str, place: int, parts: Sequence[_Part]) -> str:
+def _named(dice: Rng, question: str, place: int, parts: Sequence[_Part]) -> str:
     """Return a question with the name of its medium put in."""
     where = _where(dice, place, parts)
     inner = where[len("In ") :]
@@ -100,33 +100,33 @@ def _named(dice: Dice, question: str, place: int, parts: Sequence[_Part]) -> str
     return f"{where}, {question[0].lower()}{question[1:]}"
 
 
-def _conversation(dice: Dice, parts: list[_Part], extra: Asks) -> Draft:
+def _conversation(dice: Rng, parts: list[_Part], extra: Asks) -> SceneQA:
     """Ask about media that are all shown at once, or one after another."""
     together = dice.chance(0.5)
-    turns: list[DraftTurn] = []
+    turns: list[SceneTurn] = []
     if together:
         order = dice.sample(range(len(parts)), len(parts))
         media = tuple(part.medium for part in parts)
         asks = [_about(dice, parts[i], parts, len(parts) - 1 if not turns else -1) for i in order]
         asks = asks[: dice.integer(1, 3)] if not extra else [dice.choice(extra), *asks[: dice.integer(0, 2)]]
-        turns = [DraftTurn((), question, answer) for question, answer in asks]
+        turns = [SceneTurn((), question, answer) for question, answer in asks]
         turns[0] = replace(turns[0], media=media)
     else:
         for i, part in enumerate(parts):
             question, answer = dice.choice(part.asks)
             if i and dice.chance(0.35):
                 question = _named(dice, question, i, parts[: i + 1])
-            turns.append(DraftTurn((part.medium,), question, answer))
+            turns.append(SceneTurn((part.medium,), question, answer))
             if dice.chance(0.3):
                 back = dice.integer(0, i)
-                turns.append(DraftTurn((), *_about(dice, parts[back], parts[: i + 1], i)))
+                turns.append(SceneTurn((), *_about(dice, parts[back], parts[: i + 1], i)))
         if extra and dice.chance(0.7):
-            turns.append(DraftTurn((), *dice.choice(extra)))
+            turns.append(SceneTurn((), *dice.choice(extra)))
     first = turns[0]
-    return Draft(first.media[0], first.question, first.answer, (), first.media[1:], turns=tuple(turns[1:]))
+    return SceneQA(first.media[0], first.question, first.answer, (), first.media[1:], turns=tuple(turns[1:]))
 
 
-def album(dice: Dice, wish: Wish) -> Draft:
+def album(dice: Rng, wish: SceneOptions) -> SceneQA:
     """Two to four pictures: about each, about an earlier one, or a comparison."""
     if dice.chance(0.3):
         return _compared(dice, wish)
@@ -134,7 +134,7 @@ def album(dice: Dice, wish: Wish) -> Draft:
     return _conversation(dice, [_part(dice, wish, False) for _ in range(count)], [])
 
 
-def _compared(dice: Dice, wish: Wish) -> Draft:
+def _compared(dice: Rng, wish: SceneOptions) -> SceneQA:
     """Two pictures of one kind, with questions about both."""
     if dice.chance(0.5):
         counts = [dice.integer(1, 4) for _ in range(2)]
@@ -165,7 +165,7 @@ def _compared(dice: Dice, wish: Wish) -> Draft:
     return _conversation(dice, parts, extra)
 
 
-def reels(dice: Dice, wish: Wish) -> Draft:
+def reels(dice: Rng, wish: SceneOptions) -> SceneQA:
     """Two or three media, at least one of them a clip."""
     kinds = dice.choice(
         ((True, False), (False, True), (True, True), (False, True), (True, False), (False, True, False))

@@ -8,8 +8,8 @@ from pvc.lab.synthetic import palette
 from pvc.lab.synthetic.pages.canvas import Canvas, Item, Shape
 from pvc.lab.synthetic.pages.layout import Room, any_page, finish, small_page
 from pvc.lab.synthetic.phrasing import distinct, listed, with_article
-from pvc.lab.synthetic.scene import Backdrop, Draft, Wish
-from pvc.lab.synthetic.seeding import Dice
+from pvc.lab.synthetic.scene import Backdrop, SceneOptions, SceneQA
+from pvc.lab.synthetic.seeding import Rng
 from pvc.lab.synthetic.vocabulary import COLOUR_NAMES, COLOURS, PLURALS, SHAPES
 
 Pair = tuple[str, str]
@@ -91,7 +91,7 @@ _HOW_MANY = (
 _ALL = ("objects", "shapes", "things")
 
 
-def figure_ground(dice: Dice, colours: Sequence[str], clean: float = 0.6) -> Backdrop:
+def figure_ground(dice: Rng, colours: Sequence[str], clean: float = 0.6) -> Backdrop:
     """Draw a ground that none of the colours is lost on: plain and mostly white, grey or black, or textured."""
     if dice.chance(clean):
         plain = [(255, 255, 255), (245, 245, 240), (0, 0, 0), (40, 40, 45), (128, 128, 128), (210, 210, 215)]
@@ -103,12 +103,12 @@ def figure_ground(dice: Dice, colours: Sequence[str], clean: float = 0.6) -> Bac
     return found if textured else Backdrop(found.colour)
 
 
-def room_for(dice: Dice, wish: Wish) -> Room:
+def room_for(dice: Rng, wish: SceneOptions) -> Room:
     """Draw the size of a picture of shapes: half of them are about a tile large."""
     return small_page(dice) if dice.chance(0.45) else any_page(dice)
 
 
-def shape_at(dice: Dice, pair: Pair, x: float, y: float, w: float, h: float) -> Shape:
+def shape_at(dice: Rng, pair: Pair, x: float, y: float, w: float, h: float) -> Shape:
     """Return a shape in a shade of its colour, turned a little."""
     name, colour = pair
     turn = _TURNS[name] * dice.uniform(-1, 1) if dice.chance(0.4) else 0.0
@@ -117,7 +117,7 @@ def shape_at(dice: Dice, pair: Pair, x: float, y: float, w: float, h: float) -> 
     return Shape(name, round(x, 1), round(y, 1), round(w * shrink, 1), round(h * shrink, 1), rgb, round(turn, 1))
 
 
-def scattered(dice: Dice, room: Room, pairs: Sequence[Pair], large: float = 0.95) -> list[Shape] | None:
+def scattered(dice: Rng, room: Room, pairs: Sequence[Pair], large: float = 0.95) -> list[Shape] | None:
     """Place shapes that do not touch, each in a cell of a grid; None where they would be too small."""
     count = len(pairs)
     columns, rows = _cells_for(dice, room, count)
@@ -143,7 +143,7 @@ def scattered(dice: Dice, room: Room, pairs: Sequence[Pair], large: float = 0.95
     return placed
 
 
-def _cells_for(dice: Dice, room: Room, count: int) -> tuple[int, int]:
+def _cells_for(dice: Rng, room: Room, count: int) -> tuple[int, int]:
     """Return columns and rows of about square cells, at least as many as shapes."""
     wanted = count + (dice.integer(0, max(1, count)) if count > 1 or dice.chance(0.5) else 0)
     ratio = room.width / room.height
@@ -152,17 +152,17 @@ def _cells_for(dice: Dice, room: Room, count: int) -> tuple[int, int]:
     return columns, rows
 
 
-def picture(dice: Dice, room: Room, shapes: Sequence[Item], colours: Sequence[str]) -> Canvas:
+def picture(dice: Rng, room: Room, shapes: Sequence[Item], colours: Sequence[str]) -> Canvas:
     """Return shapes on a ground that none of them is lost on."""
     return Canvas(room.width, room.height, figure_ground(dice, colours), tuple(shapes), finish(dice, room))
 
 
-def any_pair(dice: Dice) -> Pair:
+def any_pair(dice: Rng) -> Pair:
     """Draw a shape and a colour."""
     return dice.choice(SHAPES), dice.choice(COLOUR_NAMES)
 
 
-def named(dice: Dice, pair: Pair, pairs: Sequence[Pair]) -> str:
+def named(dice: Rng, pair: Pair, pairs: Sequence[Pair]) -> str:
     """Return a name that fits one shape only: the shape, or with its colour."""
     alone = sum(name == pair[0] for name, _ in pairs) == 1
     return pair[0] if alone and dice.chance(0.6) else f"{pair[1]} {pair[0]}"
@@ -180,7 +180,7 @@ def reading_order(shapes: Sequence[Shape], room: Room) -> list[int]:
     return [i for row in rows for i in sorted(row, key=lambda i: shapes[i].x)]
 
 
-def pair_asks(dice: Dice, pairs: Sequence[Pair]) -> Asks:
+def pair_asks(dice: Rng, pairs: Sequence[Pair]) -> Asks:
     """Return questions about the colour of every shape and the shape of every colour that is on one of them only."""
     asks: Asks = []
     for name, colour in pairs:
@@ -191,7 +191,7 @@ def pair_asks(dice: Dice, pairs: Sequence[Pair]) -> Asks:
     return asks
 
 
-def _relations(dice: Dice, shapes: Sequence[Shape], pairs: Sequence[Pair]) -> Asks:
+def _relations(dice: Rng, shapes: Sequence[Shape], pairs: Sequence[Pair]) -> Asks:
     """Return questions about which of two shapes is left of, above or larger than the other."""
     (a, b), (p, q) = shapes, pairs
     asks: Asks = []
@@ -234,7 +234,7 @@ def _thing(pair: Pair) -> str:
     return with_article(f"{pair[1]} {pair[0]}")
 
 
-def objects_page(dice: Dice, wish: Wish, count: int) -> tuple[Canvas, list[Pair], list[Shape], Room]:
+def objects_page(dice: Rng, wish: SceneOptions, count: int) -> tuple[Canvas, list[Pair], list[Shape], Room]:
     """Return a picture of so many shapes, at most one of each kind, in reading order."""
     while True:
         room = room_for(dice, wish)
@@ -249,7 +249,7 @@ def objects_page(dice: Dice, wish: Wish, count: int) -> tuple[Canvas, list[Pair]
     return picture(dice, room, shapes, [c for _, c in pairs]), pairs, shapes, room
 
 
-def figures(dice: Dice, wish: Wish) -> Draft:
+def figures(dice: Rng, wish: SceneOptions) -> SceneQA:
     """One to six shapes; asked is what they are, their colours, or how they lie to each other."""
     if dice.chance(0.22):
         return _at_places(dice, wish)
@@ -270,14 +270,14 @@ def figures(dice: Dice, wish: Wish) -> Draft:
     if count == 1:
         asks.append((f"Is the {pairs[0][0]} {colour}?", _yes(pairs[0][1] == colour)))
     first = whole if dice.chance(0.3) else dice.choice(asks)
-    return Draft(canvas, *first, distinct(first[0], [whole, *asks], 4, dice))
+    return SceneQA(canvas, *first, distinct(first[0], [whole, *asks], 4, dice))
 
 
 def _yes(true: bool) -> str:
     return "yes" if true else "no"
 
 
-def _at_places(dice: Dice, wish: Wish) -> Draft:
+def _at_places(dice: Rng, wish: SceneOptions) -> SceneQA:
     """Return shapes in corners, at edges and in the centre; asked is where one is, or what is there."""
     room = room_for(dice, wish)
     corners = tuple(PLACES)[:5]
@@ -329,10 +329,10 @@ def _at_places(dice: Dice, wish: Wish) -> Draft:
             )
         )
     first = dice.choice(asks)
-    return Draft(canvas, *first, distinct(first[0], [*asks, *pair_asks(dice, pairs)], 4, dice))
+    return SceneQA(canvas, *first, distinct(first[0], [*asks, *pair_asks(dice, pairs)], 4, dice))
 
 
-def tally(dice: Dice, wish: Wish) -> Draft:
+def tally(dice: Rng, wish: SceneOptions) -> SceneQA:
     """One to nine shapes of a kind or colour, among others or alone; asked is how many."""
     number = dice.weighted({1: 0.08, 2: 0.12, 3: 0.15, 4: 0.17, 5: 0.16, 6: 0.14, 7: 0.08, 8: 0.05, 9: 0.05})
     others = 0 if dice.chance(0.45) else dice.integer(1, min(5, 10 - number))
@@ -365,10 +365,10 @@ def tally(dice: Dice, wish: Wish) -> Draft:
     asks.append((dice.choice(_HOW_MANY).format(p=dice.choice(_ALL)), str(len(pairs))))
     wanted = PLURALS[kind] if by_shape else f"{colour} "
     first = dice.choice([ask for ask in asks if wanted in ask[0]])
-    return Draft(canvas, *first, distinct(first[0], asks, 4, dice))
+    return SceneQA(canvas, *first, distinct(first[0], asks, 4, dice))
 
 
-def _in_row(dice: Dice, room: Room, pairs: Sequence[Pair]) -> list[Shape] | None:
+def _in_row(dice: Rng, room: Room, pairs: Sequence[Pair]) -> list[Shape] | None:
     """Place shapes of one size beside each other."""
     pitch = 0.96 * room.width / len(pairs)
     side = min(pitch * dice.uniform(0.6, 0.9), 0.9 * room.height)

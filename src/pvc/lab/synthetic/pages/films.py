@@ -12,8 +12,8 @@ from pvc.lab.synthetic.pages.figures import figure_ground, shape_at
 from pvc.lab.synthetic.pages.layout import LEAST_CAP, LEAST_WIDTH, any_face, ink_and_paper, paper
 from pvc.lab.synthetic.palette import clip_length
 from pvc.lab.synthetic.phrasing import distinct, listed, with_article
-from pvc.lab.synthetic.scene import Backdrop, Draft, Wish
-from pvc.lab.synthetic.seeding import Dice
+from pvc.lab.synthetic.scene import Backdrop, SceneOptions, SceneQA
+from pvc.lab.synthetic.seeding import Rng
 from pvc.lab.synthetic.vocabulary import COLOUR_NAMES, DIGITS, SAFE_LETTERS, SHAPES
 
 Pair = tuple[str, str]
@@ -23,18 +23,18 @@ _LENGTHS = {4: 2.0, 6: 2.0, 8: 4.0, 10: 1.0, 12: 1.5, 16: 2.0}
 _INTERVALS = (0.1, 0.2, 0.25, 0.5, 0.5, 1.0, 2.0)
 
 
-def length_of(dice: Dice, wish: Wish, least: int = 4) -> int:
+def length_of(dice: Rng, wish: SceneOptions, least: int = 4) -> int:
     """Return the frames of a clip: as asked for, or drawn; raises UsageError for too few."""
     return dice.weighted(_LENGTHS) if wish.frames is None else clip_length(dice, wish.frames, least)
 
 
-def times_of(dice: Dice, frames: int) -> tuple[float, ...]:
+def times_of(dice: Rng, frames: int) -> tuple[float, ...]:
     """Draw the seconds of frames in equal steps from 0."""
     step = dice.choice(_INTERVALS)
     return tuple(round(step * i, 2) for i in range(frames))
 
 
-def runs(dice: Dice, frames: int, count: int) -> list[tuple[int, int]]:
+def runs(dice: Rng, frames: int, count: int) -> list[tuple[int, int]]:
     """Cut frames into `count` parts in order, each at least one frame long, of about equal length or any."""
     if dice.chance(0.6):
         marks = [round(i * frames / count) for i in range(count + 1)]
@@ -43,7 +43,7 @@ def runs(dice: Dice, frames: int, count: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(marks))
 
 
-def film(dice: Dice, backdrop: Backdrop, frames: list[list[Item]], times: tuple[float, ...]) -> Reel:
+def film(dice: Rng, backdrop: Backdrop, frames: list[list[Item]], times: tuple[float, ...]) -> Reel:
     """Return a clip of items on one ground; noise differs from frame to frame."""
     noise = dice.uniform(0.5, 5) if dice.chance(0.4) else 0.0
     quality = dice.integer(50, 92) if dice.chance(0.25) else 0
@@ -58,7 +58,7 @@ def film(dice: Dice, backdrop: Backdrop, frames: list[list[Item]], times: tuple[
 
 
 def _set(
-    dice: Dice, face: str, text: str, ink: tuple[int, int, int], middle: tuple[float, float], share: float
+    dice: Rng, face: str, text: str, ink: tuple[int, int, int], middle: tuple[float, float], share: float
 ) -> Words | None:
     """Return a line about a point, as large as a part of the frame; None if it is not legible."""
     size = share * _SIDE / advance(face, text)
@@ -119,7 +119,7 @@ _CAPTION_ASK = (
 )
 
 
-def captions(dice: Dice, wish: Wish) -> Draft:
+def captions(dice: Rng, wish: SceneOptions) -> SceneQA:
     """Characters, pieces of a word or words one after another, or a word that is there for a while."""
     while True:
         kind = dice.weighted(_KINDS)
@@ -148,10 +148,10 @@ def captions(dice: Dice, wish: Wish) -> Draft:
             assert words is not None
             shown[f].append(words)
     reel = film(dice, paper(dice, page), shown, times_of(dice, frames))
-    return Draft(reel, *asks[0], distinct(asks[0][0], asks[1:], 3, dice))
+    return SceneQA(reel, *asks[0], distinct(asks[0][0], asks[1:], 3, dice))
 
 
-def _parts(dice: Dice, wish: Wish, kind: str, frames: int) -> tuple[list[tuple[str, int, int]], Asks]:
+def _parts(dice: Rng, wish: SceneOptions, kind: str, frames: int) -> tuple[list[tuple[str, int, int]], Asks]:
     """Return texts with the frames that they are shown in, and the questions."""
     if kind == "characters":
         count = min(frames, dice.weighted({2: 0.1, 3: 0.25, 4: 0.25, 5: 0.15, 6: 0.15, 7: 0.05, 8: 0.05}))
@@ -242,7 +242,7 @@ _TURNED = (
 )
 
 
-def motion(dice: Dice, wish: Wish) -> Draft:
+def motion(dice: Rng, wish: SceneOptions) -> SceneQA:
     """One to three shapes that move, appear one after another, flash or change their colour."""
     kind = dice.weighted({"move": 0.4, "appear": 0.28, "flash": 0.17, "change": 0.15})
     frames = length_of(dice, wish)
@@ -251,18 +251,18 @@ def motion(dice: Dice, wish: Wish) -> Draft:
     ground = figure_ground(dice, [colour for _, colour in pairs])
     reel = film(dice, ground, shapes, times_of(dice, frames))
     first = asks[0] if dice.chance(0.7) else dice.choice(asks)
-    return Draft(reel, *first, distinct(first[0], asks, 3, dice))
+    return SceneQA(reel, *first, distinct(first[0], asks, 3, dice))
 
 
-def _different(dice: Dice, count: int) -> list[Pair]:
+def _different(dice: Rng, count: int) -> list[Pair]:
     return list(zip(dice.sample(SHAPES, count), dice.sample(COLOUR_NAMES, count), strict=True))
 
 
-def _name(dice: Dice, pair: Pair) -> str:
+def _name(dice: Rng, pair: Pair) -> str:
     return dice.weighted({pair[0]: 0.5, f"{pair[1]} {pair[0]}": 0.4, f"{pair[1]} shape": 0.1})
 
 
-def _colours(dice: Dice, pairs: list[Pair]) -> Asks:
+def _colours(dice: Rng, pairs: list[Pair]) -> Asks:
     asks: Asks = []
     for name, colour in pairs:
         asks.append(
@@ -277,7 +277,7 @@ def _colours(dice: Dice, pairs: list[Pair]) -> Asks:
     return asks
 
 
-def _moving(dice: Dice, frames: int) -> tuple[list[list[Item]], Asks, list[Pair]]:
+def _moving(dice: Rng, frames: int) -> tuple[list[list[Item]], Asks, list[Pair]]:
     count = dice.weighted({1: 0.65, 2: 0.35})
     pairs = _different(dice, count)
     ways = dice.sample(tuple(_WAYS), count)
@@ -322,12 +322,12 @@ def _cross(tracks: list[tuple[tuple[float, float], tuple[float, float]]], side: 
     return False
 
 
-def _grid_spots(dice: Dice, count: int) -> list[tuple[float, float]]:
+def _grid_spots(dice: Rng, count: int) -> list[tuple[float, float]]:
     cells = dice.sample(range(4), count)
     return [((0.27 + 0.46 * (c % 2)) * _SIDE, (0.27 + 0.46 * (c // 2)) * _SIDE) for c in cells]
 
 
-def _appearing(dice: Dice, frames: int) -> tuple[list[list[Item]], Asks, list[Pair]]:
+def _appearing(dice: Rng, frames: int) -> tuple[list[list[Item]], Asks, list[Pair]]:
     """Shapes that come one after another, and stay or go."""
     count = min(frames, dice.weighted({1: 0.12, 2: 0.45, 3: 0.33, 4: 0.1}))
     pairs = _different(dice, count)
@@ -360,7 +360,7 @@ def _appearing(dice: Dice, frames: int) -> tuple[list[list[Item]], Asks, list[Pa
     return shapes, [*asks, *_colours(dice, pairs)], pairs
 
 
-def _flashing(dice: Dice, frames: int) -> tuple[list[list[Item]], Asks, list[Pair]]:
+def _flashing(dice: Rng, frames: int) -> tuple[list[list[Item]], Asks, list[Pair]]:
     """A shape that is there in some frames, with gaps between."""
     pair = _different(dice, 1)[0]
     count = min((frames + 1) // 2, dice.integer(1, 5))
@@ -378,7 +378,7 @@ def _flashing(dice: Dice, frames: int) -> tuple[list[list[Item]], Asks, list[Pai
     return shapes, [*asks, *_colours(dice, [pair])], [pair]
 
 
-def _changing(dice: Dice, frames: int) -> tuple[list[list[Item]], Asks, list[Pair]]:
+def _changing(dice: Rng, frames: int) -> tuple[list[list[Item]], Asks, list[Pair]]:
     """A shape whose colour or kind changes once."""
     name, before = _different(dice, 1)[0]
     turn = dice.integer(1, frames - 1)

@@ -11,8 +11,8 @@ from pvc.lab.synthetic.pages.figures import figure_ground
 from pvc.lab.synthetic.pages.layout import Room, any_face, any_page, finish
 from pvc.lab.synthetic.palette import contrasting, near
 from pvc.lab.synthetic.phrasing import distinct
-from pvc.lab.synthetic.scene import Draft, Wish
-from pvc.lab.synthetic.seeding import Dice
+from pvc.lab.synthetic.scene import SceneOptions, SceneQA
+from pvc.lab.synthetic.seeding import Rng
 from pvc.lab.synthetic.vocabulary import COLOUR_NAMES, COLOURS, LETTERS, Rgb
 
 Asks = list[tuple[str, str]]
@@ -41,7 +41,7 @@ _BARS = (
 )
 
 
-def _names(dice: Dice, count: int) -> list[str]:
+def _names(dice: Rng, count: int) -> list[str]:
     kind = dice.weighted({"letters": 0.35, "months": 0.15, "days": 0.12, "goods": 0.2, "years": 0.18})
     if kind == "letters":
         start = dice.integer(0, 26 - count) if dice.chance(0.3) else 0
@@ -57,7 +57,7 @@ def _names(dice: Dice, count: int) -> list[str]:
     return [name.capitalize() for name in texts.goods(dice, count)]
 
 
-def _values(dice: Dice, count: int) -> list[int]:
+def _values(dice: Rng, count: int) -> list[int]:
     """Draw values whose largest and smallest can be seen."""
     while True:
         high = dice.choice((9, 10, 20, 50, 100))
@@ -68,7 +68,7 @@ def _values(dice: Dice, count: int) -> list[int]:
 
 
 def _room_for(
-    dice: Dice, names: list[str], values: list[str], across: float, down: float
+    dice: Rng, names: list[str], values: list[str], across: float, down: float
 ) -> tuple[Room, str, float, list[str]]:
     """Draw a page, a face and a size for the names and values of columns beside each other.
 
@@ -87,14 +87,14 @@ def _room_for(
     return room, face, size, names
 
 
-def graph(dice: Dice, wish: Wish) -> Draft:
+def graph(dice: Rng, wish: SceneOptions) -> SceneQA:
     """A chart; asked is the tallest, the shortest, a printed value or a number of bars."""
     if dice.chance(0.2):
         return _line_chart(dice)
     return _coloured_bars(dice) if dice.chance(0.3) else _named_bars(dice)
 
 
-def _frame(dice: Dice, room: Room, bottom: float, top: float, ink: Rgb) -> tuple[float, float, float, list[Item]]:
+def _frame(dice: Rng, room: Room, bottom: float, top: float, ink: Rgb) -> tuple[float, float, float, list[Item]]:
     """Return left, right and width of a chart's area, with its axes."""
     left, right = 0.07 * room.width, 0.95 * room.width
     line = max(1.0, 0.008 * min(room.width, room.height))
@@ -106,7 +106,7 @@ def _frame(dice: Dice, room: Room, bottom: float, top: float, ink: Rgb) -> tuple
     return left, right, right - left, items
 
 
-def _named_bars(dice: Dice) -> Draft:
+def _named_bars(dice: Rng) -> SceneQA:
     count = dice.weighted({2: 0.2, 3: 0.35, 4: 0.27, 5: 0.12, 6: 0.06})
     names, values = _names(dice, count), _values(dice, count)
     has_values = dice.chance(0.65)
@@ -143,10 +143,10 @@ def _named_bars(dice: Dice) -> Draft:
         asks.append((dice.choice(("What is the highest value?", "What is the largest value?")), str(max(values))))
     first = dice.choice(asks)
     canvas = Canvas(room.width, room.height, ground, tuple(items), finish(dice, room))
-    return Draft(canvas, *first, distinct(first[0], asks, 4, dice))
+    return SceneQA(canvas, *first, distinct(first[0], asks, 4, dice))
 
 
-def _coloured_bars(dice: Dice) -> Draft:
+def _coloured_bars(dice: Rng) -> SceneQA:
     """Return bars that differ in colour, upright or lying."""
     count = dice.weighted({2: 0.25, 3: 0.3, 4: 0.25, 5: 0.12, 6: 0.08})
     colours, values = dice.sample(COLOUR_NAMES, count), _values(dice, count)
@@ -180,10 +180,10 @@ def _coloured_bars(dice: Dice) -> Draft:
         asks.append(("What colour is the last bar?", colours[-1]))
     first = dice.choice(asks)
     canvas = Canvas(room.width, room.height, ground, tuple(items), finish(dice, room))
-    return Draft(canvas, *first, distinct(first[0], asks, 4, dice))
+    return SceneQA(canvas, *first, distinct(first[0], asks, 4, dice))
 
 
-def _line_chart(dice: Dice) -> Draft:
+def _line_chart(dice: Rng) -> SceneQA:
     """Return a line through points with names below."""
     count = dice.integer(3, 6)
     names, values = _names(dice, count), _values(dice, count)
@@ -226,7 +226,7 @@ def _line_chart(dice: Dice) -> Draft:
         asks.append(("Does the line go up or down?", "up" if trend == "rising" else "down"))
     first = dice.choice(asks)
     canvas = Canvas(room.width, room.height, ground, tuple(items), finish(dice, room))
-    return Draft(canvas, *first, distinct(first[0], asks, 4, dice))
+    return SceneQA(canvas, *first, distinct(first[0], asks, 4, dice))
 
 
 __all__ = ["graph"]

@@ -14,7 +14,7 @@ from pvc.lab.synthetic import palette
 from pvc.lab.synthetic.pages.canvas import Box, Finish, Item, Words, ink_box
 from pvc.lab.synthetic.pages.faces import FACES, MONOSPACED, PROPORTIONAL, advance, cap_height
 from pvc.lab.synthetic.scene import Backdrop
-from pvc.lab.synthetic.seeding import Dice
+from pvc.lab.synthetic.seeding import Rng
 from pvc.lab.synthetic.vocabulary import Rgb
 
 TILE = 64  # pixels of a tile's side
@@ -65,7 +65,7 @@ class Room:
         by_width = LEAST_WIDTH * letters / (advance(face, text.replace(" ", "")) * self.across)
         return max(by_width, LEAST_CAP / (cap_height(face) * self.down))
 
-    def size_for(self, dice: Dice, face: str, texts: list[str], width: float, height: float) -> float | None:
+    def size_for(self, dice: Rng, face: str, texts: list[str], width: float, height: float) -> float | None:
         """Draw a font size for lines that share it; None if they do not fit into `width` x `height` legibly.
 
         height: of one line, from capital to baseline.
@@ -79,7 +79,7 @@ class Room:
         return round(least + (most - least) * dice.random() ** 1.6, 2)
 
 
-def any_page(dice: Dice) -> Room:
+def any_page(dice: Rng) -> Room:
     """Draw the size of a page: aspect ratios from 1:4 to 4:1, at tile size or up to five times as large."""
     ratio = dice.weighted({"square": 0.22, "photo": 0.33, "wide": 0.3, "tall": 0.15})
     if ratio == "square":
@@ -94,21 +94,21 @@ def any_page(dice: Dice) -> Room:
     return Room(width, max(48, min(800, round(width / wide))))
 
 
-def small_page(dice: Dice) -> Room:
+def small_page(dice: Rng) -> Room:
     """Draw a page of about a tile, for questions that need no detail."""
     wide = 2 ** dice.uniform(-0.7, 0.7)
     width = round((dice.uniform(60, 120) ** 2 * wide) ** 0.5)
     return Room(width, max(40, round(width / wide)))
 
 
-def any_face(dice: Dice, monospaced: bool | None = None) -> str:
+def any_face(dice: Rng, monospaced: bool | None = None) -> str:
     """Draw a font face."""
     if monospaced is None:
         return dice.choice(tuple(FACES))
     return dice.choice(MONOSPACED if monospaced else PROPORTIONAL)
 
 
-def ink_and_paper(dice: Dice) -> tuple[Rgb, Rgb]:
+def ink_and_paper(dice: Rng) -> tuple[Rgb, Rgb]:
     """Draw colours of text and ground: dark on light, light on dark, or colours with enough contrast."""
     style = dice.weighted({"paper": 0.34, "dark": 0.2, "colours": 0.46})
     if style == "paper":
@@ -131,7 +131,7 @@ def _apart(one: Rgb, other: Rgb) -> bool:
     return abs(palette.luminance(one) - palette.luminance(other)) >= palette.TEXT_CONTRAST
 
 
-def paper(dice: Dice, rgb: Rgb) -> Backdrop:
+def paper(dice: Rng, rgb: Rgb) -> Backdrop:
     """Draw a plain ground, or one that is slightly graded."""
     if dice.chance(0.78):
         return Backdrop(rgb)
@@ -149,7 +149,7 @@ def rim(room: Room, inset: float, rgb: Rgb, items: Sequence[Item]) -> list[Item]
     return [Box(inset, inset, room.width - inset, room.height - inset, None, rgb, max(1.0, inset))]
 
 
-def finish(dice: Dice, room: Room) -> Finish:
+def finish(dice: Rng, room: Room) -> Finish:
     """Draw what a camera and a file format do: most pages are clean, some are blurred, noisy or compressed.
 
     The blur is at most half a pixel of a tile, so that the smallest text stays legible.

@@ -10,8 +10,8 @@ from pvc.lab.synthetic.pages.canvas import Canvas, Cloud, Finish, Item, Shape
 from pvc.lab.synthetic.pages.figures import SEE
 from pvc.lab.synthetic.pages.layout import any_page
 from pvc.lab.synthetic.pages.signs import READ
-from pvc.lab.synthetic.scene import Backdrop, Draft, Wish
-from pvc.lab.synthetic.seeding import Dice
+from pvc.lab.synthetic.scene import Backdrop, SceneOptions, SceneQA
+from pvc.lab.synthetic.seeding import Rng
 
 NOTHING = "Nothing is shown."
 NOT_KNOWN = "I only know drawings and screens."
@@ -55,7 +55,7 @@ _ABOUT = (
 )
 
 
-def photograph(dice: Dice) -> Canvas:
+def photograph(dice: Rng) -> Canvas:
     """Return a picture with the statistics of a photograph and no outlines to name."""
     room = any_page(dice)
     tint = palette.near(dice, (dice.integer(50, 205),) * 3, 50)
@@ -73,12 +73,12 @@ def photograph(dice: Dice) -> Canvas:
     return Canvas(room.width, room.height, Backdrop(tint), tuple(items), finish)
 
 
-def outside(dice: Dice, wish: Wish) -> Draft:
+def outside(dice: Rng, wish: SceneOptions) -> SceneQA:
     """Nothing, or what only looks like a photograph."""
     if dice.chance(0.3):
-        return Draft(None, dice.choice(_WITHOUT), NOTHING)
+        return SceneQA(None, dice.choice(_WITHOUT), NOTHING)
     first, second = dice.sample(_ABOUT, 2)
-    return Draft(photograph(dice), first, NOT_KNOWN, ((second, NOT_KNOWN),) if first != second else ())
+    return SceneQA(photograph(dice), first, NOT_KNOWN, ((second, NOT_KNOWN),) if first != second else ())
 
 
 __all__ = ["NOTHING", "NOT_KNOWN", "outside", "photograph"]

@@ -13,8 +13,8 @@ from pvc.lab.synthetic.pages.layout import Room, any_face, any_page, finish, ink
 from pvc.lab.synthetic.pages.signs import ORDINALS
 from pvc.lab.synthetic.palette import contrasting, near
 from pvc.lab.synthetic.phrasing import distinct
-from pvc.lab.synthetic.scene import Draft, Wish
-from pvc.lab.synthetic.seeding import Dice, Split
+from pvc.lab.synthetic.scene import SceneOptions, SceneQA
+from pvc.lab.synthetic.seeding import Rng, Split
 
 Asks = list[tuple[str, str]]
 _SIZE_TRIES = 40
@@ -24,7 +24,7 @@ _VISIBLE = 85.0  # Euclidean distance in RGB of a fill from the page that shows 
 class _Grid:
     """Cells of text in rows and columns, all in one face and size."""
 
-    def __init__(self, dice: Dice, rows: list[list[str]], monospaced: bool | None = None, gap: float = 1.0) -> None:
+    def __init__(self, dice: Rng, rows: list[list[str]], monospaced: bool | None = None, gap: float = 1.0) -> None:
         self.dice, self.rows = dice, rows
         for tries in itertools.count(1):
             # What fits none of the drawn pages fits the widest, at the latest in a monospaced face.
@@ -81,7 +81,7 @@ def _sheet(grid: _Grid, items: list[Item], page: tuple[int, int, int]) -> Canvas
     return Canvas(room.width, room.height, paper(grid.dice, page), tuple(items), finish(grid.dice, room))
 
 
-def _menu(dice: Dice, split: Split) -> tuple[Canvas, Asks]:
+def _menu(dice: Rng, split: Split) -> tuple[Canvas, Asks]:
     count = dice.integer(2, 5)
     things = texts.goods(dice, count)
     sign = dice.choice(("$", "", ""))
@@ -119,7 +119,7 @@ def _menu(dice: Dice, split: Split) -> tuple[Canvas, Asks]:
     return _sheet(grid, items, page), asks
 
 
-def _receipt(dice: Dice, split: Split) -> tuple[Canvas, Asks]:
+def _receipt(dice: Rng, split: Split) -> tuple[Canvas, Asks]:
     count = dice.integer(1, 4)
     things = texts.goods(dice, count)
     cents = [25 * dice.integer(2, 40) for _ in things]
@@ -137,7 +137,7 @@ def _receipt(dice: Dice, split: Split) -> tuple[Canvas, Asks]:
     return _sheet(grid, items, page), asks
 
 
-def _cells(dice: Dice, split: Split) -> tuple[Canvas, Asks]:
+def _cells(dice: Rng, split: Split) -> tuple[Canvas, Asks]:
     """A small table: names and one or two columns of numbers."""
     count, columns = dice.integer(2, 4), 1 if dice.chance(0.6) else 2
     keys = texts.names(dice, count) if dice.chance(0.6) else texts.DAYS[: 2 + dice.integer(0, 3)]
@@ -167,7 +167,7 @@ def _cells(dice: Dice, split: Split) -> tuple[Canvas, Asks]:
     return _sheet(grid, items, page), asks
 
 
-def _entry(dice: Dice, head: str) -> str:
+def _entry(dice: Rng, head: str) -> str:
     if head == "City":
         return dice.choice(("Paris", "Rome", "Berlin", "London", "Oslo", "Tokyo", "Lima", "Cairo"))
     if head == "Time":
@@ -177,7 +177,7 @@ def _entry(dice: Dice, head: str) -> str:
     return str(dice.integer(2, 99))
 
 
-def _dialog(dice: Dice, split: Split) -> tuple[Canvas, Asks]:
+def _dialog(dice: Rng, split: Split) -> tuple[Canvas, Asks]:
     """A message with one to three buttons."""
     message = texts.phrase(dice, split, 16) + dice.choice(("", "?", "!", "."))
     buttons = texts.screen_words(dice, dice.integer(1, 3))
@@ -224,7 +224,7 @@ def _dialog(dice: Dice, split: Split) -> tuple[Canvas, Asks]:
     return Canvas(room.width, room.height, paper(dice, page), tuple(items), finish(dice, room)), asks
 
 
-def _terminal(dice: Dice, split: Split) -> tuple[Canvas, Asks]:
+def _terminal(dice: Rng, split: Split) -> tuple[Canvas, Asks]:
     """A command and what it printed."""
     command = dice.choice(("ls", "pwd", "date", "whoami", "make", "git log", "python", "cat notes", "top", "ls docs"))
     prompt = dice.choice(("$ ", "$ ", "> ", "# "))
@@ -248,7 +248,7 @@ def _terminal(dice: Dice, split: Split) -> tuple[Canvas, Asks]:
     return _sheet(grid, grid.words(ink), page), asks
 
 
-def _output(dice: Dice, split: Split) -> str:
+def _output(dice: Rng, split: Split) -> str:
     kind = dice.integer(0, 4)
     if kind == 0:
         return texts.word(dice, split, 8).lower() + dice.choice((".txt", ".py", ".png", ".md", ".csv"))
@@ -264,7 +264,7 @@ def _output(dice: Dice, split: Split) -> str:
 _FIELDS = ("Name", "City", "Date", "Room", "Seat", "Gate", "Price", "Time", "Phone", "Age", "Code", "Level", "Score")
 
 
-def _form(dice: Dice, split: Split) -> tuple[Canvas, Asks]:
+def _form(dice: Rng, split: Split) -> tuple[Canvas, Asks]:
     """Fields with values, as on forms, tickets and badges."""
     fields = dice.sample(_FIELDS, dice.integer(2, 4))
     values = [_value(dice, split, field) for field in fields]
@@ -293,7 +293,7 @@ def _form(dice: Dice, split: Split) -> tuple[Canvas, Asks]:
     return _sheet(grid, items, page), asks
 
 
-def _value(dice: Dice, split: Split, field: str) -> str:
+def _value(dice: Rng, split: Split, field: str) -> str:
     if field == "Name":
         return texts.names(dice, 1)[0]
     if field == "City":
@@ -317,7 +317,7 @@ def _value(dice: Dice, split: Split, field: str) -> str:
     return texts.drawn(split, lambda: str(dice.integer(1, 99)))
 
 
-def _list(dice: Dice, split: Split) -> tuple[Canvas, Asks]:
+def _list(dice: Rng, split: Split) -> tuple[Canvas, Asks]:
     """A list of entries, numbered or with marks, one of them chosen."""
     count = dice.integer(3, 5)
     entries = texts.screen_words(dice, count) if dice.chance(0.5) else texts.goods(dice, count)
@@ -348,7 +348,7 @@ def _list(dice: Dice, split: Split) -> tuple[Canvas, Asks]:
     return _sheet(grid, items, page), asks
 
 
-_KINDS: dict[Callable[[Dice, Split], tuple[Canvas, Asks]], float] = {
+_KINDS: dict[Callable[[Rng, Split], tuple[Canvas, Asks]], float] = {
     _menu: 0.26,
     _receipt: 0.12,
     _cells: 0.17,
@@ -359,11 +359,11 @@ _KINDS: dict[Callable[[Dice, Split], tuple[Canvas, Asks]], float] = {
 }
 
 
-def screen(dice: Dice, wish: Wish) -> Draft:
+def screen(dice: Rng, wish: SceneOptions) -> SceneQA:
     """A menu, receipt, table, dialog, terminal, form or list; asked is one entry."""
     canvas, asks = dice.weighted(_KINDS)(dice, wish.split)
     first = dice.choice(asks)
-    return Draft(canvas, *first, distinct(first[0], asks, 3, dice))
+    return SceneQA(canvas, *first, distinct(first[0], asks, 3, dice))
 
 
 __all__ = ["screen"]

@@ -8,8 +8,8 @@ from pvc.lab.synthetic.pages.faces import advance, cap_height
 from pvc.lab.synthetic.pages.layout import Room, any_face, any_page, finish, ink_and_paper, paper, rim
 from pvc.lab.synthetic.palette import contrasting, near
 from pvc.lab.synthetic.phrasing import distinct
-from pvc.lab.synthetic.scene import Draft, Wish
-from pvc.lab.synthetic.seeding import Dice, Split
+from pvc.lab.synthetic.scene import SceneOptions, SceneQA
+from pvc.lab.synthetic.seeding import Rng, Split
 from pvc.lab.synthetic.vocabulary import Rgb
 
 READ = (
@@ -72,7 +72,7 @@ def seen_text(text: str) -> str:
 
 
 def place_text(
-    dice: Dice, room: Room, text: str, face: str, share: tuple[float, float] = (0.9, 0.8)
+    dice: Rng, room: Room, text: str, face: str, share: tuple[float, float] = (0.9, 0.8)
 ) -> tuple[float, float, float] | None:
     """Draw a size and the place of the ink's left end and baseline for one line; None if it does not fit.
 
@@ -89,7 +89,7 @@ def place_text(
     return size, round(x, 1), round(y, 1)
 
 
-def _frame_of(dice: Dice, room: Room, box: tuple[float, float, float, float], page: Rgb) -> tuple[Item, Rgb, Rgb]:
+def _frame_of(dice: Rng, room: Room, box: tuple[float, float, float, float], page: Rgb) -> tuple[Item, Rgb, Rgb]:
     """Draw a sign, label or button behind a line: its box, its colour and the ink for it."""
     ink, fill = ink_and_paper(dice)
     x0, y0, x1, y1 = box
@@ -101,7 +101,7 @@ def _frame_of(dice: Dice, room: Room, box: tuple[float, float, float, float], pa
     return Box(x0, y0, x1, y1, fill, edge, max(1.0, 0.06 * (y1 - y0)), radius), fill, ink
 
 
-def text_page(dice: Dice, text: str) -> Canvas:
+def text_page(dice: Rng, text: str) -> Canvas:
     """Return a page that shows one line, on a sign or straight on the ground."""
     while True:
         room, face = any_page(dice), any_face(dice)
@@ -123,7 +123,7 @@ def text_page(dice: Dice, text: str) -> Canvas:
     return Canvas(room.width, room.height, paper(dice, page), tuple(items), finish(dice, room))
 
 
-def one_text(dice: Dice, split: Split) -> tuple[str, tuple[str, ...]]:
+def one_text(dice: Rng, split: Split) -> tuple[str, tuple[str, ...]]:
     """Draw a text of one line and the questions that ask for it."""
     kind = dice.weighted({"word": 0.5, "phrase": 0.18, "number": 0.32})
     if kind == "word":
@@ -134,18 +134,18 @@ def one_text(dice: Dice, split: Split) -> tuple[str, tuple[str, ...]]:
     return texts.number(dice, split, style), _READ_STYLE[style]
 
 
-def sign(dice: Dice, wish: Wish) -> Draft:
+def sign(dice: Rng, wish: SceneOptions) -> SceneQA:
     """One line of text on a page of any aspect ratio; asked is what it says."""
     text, special = one_text(dice, wish.split)
     canvas = text_page(dice, text)
     chosen = dice.weighted({"read": 0.6, "special": 0.28 if special else 0.0, "see": 0.12})
     if chosen == "see":
-        return Draft(canvas, dice.choice(_SEE), seen_text(text), ((dice.choice(READ), text),))
+        return SceneQA(canvas, dice.choice(_SEE), seen_text(text), ((dice.choice(READ), text),))
     question = dice.choice(special if chosen == "special" else READ)
-    return Draft(canvas, question, text)
+    return SceneQA(canvas, question, text)
 
 
-def lines_page(dice: Dice, found: list[str]) -> Canvas:
+def lines_page(dice: Rng, found: list[str]) -> Canvas:
     """Return a page of lines, one below the other."""
     while True:
         room, face = any_page(dice), any_face(dice)
@@ -169,7 +169,7 @@ def lines_page(dice: Dice, found: list[str]) -> Canvas:
     return Canvas(room.width, room.height, paper(dice, page), tuple(items), finish(dice, room))
 
 
-def line_asks(dice: Dice, found: list[str]) -> list[tuple[str, str]]:
+def line_asks(dice: Rng, found: list[str]) -> list[tuple[str, str]]:
     """Return questions about the lines of a page with their answers."""
     count, asks = len(found), []
     for i, text in enumerate(found):
@@ -190,7 +190,7 @@ def line_asks(dice: Dice, found: list[str]) -> list[tuple[str, str]]:
     return asks
 
 
-def lines(dice: Dice, wish: Wish) -> Draft:
+def lines(dice: Rng, wish: SceneOptions) -> SceneQA:
     """Two to six lines; asked are all of them in order, or one."""
     count = dice.weighted({2: 0.4, 3: 0.3, 4: 0.17, 5: 0.08, 6: 0.05})
     found = texts.lines(dice, wish.split, count, 12 if count > 3 else 14)
@@ -202,7 +202,7 @@ def lines(dice: Dice, wish: Wish) -> Draft:
     # All of a long page is a long answer; one line asks for the same skill at less cost.
     first = whole if dice.chance(0.5 if count < 4 else 0.25) else dice.choice(asks)
     others = [*asks, how_many, *([whole] if count < 4 else [])]
-    return Draft(canvas, *first, distinct(first[0], others, 3, dice))
+    return SceneQA(canvas, *first, distinct(first[0], others, 3, dice))
 
 
 __all__ = [

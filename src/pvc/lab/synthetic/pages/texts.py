@@ -10,7 +10,7 @@ import itertools
 from importlib import resources
 
 from pvc.errors import MissingExtraError
-from pvc.lab.synthetic.seeding import Dice, Split
+from pvc.lab.synthetic.seeding import Rng, Split
 from pvc.lab.synthetic.strings import drawn
 from pvc.lab.synthetic.vocabulary import DIGITS, SAFE_LETTERS
 
@@ -57,7 +57,7 @@ def common_words() -> tuple[str, ...]:
     return tuple(Mnemonic("english").wordlist)
 
 
-def _plain_word(dice: Dice) -> str:
+def _plain_word(dice: Rng) -> str:
     source = dice.weighted(
         {"common": 0.4, "signs": 0.14, "screens": 0.14, "goods": 0.08, "spoken": 0.14, "doubled": 0.1}
     )
@@ -77,12 +77,12 @@ def _doubled() -> tuple[str, ...]:
     return tuple(w for w in words if any(a == b for a, b in itertools.pairwise(w)))
 
 
-def cased(dice: Dice, word: str) -> str:
+def cased(dice: Rng, word: str) -> str:
     """Return a word in capitals, with one capital, or in small letters."""
     return dice.weighted({word.upper(): 0.38, word.capitalize(): 0.34, word.lower(): 0.28})
 
 
-def word(dice: Dice, split: Split, longest: int = 9) -> str:
+def word(dice: Rng, split: Split, longest: int = 9) -> str:
     """Draw a word or a name of at most so many letters."""
 
     def make() -> str:
@@ -94,24 +94,24 @@ def word(dice: Dice, split: Split, longest: int = 9) -> str:
     return drawn(split, make)
 
 
-def goods(dice: Dice, count: int) -> list[str]:
+def goods(dice: Rng, count: int) -> list[str]:
     """Draw different things that are sold, in one case."""
     case = dice.choice((str.capitalize, str.capitalize, str.upper, str.lower))
     return [case(name) for name in dice.sample(_GOODS, count)]
 
 
-def names(dice: Dice, count: int) -> list[str]:
+def names(dice: Rng, count: int) -> list[str]:
     """Draw different names."""
     return dice.sample(_NAMES, count)
 
 
-def screen_words(dice: Dice, count: int) -> list[str]:
+def screen_words(dice: Rng, count: int) -> list[str]:
     """Draw different words of programs, in one case."""
     case = dice.choice((str.capitalize, str.capitalize, str.upper, str.lower))
     return [case(name) for name in dice.sample(sorted(set(_SCREENS)), count)]
 
 
-def phrase(dice: Dice, split: Split, longest: int = 14) -> str:
+def phrase(dice: Rng, split: Split, longest: int = 14) -> str:
     """Draw two or three words in one case."""
 
     def make() -> str:
@@ -129,20 +129,20 @@ def phrase(dice: Dice, split: Split, longest: int = 14) -> str:
     return drawn(split, make)
 
 
-def number(dice: Dice, split: Split, style: str | None = None) -> str:
+def number(dice: Rng, split: Split, style: str | None = None) -> str:
     """Draw a number as people write them: a year, an integer, a price, a time, a percentage, a date or a code."""
     chosen = style or dice.weighted(NUMERIC)
     return drawn(split, lambda: _number(dice, chosen))
 
 
-def price(dice: Dice, sign: str | None = None) -> str:
+def price(dice: Rng, sign: str | None = None) -> str:
     """Draw a price."""
     cents = dice.choice(("00", "50", "99", "25", "75", "20", "80", "95", f"{dice.integer(0, 99):02d}"))
     body = f"{dice.integer(1, 9) if dice.chance(0.55) else dice.integer(10, 99)}.{cents}"
     return (dice.choice(("$", "", "")) if sign is None else sign) + body
 
 
-def _number(dice: Dice, style: str) -> str:
+def _number(dice: Rng, style: str) -> str:
     if style == "year":
         return str(dice.integer(1900, 2049))
     if style == "integer":
@@ -170,7 +170,7 @@ def _number(dice: Dice, style: str) -> str:
     return _code(dice)
 
 
-def _code(dice: Dice) -> str:
+def _code(dice: Rng) -> str:
     form = dice.integer(0, 4)
     digits = "".join(dice.choice(DIGITS[2:]) for _ in range(dice.integer(1, 3)))
     if form == 0:
@@ -184,7 +184,7 @@ def _code(dice: Dice) -> str:
     return "".join(dice.choice(SAFE_LETTERS + DIGITS[2:]) for _ in range(dice.integer(3, 6)))
 
 
-def line(dice: Dice, split: Split, longest: int = 14) -> str:
+def line(dice: Rng, split: Split, longest: int = 14) -> str:
     """Draw one line of a page: a word, a phrase or a number."""
     kind = dice.weighted({"word": 0.45, "phrase": 0.27, "number": 0.28})
     if kind == "word":
@@ -197,7 +197,7 @@ def line(dice: Dice, split: Split, longest: int = 14) -> str:
             return text
 
 
-def lines(dice: Dice, split: Split, count: int, longest: int = 14) -> list[str]:
+def lines(dice: Rng, split: Split, count: int, longest: int = 14) -> list[str]:
     """Draw lines that differ in any case."""
     found: dict[str, str] = {}
     while len(found) < count:
