@@ -132,7 +132,7 @@ def test_a_codec_that_is_not_on_the_list(make_video):
 
 def test_no_decoder_runs_before_the_size_is_checked(make_video, monkeypatch):
     path = make_video("a.mp4", count=2)
-    for way in ("decode._decode", "decode.Job"):
+    for way in ("decode._decode", "decode.GopDecoder"):
         monkeypatch.setattr(f"pvc.media.{way}", lambda *_: pytest.fail("decoded"))
     with pytest.raises(MediaError, match="64x48 is 3072 pixels; the limit is 3071") as caught:
         load_video(path, limits=Limits(max_pixels=3071))

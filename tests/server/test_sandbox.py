@@ -195,14 +195,14 @@ def test_decoders_come_back(monkeypatch):
     def none(settings):
         raise OSError(24, "too many open files")
 
-    monkeypatch.setattr(module, "_Child", none)
+    monkeypatch.setattr(module, "_Worker", none)
     for child in list(decoders._all):
         child.process.kill()
         child.process.wait()
     with pytest.raises(MediaError) as caught:
         asyncio.run(decoders.decode(b"x", "image"))
     assert caught.value.code == "no_decoder" and not decoders.alive
-    monkeypatch.setattr(module, "_Child", real)
+    monkeypatch.setattr(module, "_Worker", real)
     object.__setattr__(decoders.settings, "decode_seconds", 30)
     with pytest.raises(MediaError) as caught:
         asyncio.run(decoders.decode(b"x", "image"))
