@@ -1,4 +1,5 @@
 # Every target sets up what it needs: a virtual environment in .venv, nothing outside this folder.
+SHELL := bash
 PYTHON ?= python3
 PY := .venv/bin/python
 STAMP := .venv/.installed
@@ -17,10 +18,17 @@ help:
 	@echo "make bench      benchmarks, written to benchmarks/results"
 	@echo "make eval-nano  ask the bundled model ordinary questions (benchmarks/nano_suite)"
 
+# torch's index is asked on Linux alone, and not where pip is configured to use a directory of wheels.
+LOCAL_WHEELS := $(PIP_FIND_LINKS)$(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null)
+CPU_INDEX := $(if $(LOCAL_WHEELS),,$(filter Linux,$(shell uname -s)))
+
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(PY) || $(PYTHON) -m venv .venv
+	@$(if $(CPU_INDEX),cat constraints.txt,grep -v '^--' constraints.txt) > .venv/constraints.txt
 	@$(PY) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "pvc needs Python 3.11 or newer; set PYTHON=...")'
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@echo "installing into .venv; what is downloaded is listed"
+	@set -o pipefail; $(PY) -m pip install --disable-pip-version-check --progress-bar off -c .venv/constraints.txt -e '.[dev]' \
+		| { grep -E '^ *(Downloading|Successfully)' || true; }
 	@touch $@
 
 setup: $(STAMP)

@@ -1,9 +1,10 @@
-"""Conversion in closed form at the shape of InternVL3-1B (0.94 billion random parameters, bfloat16).
+"""Measure conversion in closed form at the shape of InternVL3-1B (0.94 billion random parameters, bfloat16).
 
     python benchmarks/conversion.py FOLDER [--repeats 3] [--threads 1]
 
-Measures `pvc convert` (seconds, peak memory, residual), logits against the source in float32 and bfloat16, and the time
-to encode a picture and a clip against the source, alternating in one process. FOLDER keeps the checkpoints.
+Measures `pvc convert` (seconds, peak memory, residual), and compares logits with the source in float32 and bfloat16.
+Then it compares the time to encode a picture and a clip with that of the source, in turns in one process. Checkpoints
+stay in FOLDER.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ VISION = {
     "image_size": 448,
     "patch_size": 14,
     "attention_bias": True,
-    "initializer_range": 1e-10,  # as official configurations have it
+    "initializer_range": 1e-10,  # as in official configurations
 }
 TEXT = {
     "model_type": "qwen2",
@@ -52,7 +53,7 @@ RUN = "import sys; from pvc.cli.main import main; sys.exit(main(sys.argv[1:]))"
 
 
 def write_source(folder: Path) -> None:
-    """Write random weights whose LayerNorms are not the identity."""
+    """Write a source checkpoint with random weights, whose LayerNorms are not the identity."""
     tokenizer = tiny_tokenizer()
     config = InternVLConfig(
         vision_config=VISION,
@@ -74,14 +75,23 @@ def write_source(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def converted(source: Path, target: Path, check: bool) -> dict[str, Any]:
-    """Run `pvc convert` in a process of its own."""
+def measure_conversion(source: Path, target: Path, check: bool) -> dict[str, Any]:
+    """Run `pvc convert` in a separate process.
+
+    Args:
+        source: the source checkpoint.
+        target: the directory to write.
+        check: pass `--check`.
+
+    Returns:
+        Seconds, peak memory of all processes so far in GiB, and the residual.
+    """
     started = time.perf_counter()
     command = [sys.executable, "-c", RUN, "convert", str(source), str(target), *["--check"] * check]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    residual = re.search(r"residual ([\d.e-]+)", done.stdout)
-    print(done.stdout)
+    residual = re.search(r"residual ([\d.e-]+)", result.stdout)
+    print(result.stdout)
     return {
         "seconds": round(time.perf_counter() - started, 1),
         "peak_GiB_so_far": round(peak / 2**30, 2),
@@ -89,8 +99,16 @@ def converted(source: Path, target: Path, check: bool) -> dict[str, Any]:
     }
 
 
-def logits(source: Path, target: Path) -> dict[str, float]:
-    """Largest difference of logits, relative to the largest, from the source in float32: one picture and a question."""
+def compare_logits(source: Path, target: Path) -> dict[str, float]:
+    """Compare logits with those of the source in float32, for one picture and a question.
+
+    Args:
+        source: the source checkpoint.
+        target: the converted checkpoint.
+
+    Returns:
+        Largest difference, relative to the largest logit, by model and dtype.
+    """
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (448, 448, 3), dtype=np.uint8))
     results: dict[str, torch.Tensor] = {}
     batch: dict[str, torch.Tensor] = {}
@@ -113,12 +131,24 @@ def logits(source: Path, target: Path) -> dict[str, float]:
         del theirs
         gc.collect()
     exact = results.pop("source float32")
-    rows = exact.shape[-1]
-    return {name: float((found[..., :rows] - exact).abs().max() / exact.abs().max()) for name, found in results.items()}
+    size = exact.shape[-1]
+    return {
+        name: float((logits[..., :size] - exact).abs().max() / exact.abs().max()) for name, logits in results.items()
+    }
 
 
-def encode_times(source: Path, target: Path, repeats: int, frames: int = 4) -> dict[str, float]:
-    """Median seconds of a picture of one tile and of a clip; alternating, in float32."""
+def measure_encoding(source: Path, target: Path, repeats: int, frames: int = 4) -> dict[str, float]:
+    """Measure the time to encode a picture of one tile and a clip in float32, in turns.
+
+    Args:
+        source: the source checkpoint.
+        target: the converted checkpoint.
+        repeats: measurements of each call, after one to warm up.
+        frames: frames of the clip.
+
+    Returns:
+        Median seconds by medium and model.
+    """
     ours = pvc.load(target, device="cpu", dtype="float32").model.model
     theirs = InternVLForConditionalGeneration.from_pretrained(source, dtype=torch.float32).eval().model
     del theirs.language_model, ours.language_model
@@ -130,19 +160,20 @@ def encode_times(source: Path, target: Path, repeats: int, frames: int = 4) -> d
         f"clip of {frames}, source": lambda: theirs.get_image_features(clip),
         f"clip of {frames}, converted": lambda: ours.get_video_features(clip),
     }
-    spent: dict[str, list[float]] = {name: [] for name in calls}
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
     with torch.inference_mode():
         for _ in range(repeats + 1):
             for name, call in calls.items():
                 started = time.perf_counter()
                 call()
-                spent[name].append(time.perf_counter() - started)
-    return {name: statistics.median(times[1:]) for name, times in spent.items()}
+                seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(times[1:]) for name, times in seconds.items()}
 
 
 def main() -> None:
+    """Convert, measure and print the results as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, help="directory of the checkpoints")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -150,18 +181,18 @@ def main() -> None:
     source, target = options.folder / "source", options.folder / "pvc"
     if not source.exists():
         write_source(source)
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     if not target.exists():
-        found["convert"] = converted(source, target, check=False)
+        results["convert"] = measure_conversion(source, target, check=False)
     checked = options.folder / "checked"
     if not checked.exists():
-        found["convert --check"] = converted(source, checked, check=True)
-    found["encode"] = encode_times(source, target, options.repeats)
+        results["convert --check"] = measure_conversion(source, checked, check=True)
+    results["encode"] = measure_encoding(source, target, options.repeats)
     for what in ("picture", "clip of 4"):
-        found[f"{what}, ratio"] = found["encode"][f"{what}, converted"] / found["encode"][f"{what}, source"]
-    print(json.dumps(found, indent=1), flush=True)
-    found["logits, from the source in float32"] = logits(source, target)
-    print(json.dumps(found, indent=1))
+        results[f"{what}, ratio"] = results["encode"][f"{what}, converted"] / results["encode"][f"{what}, source"]
+    print(json.dumps(results, indent=1), flush=True)
+    results["logits, from the source in float32"] = compare_logits(source, target)
+    print(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

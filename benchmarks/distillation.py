@@ -1,8 +1,8 @@
-"""What the recipes of `pvc distill` for InternVL3 cost, by shape: operations and memory of the token loss.
+"""Calculate the cost of the `pvc distill` recipes for InternVL3 by shape: operations and memory of the token loss.
 
     python benchmarks/distillation.py            # no weights and no media are needed
 
-The figures stand in `recipes/distill-internvl3-*.yaml`. Clips have 32 frames; pictures are counted by the tile.
+The results are quoted in `recipes/distill-internvl3-*.yaml`. Clips have 32 frames; pictures are counted per tile.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pvc.train.recipe import Recipe, load_recipe
 RECIPES = Path(__file__).parents[1] / "recipes"
 
 
-def recipe_of_shape(name: str) -> Recipe:
-    """The recipe of a size, with its public shape in place of a checkpoint."""
+def build_recipe(name: str) -> Recipe:
+    """Build the recipe of a size, a key of SHAPES, with its public shape in place of a checkpoint."""
     layers, width, heads, kv_heads, mlp, tied = SHAPES[name]
     text = {"model_type": "qwen2", "hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
     text |= {"num_key_value_heads": kv_heads, "intermediate_size": mlp, "vocab_size": 151674}
@@ -34,7 +34,7 @@ def recipe_of_shape(name: str) -> Recipe:
 def main() -> None:
     """Print one line per size."""
     for name in SHAPES:
-        recipe = recipe_of_shape(name)
+        recipe = build_recipe(name)
         print(f"{name}: {stage_cost(recipe, recipe.stages[0], build_processor(recipe)).describe()}", flush=True)
 
 

@@ -1,7 +1,7 @@
-"""`pvc ask` in the shape of InternViT-300M (24 layers, width 1024, 448 px, 8 temporal) with random weights.
+"""Measure `pvc ask` in the shape of InternViT-300M (24 layers, width 1024, 448 px, 8 temporal) with random weights.
 
-Makes a checkpoint in a temporary folder, runs `pvc ask --json` on the given files in a fresh process, and prints what
-it reports with the process's peak memory. The language model is tiny: this measures the vision path.
+Writes a checkpoint to a temporary folder, and runs `pvc ask --json` for each file in a new process. Prints its report
+and the peak memory of the process. The language model is tiny: this measures the vision path.
 
     python benchmarks/internvit_300m.py --max-tiles 2 --frames 4 picture.jpg video.mp4
 """
@@ -32,7 +32,7 @@ sys.exit(code)
 
 
 def write_checkpoint(directory: Path) -> PVCConfig:
-    """Random weights; modulations and temporal outputs are not zero, so that nothing is skipped."""
+    """Write a checkpoint with the initial random weights; returns its configuration."""
     torch.manual_seed(0)
     tiny = tiny_config()
     config = PVCConfig(
@@ -48,8 +48,9 @@ def write_checkpoint(directory: Path) -> PVCConfig:
 
 
 def main() -> None:
+    """Write the checkpoint, and print one JSON line per file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="+")
+    parser.add_argument("files", nargs="+", help="pictures and videos")
     parser.add_argument("--max-tiles", type=int, default=12)
     parser.add_argument("--frames", type=int, default=16)
     options = parser.parse_args()
@@ -60,9 +61,9 @@ def main() -> None:
             command = [sys.executable, "-c", RUN, "ask", file, "What is this?", "--model", folder, "--json"]
             command += ["--max-tiles", str(options.max_tiles), "--frames", str(options.frames)]
             started = time.perf_counter()
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            result = subprocess.run(command, capture_output=True, text=True, check=True)
             wall = time.perf_counter() - started
-            answer = json.loads(done.stdout)
+            answer = json.loads(result.stdout)
             medium = answer["media"][0]
             frames = medium["tiles"] * medium["steps"] if medium["kind"] == "image" else medium["frames"]
             row = {
@@ -74,7 +75,7 @@ def main() -> None:
                 "tokens_per_frame_and_step": medium["tokens"] / frames,
                 "timing": answer["timing"],
                 "wall_s": round(wall, 1),
-                "peak_MiB": int(done.stderr.split()[-1]) // 1024,
+                "peak_MiB": int(result.stderr.split()[-1]) // 1024,
             }
             print(json.dumps(row), flush=True)
 

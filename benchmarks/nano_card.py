@@ -1,8 +1,8 @@
-"""The bundled model's figures as Markdown, from what `pvc eval --record` wrote into its training.json.
+"""Format the accuracy of the bundled model as Markdown, from the records of `pvc lab eval --record` in training.json.
 
     python benchmarks/nano_card.py [MODEL_DIR]
 
-The model card (src/pvc/nano/README.md) holds what this prints, between its two marks; `--write` puts it there.
+The model card (src/pvc/nano/README.md) contains this output between two marks; `--write` replaces it there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 
 
 def cell(row: dict[str, Any] | None) -> str:
-    """Right answers with their interval; for texts the characters beside them."""
+    """Format the right answers with their interval; for texts also the correct characters."""
     if row is None:
         return ""
     low, high = row["interval"]
@@ -29,20 +29,29 @@ def cell(row: dict[str, Any] | None) -> str:
 
 
 def table(rows: Sequence[dict[str, Any]], columns: dict[str, dict[str, Any]], tasks: Sequence[str]) -> list[str]:
-    """One line a task, one column for every set of values that a row must have."""
+    """Format a table with one line per task.
+
+    Args:
+        rows: the records.
+        columns: for each column, the values that a record must have.
+        tasks: the tasks, in order; tasks without records are omitted.
+
+    Returns:
+        Lines of Markdown.
+    """
     lines = [f"| task | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
     for task in tasks:
         cells = []
-        for wanted in columns.values():
-            found = [row for row in rows if row["task"] == task and all(row[key] == wanted[key] for key in wanted)]
-            cells.append(cell(found[0] if found else None))
+        for values in columns.values():
+            matches = [row for row in rows if row["task"] == task and all(row[key] == values[key] for key in values)]
+            cells.append(cell(matches[0] if matches else None))
         if any(cells):
             lines.append(f"| `{task}` | {' | '.join(cells)} |")
     return lines
 
 
 def figures(rows: list[dict[str, Any]]) -> list[str]:
-    """All tables: levels, steps of a picture, pictures in tiles, what else is held out."""
+    """Format all tables: levels, steps of a picture, pictures in tiles, held-out fonts, colours and layouts."""
     zoomed = [row for row in rows if row.get("zoom", 1) != 1]
     rows = [row for row in rows if row.get("zoom", 1) == 1]
     tasks = list(dict.fromkeys(row["task"] for row in rows))
@@ -52,31 +61,32 @@ def figures(rows: list[dict[str, Any]]) -> list[str]:
     lines += table(rows, levels, tasks)
     stepped = sorted({row["image_steps"] for row in rows if row["image_steps"] is not None})
     if stepped:
-        has = {row["task"] for row in rows if row["image_steps"] is not None}
+        with_steps = {row["task"] for row in rows if row["image_steps"] is not None}
         lines += ["", "By steps of a picture, 4 tokens each (four steps are its own number):"]
         for level in (1, 2, 3):
             columns = {f"{n} step{'s'[: n > 1]}": {"image_steps": n, "split": "test", "level": level} for n in stepped}
             columns["4 steps"] = {**test, "level": level}
-            lines += ["", f"Level {level}:", "", *table([r for r in rows if r["task"] in has], columns, tasks)]
+            lines += ["", f"Level {level}:", "", *table([r for r in rows if r["task"] in with_steps], columns, tasks)]
     if zoomed:
         lines += ["", "The same kind of pictures drawn at 128 x 128 px and cut into four tiles and a thumbnail:", ""]
         columns = {f"level {level}": {"level": level, "split": "test"} for level in (1, 2, 3)}
         lines += table(zoomed, columns, list(dict.fromkeys(row["task"] for row in zoomed)))
     for split, what in (("fonts", "fonts"), ("colours", "colours"), ("layouts", "layouts")):
-        has = {row["task"] for row in rows if row["split"] == split}
-        if not has:
+        with_split = {row["task"] for row in rows if row["split"] == split}
+        if not with_split:
             continue
         columns = {
-            f"level {level}, {name}": {"split": own, "image_steps": None, "level": level}
+            f"level {level}, {label}": {"split": name, "image_steps": None, "level": level}
             for level in (1, 2)
-            for own, name in (("test", "seen"), (split, "held out"))
+            for name, label in (("test", "seen"), (split, "held out"))
         }
         lines += ["", f"With {what} that training never saw, beside those that it did:", ""]
-        lines += table([row for row in rows if row["task"] in has], columns, tasks)
+        lines += table([row for row in rows if row["task"] in with_split], columns, tasks)
     return lines
 
 
 def main() -> None:
+    """Print the tables, or write them into the model card."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", type=Path, default=NANO)
     parser.add_argument("--write", action="store_true", help="put the tables into the model's README.md")

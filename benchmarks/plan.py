@@ -1,12 +1,12 @@
-"""How well `Engine.plan` predicts tokens, peak memory and time: every case in a fresh process, against the real thing.
+"""Compare the tokens and peak memory that `Engine.plan` predicts with measurements, each case in a new process.
 
     python benchmarks/plan.py                    all cases, as a Markdown table
-    python benchmarks/plan.py nano-video-96      one of them
+    python benchmarks/plan.py nano-video-96      one case
 
-Memory is the growth of the process's resident set while `Engine.encode` runs for the second time: its high-water mark
-is reset in /proc/self/clear_refs before, so this needs Linux. It is measured twice: as the C library does it, keeping
-freed blocks below 32 MiB for later (resident), and with every block given back at once (live). Models: the bundled one,
-and four layers (two temporal) in the shape of InternViT-300M (width 1024, 448 px) with random weights.
+Memory is the growth of the process's resident set while `Engine.encode` runs for the second time. Its maximum is reset
+through /proc/self/clear_refs before, which requires Linux. It is measured twice: with the C library's default, which
+retains freed blocks below 32 MiB (resident), and with every freed block returned at once (live). Models: the bundled
+one, and four layers (two temporal) in the shape of InternViT-300M (width 1024, 448 px) with random weights.
 """
 
 from __future__ import annotations
@@ -19,15 +19,13 @@ import platform
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
-# glibc's variables for: every block of 32 KiB and more is a mapping of its own.
-AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "32768", "MALLOC_TRIM_THRESHOLD_": "32768", "MALLOC_MMAP_MAX_": "1000000"}
+# With these variables of glibc, every block of at least 32 KiB is a separate mapping.
+RETURN_AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "32768", "MALLOC_TRIM_THRESHOLD_": "32768", "MALLOC_MMAP_MAX_": "1000000"}
 
-# Model, frames (0: a picture), size (width, height), most tiles, steps.
+# Model, frames (0: a picture), size (width, height), maximum tiles, steps.
 CASES: dict[str, tuple[str, int, tuple[int, int], int, int]] = {
     "nano-video-8": ("nano", 8, (64, 64), 1, 1),
     "nano-video-32": ("nano", 32, (64, 64), 1, 1),
@@ -43,8 +41,8 @@ CASES: dict[str, tuple[str, int, tuple[int, int], int, int]] = {
 }
 
 
-def engine_of(model: str) -> Any:
-    """The bundled model, or a slice of the 300M shape, on the CPU in float32."""
+def build_engine(model: str) -> Any:
+    """Build the engine of the bundled model ("nano") or of a slice of the 300M shape, on the CPU in float32."""
     import torch
 
     import pvc
@@ -69,8 +67,17 @@ def engine_of(model: str) -> Any:
     return Engine(network.eval(), tiny_processor(config, max_tiles=12, num_frames=16), None)
 
 
-def medium(folder: Path, frames: int, size: tuple[int, int]) -> Path:
-    """A file of noise: no two frames are equal."""
+def write_medium(folder: Path, frames: int, size: tuple[int, int]) -> Path:
+    """Write a file of noise, in which no two frames are equal.
+
+    Args:
+        folder: the folder to write to.
+        frames: number of frames of the video; 0 for a picture.
+        size: width and height in pixels.
+
+    Returns:
+        Path of the file.
+    """
     import numpy as np
     from PIL import Image
 
@@ -85,52 +92,54 @@ def medium(folder: Path, frames: int, size: tuple[int, int]) -> Path:
     return path
 
 
-def status(field: str) -> int:
-    """A field of /proc/self/status, in bytes."""
+def read_status(field: str) -> int:
+    """Read a field of /proc/self/status, in bytes."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
 def measure(name: str, threads: int) -> dict[str, Any]:
-    """One case in this process."""
+    """Measure a case in this process.
+
+    Args:
+        name: a key of CASES.
+        threads: number of CPU threads.
+
+    Returns:
+        Pairs of predicted and measured values by name.
+    """
     import torch
 
-    from pvc.engine import memory_model
-    from pvc.engine.engine import MediaOptions
+    from pvc.engine.options import MediaOptions
 
     torch.set_num_threads(threads)
     model, frames, size, tiles, steps = CASES[name]
-    engine = engine_of(model)
+    engine = build_engine(model)
     options = MediaOptions(frames=frames or None, max_tiles=tiles, image_steps=steps)
     with tempfile.TemporaryDirectory() as folder:
-        path = medium(Path(folder), frames, size)
+        path = write_medium(Path(folder), frames, size)
         plan = engine.plan(path, options=options)
-        with mock.patch.object(memory_model, "_LARGEST_KEPT", 0):
-            live = engine.plan(path, options=options).memory_bytes
         opened = [engine.open(path, plan.options[0])]
-    engine.encode(opened, plan.options)  # kernels keep scratch space of their own from now on
+    engine.encode(opened, plan.options)  # the first call allocates the scratch space of the kernels
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    before = status("VmRSS")
-    started = time.perf_counter()
+    before = read_status("VmRSS")
     encoded = engine.encode(opened, plan.options)
-    seconds = time.perf_counter() - started
-    resident = status("VmHWM") - before
+    resident = read_status("VmHWM") - before
     return {
         "case": name,
         "what": str(plan.choices[0]).partition(": ")[2],
         "tokens": (plan.tokens, len(encoded[0].tokens)),
         "bytes": (plan.memory_bytes, resident),
-        "live": (live, resident),
-        "seconds": (plan.seconds, seconds),
     }
 
 
 def main() -> None:
+    """Run every case in two new processes, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"any of {', '.join(CASES)}; by default all")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--here", action="store_true", help="measure the one case in this process, and print JSON")
+    parser.add_argument("--here", action="store_true", help="measure one case in this process, and print JSON")
     options = parser.parse_args()
     if options.here:
         print(json.dumps(measure(options.cases[0], options.threads)))
@@ -138,20 +147,26 @@ def main() -> None:
     import torch
 
     print(f"{options.threads} thread(s); torch {torch.__version__}, Python {platform.python_version()}\n")
-    heads = ("case", "what", "tokens: plan, real", "MiB resident: plan, real", "error", "MiB live: plan, real", "error")
-    print(f"| {' | '.join(heads)} | s: plan, real | error |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    columns = (
+        "case",
+        "what",
+        "tokens: plan, real",
+        "MiB resident: plan, real",
+        "error",
+        "MiB live: plan, real",
+        "error",
+    )
+    print(f"| {' | '.join(columns)} |")
+    print("|---|---|---|---|---|---|---|")
     for name in options.cases or CASES:
         command = [sys.executable, __file__, name, "--here", "--threads", str(options.threads)]
         live, row = (
             json.loads(subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout)
-            for env in ({**os.environ, **AT_ONCE}, None)
+            for env in ({**os.environ, **RETURN_AT_ONCE}, None)
         )
         cells = [name, row["what"], "{}, {}".format(*row["tokens"])]
-        for planned, real in (row["bytes"], live["live"]):
+        for planned, real in (row["bytes"], live["bytes"]):
             cells += [f"{planned / 2**20:.1f}, {real / 2**20:.1f}", f"{planned / real - 1:+.0%}"]
-        planned, real = row["seconds"]
-        cells += [f"{planned:.3g}, {real:.3g}", f"{planned / real - 1:+.0%}"]
         print(f"| {' | '.join(cells)} |", flush=True)
 
 

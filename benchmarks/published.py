@@ -1,7 +1,7 @@
-"""The tower the published way, on a model's own weights: what `benchmarks/vision.py` measures ours against.
+"""The tower as in the published method, with the weights of a model: the baseline of `benchmarks/vision.py`.
 
-Every copy of a picture goes through every layer; the time axis is moved by copying, forth and back in every temporal
-block; AdaLN's modulation is computed for every row. Attention is torch's fused one, so this is a strong version of it.
+Every copy of a picture passes through every layer. Every temporal block copies the tensor to move the time axis, forth
+and back. AdaLN's modulation is computed for every row. Attention is torch's fused one, so the baseline is strong.
 
 R rows (copies or frames), T steps of each clip, N positions, D width.
 """
@@ -18,7 +18,11 @@ from pvc.model.temporal import AdaptiveLayerNorm
 
 
 class Published:
-    """`encode`: `(R, 3, S, S)` frames of clips of `steps` each, one clip after another, to `(R, K, L)` tokens."""
+    """Tower and compressor as in the published method.
+
+    Args:
+        model: the model whose weights are used.
+    """
 
     def __init__(self, model: PVCModel) -> None:
         self.model = model
@@ -27,6 +31,15 @@ class Published:
 
     @torch.inference_mode()
     def encode(self, pixels: torch.Tensor, steps: int) -> torch.Tensor:
+        """Encode clips to visual tokens.
+
+        Args:
+            pixels: `(R, 3, S, S)` frames, one clip after another.
+            steps: steps of each clip.
+
+        Returns:
+            `(R, K, L)` visual tokens.
+        """
         tower = self.tower
         numbers = torch.arange(len(pixels)) % steps
         timesteps = numbers / steps if self.config.timestep == "relative" else numbers
@@ -40,11 +53,12 @@ class Published:
             hidden = InternVLVisionLayer.forward(layer, hidden)
         hidden = tower.layernorm(hidden)
         projector = self.model.multi_modal_projector
-        tokens = self._modulated(projector.norm, pixel_shuffle(hidden[:, 1:], projector.factor), embedding)
+        tokens = self._modulate(projector.norm, pixel_shuffle(hidden[:, 1:], projector.factor), embedding)
         return projector.linear_2(projector.act(projector.linear_1(tokens)))
 
     @staticmethod
-    def _modulated(norm: AdaptiveLayerNorm, hidden: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+    def _modulate(norm: AdaptiveLayerNorm, hidden: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        """Apply AdaLN with a modulation per row."""
         weight = norm.modulation.weight
         modulation = norm.modulation(F.silu(embedding.to(weight.dtype))).to(hidden.dtype)
         scale, shift = modulation.chunk(2, dim=-1)
@@ -54,7 +68,8 @@ class Published:
     def _temporal(
         self, block: torch.nn.Module, hidden: torch.Tensor, embedding: torch.Tensor, steps: int
     ) -> torch.Tensor:
-        normed = self._modulated(block.norm, hidden, embedding)
+        """Run a temporal block, with the time axis moved by copying."""
+        normed = self._modulate(block.norm, hidden, embedding)
         rows, positions, width = normed.shape
         moved = normed.view(-1, steps, positions, width).transpose(1, 2).reshape(-1, steps, width)
         attention = block.attention

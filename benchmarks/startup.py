@@ -1,4 +1,4 @@
-"""How long things take before the model: ratios inside one run, to importing torch and transformers' base class.
+"""Measure start-up times, as ratios within one run to the import of torch and transformers' base class.
 
 python benchmarks/startup.py
 """
@@ -22,6 +22,7 @@ COMMANDS = {
 
 
 def main() -> None:
+    """Run every command in turns, and print the medians."""
     seconds: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for _ in range(RUNS):
         for name, arguments in COMMANDS.items():

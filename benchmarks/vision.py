@@ -1,13 +1,13 @@
-"""The vision path against the published way with the same weights, and against what the machine can multiply.
+"""Measure the vision path against the published method with the same weights, and against plain matrix products.
 
-    python benchmarks/vision.py                                  the bundled model, 64 frames
+    python benchmarks/vision.py                                      the bundled model, 64 frames
     python benchmarks/vision.py --shape 300m --frames 8 --pairs 3    random weights in the shape of InternViT-300M
-    python benchmarks/vision.py --shape slice --parts memory     four of its layers: peak memory of a long video
+    python benchmarks/vision.py --shape slice --parts memory         four of its layers: peak memory of a long video
 
-Parts: `image` (four steps; beside it the ratio that the layer counts allow), `video`, `repeats` (every frame shown
-twice), `efficiency` (FLOP/s over those of the plain chain of the same matrix products), `memory` (256 frames, window
-16, each way in a process of its own). All are ratios of interleaved pairs inside this run: how many times faster, or
-which part of the memory, ours is. `benchmarks/published.py` is what it is measured against.
+Parts: `image` (four steps, with the ratio that the layer counts allow), `video`, `repeats` (every frame has two
+steps), `efficiency` (FLOP/s relative to the same matrix products alone), `memory` (256 frames, window 16, each method
+in a separate process). Results are ratios of interleaved pairs within one run: the speed-up, or the fraction of memory.
+The baseline is `benchmarks/published.py`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,13 @@ LAYERS = {"300m": (24, 8), "slice": (4, 2)}
 
 
 def build(shape: str, dtype: torch.dtype, window: int | None = None) -> PVCModel:
-    """Tower and compressor; the language model behind them is not run."""
+    """Build tower and compressor; their language model is not run.
+
+    Args:
+        shape: "nano" for the bundled model, or a key of LAYERS for random weights.
+        dtype: dtype of the model.
+        window: temporal window, or None.
+    """
     if shape == "nano":
         model = pvc.load(device="cpu", dtype=dtype).model.model
         model.vision_tower.config.temporal_window = window
@@ -60,7 +66,7 @@ def build(shape: str, dtype: torch.dtype, window: int | None = None) -> PVCModel
     model = PVCModel(config).eval()
     with torch.no_grad():
         for module in model.modules():
-            if isinstance(module, (ZeroLinear, ZeroFloat32Linear)):  # an identity could be skipped
+            if isinstance(module, (ZeroLinear, ZeroFloat32Linear)):  # blocks that are the identity would be skipped
                 module.weight.normal_(std=0.02)
     model = model.to(dtype)
     if should_use_matmul(torch.device("cpu"), dtype):
@@ -69,38 +75,64 @@ def build(shape: str, dtype: torch.dtype, window: int | None = None) -> PVCModel
 
 
 class FusedAttention:
-    """The published way's attention for spatial layers: torch's own, whatever ours takes."""
+    """A context in which the spatial layers of a model use torch's fused attention, for the published method.
+
+    Args:
+        model: the model.
+    """
 
     def __init__(self, model: PVCModel) -> None:
         self.tower = model.vision_tower
 
     def __enter__(self) -> None:
-        self.own = self.tower.config._attn_implementation
+        self.implementation = self.tower.config._attn_implementation
         self.tower.set_attn_implementation("sdpa")
 
     def __exit__(self, *error: Any) -> None:
-        self.tower.set_attn_implementation(self.own)
+        self.tower.set_attn_implementation(self.implementation)
 
 
-def timed(call: Callable[[], Any]) -> float:
+def measure_seconds(call: Callable[[], Any]) -> float:
+    """Measure the time of one call in seconds."""
     started = time.perf_counter()
     call()
     return time.perf_counter() - started
 
 
-def paired(ours: Callable[[], Any], theirs: Callable[[], Any], pairs: int) -> tuple[list[float], float, float]:
-    """Ratios theirs / ours of interleaved runs, and the median seconds of both."""
+def measure_pairs(ours: Callable[[], Any], theirs: Callable[[], Any], pairs: int) -> tuple[list[float], float, float]:
+    """Measure two calls in interleaved pairs.
+
+    Args:
+        ours: a call of PVC.
+        theirs: a call of the baseline.
+        pairs: number of pairs, after one to warm up.
+
+    Returns:
+        Ratios theirs / ours, and the median seconds of both.
+    """
     ours(), theirs()
     times = []
     for number in range(pairs):
         first, second = (ours, theirs) if number % 2 == 0 else (theirs, ours)
-        one, two = timed(first), timed(second)
-        times.append((one, two) if number % 2 == 0 else (two, one))
+        first_seconds, second_seconds = measure_seconds(first), measure_seconds(second)
+        times.append((first_seconds, second_seconds) if number % 2 == 0 else (second_seconds, first_seconds))
     ratios = [their / our for our, their in times]
     return ratios, *(statistics.median(column) for column in zip(*times, strict=True))
 
 
-def row(name: str, dtype: torch.dtype, ratios: Sequence[float], ours: float, theirs: float, note: str = "") -> None:
+def print_row(
+    name: str, dtype: torch.dtype, ratios: Sequence[float], ours: float, theirs: float, note: str = ""
+) -> None:
+    """Print a row of the table.
+
+    Args:
+        name: name of the part.
+        dtype: dtype of the model.
+        ratios: ratios of all pairs.
+        ours: median seconds of PVC.
+        theirs: median seconds of the baseline.
+        note: text of the last column.
+    """
     spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
     kind = str(dtype).removeprefix("torch.")
     print(
@@ -110,17 +142,25 @@ def row(name: str, dtype: torch.dtype, ratios: Sequence[float], ours: float, the
 
 
 def compare(model: PVCModel, part: str, frames: int, pairs: int, dtype: torch.dtype) -> None:
-    """One of the parts that are measured against the published way."""
+    """Measure a part against the published method, and print its row.
+
+    Args:
+        model: the model.
+        part: "image", "video" or "repeats".
+        frames: frames of a video.
+        pairs: number of interleaved pairs.
+        dtype: dtype of the model.
+    """
     published, side = Published(model), model.config.vision_config.image_size[0]
     pixels = torch.randn(1 if part == "image" else frames, 3, side, side, generator=torch.manual_seed(1)).to(dtype)
     if part == "image":
-        steps, shown = STEPS, pixels.repeat_interleave(STEPS, 0)
+        steps, copies = STEPS, pixels.repeat_interleave(STEPS, 0)
         options: dict[str, Any] = {"steps": [STEPS]}
     elif part == "video":
-        steps, shown, options = frames, pixels, {"frames": [frames]}
+        steps, copies, options = frames, pixels, {"frames": [frames]}
     else:
         pixels = pixels[: frames // 2]
-        steps, shown = frames, pixels.repeat_interleave(2, 0)
+        steps, copies = frames, pixels.repeat_interleave(2, 0)
         options = {"frames": [len(pixels)], "steps": [frames], "repeats": [2] * len(pixels)}
 
     @torch.inference_mode()
@@ -129,35 +169,49 @@ def compare(model: PVCModel, part: str, frames: int, pairs: int, dtype: torch.dt
 
     def theirs() -> torch.Tensor:
         with FusedAttention(model):
-            return published.encode(shown, steps)
+            return published.encode(copies, steps)
 
     gap = float((ours().float() - theirs().float()).abs().max() / theirs().float().abs().max())
     note = f"tokens differ by {gap:.1e}"
     if part == "image":
-        note += f"; layer counts allow {allowed(model):.2f}"
-    row(f"{part}, {steps} {'steps' if part == 'image' else 'frames'}", dtype, *paired(ours, theirs, pairs), note)
+        note += f"; layer counts allow {compute_max_speedup(model):.2f}"
+    name = f"{part}, {steps} {'steps' if part == 'image' else 'frames'}"
+    print_row(name, dtype, *measure_pairs(ours, theirs, pairs), note)
 
 
-def allowed(model: PVCModel) -> float:
-    """What running lower layers once can bring: operations of four copies through everything over ours."""
+def compute_max_speedup(model: PVCModel) -> float:
+    """Compute the speed-up for pictures that running the lower layers once allows, as a ratio of operations."""
     config = model.config.vision_config
-    layer = layer_products(config, 1, False)
-    extra = layer_products(config, 1, True) - layer
+    layer = count_operations(config, 1, False)
+    extra = count_operations(config, 1, True) - layer
     lower, upper = config.first_temporal_layer, config.num_temporal_layers or 0
     copies = STEPS * (lower * layer + upper * (layer + extra))
     return copies / (lower * layer + STEPS * upper * (layer + extra))
 
 
-def layer_products(config: PVCVisionConfig, rows: int, temporal: bool) -> float:
-    """Floating-point operations of the matrix products of a layer; temporal attention's own are left out (small)."""
+def count_operations(config: PVCVisionConfig, rows: int, temporal: bool) -> float:
+    """Count the floating-point operations of a layer's matrix products, without the small ones of temporal attention.
+
+    Args:
+        config: configuration of the tower.
+        rows: number of frames or steps.
+        temporal: whether the layer has a temporal block.
+    """
     positions, width = 1 + config.grid**2, config.hidden_size
     linear = 2 * positions * width * (4 * width + 2 * config.intermediate_size)
     attention = 4 * positions**2 * width
     return rows * (linear + attention + (8 * positions * width**2 if temporal else 0))
 
 
-def efficiency(model: PVCModel, frames: int, pairs: int, dtype: torch.dtype) -> None:
-    """Our tower on a video against nothing but its matrix products, one after another, with its own weights."""
+def measure_efficiency(model: PVCModel, frames: int, pairs: int, dtype: torch.dtype) -> None:
+    """Measure the tower on a video against its matrix products alone, with the same weights, and print the row.
+
+    Args:
+        model: the model.
+        frames: frames of the video.
+        pairs: number of interleaved pairs.
+        dtype: dtype of the model.
+    """
     config, tower = model.config.vision_config, model.vision_tower
     side, positions, width = config.image_size[0], 1 + config.grid**2, config.hidden_size
     heads, size = config.num_attention_heads, width // config.num_attention_heads
@@ -187,52 +241,58 @@ def efficiency(model: PVCModel, frames: int, pairs: int, dtype: torch.dtype) -> 
     def ours() -> None:
         tower(pixels, frames=[frames])
 
-    ratios, own, theirs = paired(ours, chain, pairs)
+    ratios, ours_seconds, chain_seconds = measure_pairs(ours, chain, pairs)
     lower, upper = config.first_temporal_layer, config.num_temporal_layers or 0
-    total = lower * layer_products(config, frames, False) + upper * layer_products(config, frames, True)
-    note = f"{total / own / 1e9:.0f} of {total / theirs / 1e9:.0f} GFLOP/s"
-    row(f"efficiency, {frames} frames", dtype, ratios, own, theirs, note)
+    total = lower * count_operations(config, frames, False) + upper * count_operations(config, frames, True)
+    note = f"{total / ours_seconds / 1e9:.0f} of {total / chain_seconds / 1e9:.0f} GFLOP/s"
+    print_row(f"efficiency, {frames} frames", dtype, ratios, ours_seconds, chain_seconds, note)
 
 
-def memory(shape: str, dtype: torch.dtype) -> None:
-    """Peak memory over the loaded model of a long video, each way in a process of its own."""
+def measure_memory(shape: str, dtype: torch.dtype) -> None:
+    """Measure the peak memory for a long video, above that of the loaded model, and print the row.
+
+    Args:
+        shape: as in `build`.
+        dtype: dtype of the model.
+    """
     peaks = []
-    for way in ("ours", "published"):
+    for method in ("ours", "published"):
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            peaks.append(pool.submit(_peak, shape, dtype, way, torch.get_num_threads()).result())
+            peaks.append(pool.submit(_measure_peak, shape, dtype, method, torch.get_num_threads()).result())
     ratio = peaks[0] / peaks[1]
     kind = str(dtype).removeprefix("torch.")
-    told = " | ".join(f"{peak / 2**20:.0f} MiB" for peak in peaks)
-    print(f"| memory, {LONG} frames, window {WINDOW} | {kind} | {ratio:.2f} | | {told} | |", flush=True)
+    sizes = " | ".join(f"{peak / 2**20:.0f} MiB" for peak in peaks)
+    print(f"| memory, {LONG} frames, window {WINDOW} | {kind} | {ratio:.2f} | | {sizes} | |", flush=True)
 
 
-def _peak(shape: str, dtype: torch.dtype, way: str, threads: int) -> int:
+def _measure_peak(shape: str, dtype: torch.dtype, method: str, threads: int) -> int:
+    """Measure the peak memory of one method in this process, in bytes."""
     torch.set_num_threads(threads)
-    model = build(shape, dtype, WINDOW if way == "ours" else None)
+    model = build(shape, dtype, WINDOW if method == "ours" else None)
     side = model.config.vision_config.image_size[0]
     frames = torch.randint(0, 255, (LONG, 3, side, side), dtype=torch.uint8)
     status = Path("/proc/self/status")
 
-    def kilobytes(name: str) -> int:
+    def read_kilobytes(name: str) -> int:
         return int(next(line.split()[1] for line in status.read_text().splitlines() if line.startswith(name)))
 
-    before = kilobytes("VmRSS:")
+    before = read_kilobytes("VmRSS:")
     Path("/proc/self/clear_refs").write_text("5")
     with torch.inference_mode():
-        if way == "ours":
-            cache, kept = None, []
-            for part in frames.split(FRAMES_PER_CHUNK):
-                tokens, cache = model.encode_frames(part.to(dtype) / 255, cache)
-                kept.append(tokens)
-            torch.cat(kept)
+        if method == "ours":
+            cache, chunks = None, []
+            for chunk in frames.split(FRAMES_PER_CHUNK):
+                tokens, cache = model.encode_frames(chunk.to(dtype) / 255, cache)
+                chunks.append(tokens)
+            torch.cat(chunks)
         else:
             with FusedAttention(model):
                 Published(model).encode(frames.to(dtype) / 255, LONG)
-    return 1024 * (kilobytes("VmHWM:") - before)
+    return 1024 * (read_kilobytes("VmHWM:") - before)
 
 
 def main() -> None:
-    """Build, measure, print."""
+    """Build the models, measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=("nano", *LAYERS), default="nano")
     parser.add_argument("--frames", type=int, default=64)
@@ -240,20 +300,20 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    chosen = parser.parse_args()
-    torch.set_num_threads(chosen.threads)
-    print(f"{chosen.shape}, {chosen.threads} threads, torch {torch.__version__}, {chosen.pairs} pairs\n")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    print(f"{options.shape}, {options.threads} threads, torch {torch.__version__}, {options.pairs} pairs\n")
     print("| part | dtype | ratio | spread | ours, s | other, s | |\n|---|---|---|---|---|---|---|")
-    for name in chosen.dtypes:
+    for name in options.dtypes:
         dtype = getattr(torch, name)
-        model = build(chosen.shape, dtype)
-        for part in chosen.parts:
+        model = build(options.shape, dtype)
+        for part in options.parts:
             if part == "memory":
-                memory(chosen.shape, dtype)
+                measure_memory(options.shape, dtype)
             elif part == "efficiency":
-                efficiency(model, min(chosen.frames, 4), chosen.pairs, dtype)
+                measure_efficiency(model, min(options.frames, 4), options.pairs, dtype)
             else:
-                compare(model, part, chosen.frames, chosen.pairs, dtype)
+                compare(model, part, options.frames, options.pairs, dtype)
 
 
 if __name__ == "__main__":

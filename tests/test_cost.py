@@ -1,4 +1,4 @@
-"""What `pvc bench` measures: three ways that answer alike where they must, with the tokens each of them has."""
+"""Measurements of `pvc bench`: equal visual tokens where ways must agree, and the number of tokens of each way."""
 
 import json
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 import pvc
 from pvc.cli.main import main
-from pvc.engine.engine import MediaOptions
+from pvc.engine.options import MediaOptions
 from pvc.errors import UsageError
 from pvc.evaluate import cost as costs
 from pvc.media import write_video
@@ -35,18 +35,18 @@ def test_the_published_way_gives_the_same_visual_tokens(checkpoint, files):
 
 def test_the_base_has_four_times_the_tokens_and_the_same_tower(checkpoint):
     engine = pvc.load(checkpoint, device="cpu")
-    base = costs.engine_for("base", engine)
+    base = costs.build_engine("base", engine)
     assert base.processor.tokens_per_frame == 4 * engine.processor.tokens_per_frame
     assert base.model.config.vision_config.num_temporal_layers == 0
-    own, other = engine.model.state_dict(), base.model.state_dict()
-    tower = [name for name in other if "vision_tower" in name]
+    full, base_state = engine.model.state_dict(), base.model.state_dict()
+    tower = [name for name in base_state if "vision_tower" in name]
     assert tower
-    assert all(torch.equal(own[name], other[name]) for name in tower)
+    assert all(torch.equal(full[name], base_state[name]) for name in tower)
     assert engine.processor.tokens_per_frame == engine.model.config.tokens_per_frame
 
 
 def test_a_table_a_picture_and_numbers(checkpoint, files, tmp_path, capsys):
-    options = ["--repeats", "1", "--tokens", "3", "--threads", "1", "--way", "pvc", "--way", "base"]
+    options = ["--repeats", "1", "--tokens", "3", "--threads", "1", "--baseline", "pvc", "--baseline", "base"]
     assert main(["bench", str(files[1]), "--model", str(checkpoint), "--out", str(tmp_path), *options]) == 0
     printed = capsys.readouterr().out
     assert printed.strip() == (tmp_path / "bench.md").read_text().strip()

@@ -1,4 +1,4 @@
-"""Intervals and the measuring of accuracy."""
+"""Intervals, and measurement of accuracy."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 import pvc
 from pvc.cli.lab.evaluate import recorded
 from pvc.errors import UsageError
-from pvc.lab.evaluate.accuracy import HeldOutSet, forced, measure
+from pvc.lab.evaluate.accuracy import HeldOutSet, count_forced, measure
 from pvc.lab.evaluate.intervals import wilson
 from pvc.lab.evaluate.metrics import characters_right, edit_distance
 from pvc.lab.synthetic import messages_of
@@ -58,7 +58,7 @@ def test_forced_counts_what_the_model_would_say(checkpoint):
     engine = pvc.load(checkpoint, device="cpu")
     samples = HeldOutSet(seed=1, levels=(1, 2)).samples("shape", 0, 4, 32)
     assert [sample.level for sample in samples] == [1, 2, 1, 2]
-    right, asked = forced(engine, samples)
+    right, asked = count_forced(engine, samples)
     slow_right = slow_asked = 0
     for sample in samples:
         batch = engine.processor.apply_chat_template(
@@ -125,7 +125,7 @@ def test_pages_are_measured_without_levels_and_on_the_last_turn(checkpoint):
     assert {wrong["expected"] for wrong in rows[0]["wrong"]} <= {
         sample.last_answer for sample in HeldOutSet().samples("album", 0, 4, 32)
     }
-    right, asked = forced(engine, album)
+    right, asked = count_forced(engine, album)
     answers = [text for sample in album for text in (sample.answer, *(turn.answer for turn in sample.turns))]
     assert asked == sum(len(engine.processor.tokenizer(text).input_ids) + 1 for text in answers)  # and the end
     assert 0 <= right <= asked

@@ -29,7 +29,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--limit", type=int, metavar="N", help="at most N questions of each kind")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all questions with their answers")
-    parser.add_argument("--pictures", type=Path, metavar="DIR", help="write a contact sheet per kind, and ask nothing")
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="write a contact sheet per kind, without a model")
     parser.add_argument("--threads", type=int, default=1, help="CPU cores to use")
     parser.add_argument("--width", action="store_true", help="measure words by character width instead")
     parser.add_argument("--png", type=Path, default=Path("out/nano-suite-width.png"), help="where --width plots")
@@ -44,7 +44,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run what the command line asks for; returns the exit code."""
+    """Run the command line; returns the exit code."""
     options = parse(arguments)
     try:
         for family in FAMILIES:
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure(options: argparse.Namespace) -> int:
-    """Load the model, ask, and print the table."""
+    """Load the model, ask the questions, and print the table; returns the exit code."""
     import torch
 
     import pvc

@@ -1,6 +1,6 @@
-"""A canvas for pictures and frames: text that stays legible after tiling, and plain shapes.
+"""A canvas for pictures and frames: text that is legible after tiling, and plain shapes.
 
-Everything is rendered at twice the size and reduced, so that edges are smooth. Called by every module that
+The canvas renders at twice the size and reduces the result, so that edges are smooth. Called by every module that
 renders.
 """
 
@@ -18,7 +18,7 @@ RGB = tuple[int, int, int]
 SCALE = 2
 SMALLEST = 6.0  # pixels of a character after tiling
 
-# Widths and heights that people use, from 4:1 to 1:4.
+# Common widths and heights, from 4:1 to 1:4.
 WIDE = ((800, 200), (780, 260), (768, 256), (800, 400), (640, 320), (720, 360))
 SQUARE = ((256, 256), (400, 400), (512, 512), (640, 480), (480, 480), (400, 300), (600, 400), (320, 320), (480, 640))
 TALL = ((300, 600), (256, 512), (260, 700), (200, 800))
@@ -61,7 +61,7 @@ INKS: tuple[tuple[RGB, RGB], ...] = (
 
 @lru_cache(maxsize=1)
 def bundled_processor() -> Any:
-    """The image processor that the bundled model has: tiles of 64 pixels, at most 4 of them."""
+    """Return the image processor of the bundled model: tiles of 64 pixels, at most 4 of them."""
     from pvc import PVCImageProcessor
 
     return PVCImageProcessor(size={"height": 64, "width": 64}, max_patches=4)
@@ -69,7 +69,13 @@ def bundled_processor() -> Any:
 
 @lru_cache(maxsize=256)
 def find_grid(width: int, height: int, processor: Any = None) -> tuple[int, int]:
-    """Return columns and rows of the tiles that the processor cuts a picture into, its thumbnail left out."""
+    """Compute the columns and rows of the tiles that the processor cuts a picture into, without its thumbnail.
+
+    Args:
+        width: of the picture, in pixels.
+        height: of the picture, in pixels.
+        processor: an image processor; by default that of the bundled model.
+    """
     processor = processor or bundled_processor()
     count = processor.get_number_of_image_patches(height, width)
     tiles = max(1, count - 1 if processor.use_thumbnail else count)
@@ -78,11 +84,12 @@ def find_grid(width: int, height: int, processor: Any = None) -> tuple[int, int]
 
 
 def character_width_after_tiling(pixels: float, width: int, height: int, processor: Any = None) -> float:
-    """Return how wide a character of `pixels` is once the product has tiled its picture.
+    """Compute the width of a character after PVC has tiled its picture, in pixels.
 
     Args:
         pixels: width of the character in the picture.
-        width, height: of the picture, in pixels.
+        width: of the picture, in pixels.
+        height: of the picture, in pixels.
         processor: an image processor; by default that of the bundled model.
     """
     processor = processor or bundled_processor()
@@ -93,8 +100,14 @@ def character_width_after_tiling(pixels: float, width: int, height: int, process
 class Canvas:
     """One picture, or one frame of a clip.
 
+    Args:
+        size: width and height in pixels.
+        ground: colour of the background.
+        is_frame: whether this is a frame of a clip, which PVC does not tile.
+
     Attributes:
-        width, height: in pixels.
+        width: in pixels.
+        height: in pixels.
         narrowest: the smallest mean character width so far, in pixels after tiling; infinite without text.
         outside: texts that do not fit into the picture.
     """
@@ -112,7 +125,7 @@ class Canvas:
         return self._image.reduce(SCALE)
 
     def tiled(self, pixels: float) -> float:
-        """Width in pixels after tiling."""
+        """Compute the width after tiling, in pixels."""
         return pixels * self.columns * 64 / self.width
 
     def box(
@@ -126,23 +139,55 @@ class Canvas:
         line: float = 2,
         radius: float = 0,
     ) -> None:
-        """Fill or outline a rectangle, with round corners if `radius` is not 0."""
+        """Fill or outline a rectangle.
+
+        Args:
+            left: left edge in pixels.
+            top: top edge in pixels.
+            right: right edge in pixels.
+            bottom: bottom edge in pixels.
+            fill: colour of the area, or None.
+            outline: colour of the edge, or None.
+            line: width of the edge in pixels.
+            radius: radius of the corners in pixels.
+        """
         corners = [value * SCALE for value in (left, top, right, bottom)]
         thick = max(1, round(line * SCALE)) if outline else 0
         self._pen.rounded_rectangle(corners, radius * SCALE, fill=fill, outline=outline, width=thick)
 
     def path(self, points: list[tuple[float, float]], colour: RGB, thick: float = 3) -> None:
-        """Join points by straight lines."""
+        """Join points by straight lines.
+
+        Args:
+            points: x and y in pixels.
+            colour: colour of the lines.
+            thick: width of the lines in pixels.
+        """
         scaled = [(x * SCALE, y * SCALE) for x, y in points]
         self._pen.line(scaled, fill=colour, width=max(1, round(thick * SCALE)), joint="curve")
 
     def disc(self, x: float, y: float, radius: float, colour: RGB) -> None:
-        """Fill a circle."""
+        """Fill a circle.
+
+        Args:
+            x: of the centre, in pixels.
+            y: of the centre, in pixels.
+            radius: in pixels.
+            colour: of the circle.
+        """
         box = [(x - radius) * SCALE, (y - radius) * SCALE, (x + radius) * SCALE, (y + radius) * SCALE]
         self._pen.ellipse(box, fill=colour)
 
     def shape(self, name: str, x: float, y: float, radius: float, colour: RGB) -> None:
-        """Fill a circle, square, triangle, star or cross around a point."""
+        """Fill a shape around a point.
+
+        Args:
+            name: "circle", "square", "triangle", "star" or "cross".
+            x: of the point, in pixels.
+            y: of the point, in pixels.
+            radius: half of the shape's size in pixels.
+            colour: of the shape.
+        """
         if name == "circle":
             self.disc(x, y, radius, colour)
         elif name == "square":
@@ -158,7 +203,17 @@ class Canvas:
     def text(
         self, string: str, x: float, y: float, size: float, colour: RGB, face: tuple[str, str], anchor: str = "mm"
     ) -> None:
-        """Write one line at a point; `anchor` as Pillow has it."""
+        """Render one line of text at a point.
+
+        Args:
+            string: the text.
+            x: of the point, in pixels.
+            y: of the point, in pixels.
+            size: font size in pixels.
+            colour: of the letters.
+            face: family and weight.
+            anchor: position of the text at the point, in Pillow's notation.
+        """
         scaled = round(size * SCALE)
         self.narrowest = min(self.narrowest, self.tiled(character_width(face[0], scaled, face[1]) / SCALE))
         font = load_font(face[0], scaled, face[1])
@@ -169,7 +224,14 @@ class Canvas:
         self._pen.text((x * SCALE, y * SCALE), string, fill=colour, font=font, anchor=anchor)
 
     def fitting_size(self, strings: list[str], width: float, height: float, face: tuple[str, str]) -> int:
-        """The largest font size whose lines are at most `width` by `height` pixels each."""
+        """Compute the largest font size at which every line fits into an area.
+
+        Args:
+            strings: the lines.
+            width: of the area, in pixels.
+            height: of the area, in pixels.
+            face: family and weight.
+        """
         size = 8
         while size < 400:
             font = load_font(face[0], (size + 1) * SCALE, face[1])
@@ -180,7 +242,7 @@ class Canvas:
         return size
 
     def smallest_size(self, face: tuple[str, str]) -> int:
-        """The smallest font size whose characters are wide enough after tiling."""
+        """Compute the smallest font size whose characters are wide enough after tiling."""
         size = 8
         while self.tiled(character_width(face[0], size * SCALE, face[1]) / SCALE) < SMALLEST:
             size += 1
@@ -202,12 +264,20 @@ def _corners(name: str, x: float, y: float, radius: float) -> list[tuple[float, 
 
 
 def pick_face(rng: Random) -> tuple[str, str]:
-    """A family and a weight."""
+    """Choose a family and a weight."""
     return rng.choice(FAMILIES), rng.choice(WEIGHTS)
 
 
 def pick_colours(rng: Random, names: list[str]) -> tuple[RGB, list[RGB]]:
-    """A background that all named colours stand out from, and their values."""
+    """Choose shades of colours, and a background with enough contrast to all of them.
+
+    Args:
+        rng: the generator.
+        names: names of the colours.
+
+    Returns:
+        The background, and the shades in the order of `names`.
+    """
     values = [rng.choice(COLOURS[name]) for name in names]
     grounds = [ground for ground in GROUNDS if all(_distance(ground, value) > 110 for value in values)]
     if not grounds:

@@ -1,4 +1,4 @@
-"""Questions about bar charts and line charts."""
+"""Questions about bar charts and line charts. Called by `suite.py`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _THEMES: tuple[tuple[RGB, RGB], ...] = (
 )
 
 
-def _labels(rng: Random, least: int) -> tuple[list[str], str]:
-    """At least so many labels in order, and what one of them is called; at most four words or six letters."""
+def _labels(rng: Random, min_count: int) -> tuple[list[str], str]:
+    """Choose at least `min_count` labels in order, and their common noun; at most four words or six letters."""
     series, noun = rng.choice(
         (
             (MONTHS, "month"),
@@ -28,7 +28,7 @@ def _labels(rng: Random, least: int) -> tuple[list[str], str]:
             ("BCDEFGHKLM", "letter"),
         )
     )
-    count = rng.randint(least, 6 if noun == "letter" else 4)
+    count = rng.randint(min_count, 6 if noun == "letter" else 4)
     if noun == "name":
         return rng.sample(series, count), noun
     start = rng.randint(0, len(series) - count)
@@ -36,7 +36,7 @@ def _labels(rng: Random, least: int) -> tuple[list[str], str]:
 
 
 def _bar_question(rng: Random, labels: list[str], values: list[int], noun: str, form: int) -> Question:
-    asked = rng.randrange(len(labels))
+    target = rng.randrange(len(labels))
     if form == 0:
         text = rng.choice(
             ("Which bar is the tallest?", "Which bar is the highest?", f"Which {noun} has the largest value?")
@@ -48,15 +48,15 @@ def _bar_question(rng: Random, labels: list[str], values: list[int], noun: str, 
         best = labels[values.index(min(values))]
         return Question(text, best, "choice", tuple(label for label in labels if label != best))
     if form == 2:
-        label = labels[asked]
+        label = labels[target]
         text = rng.choice(("What is the value of {}?", "What number is on the bar {}?", "How much is {}?"))
-        return Question(text.format(label), str(values[asked]), "number")
+        return Question(text.format(label), str(values[target]), "number")
     text = rng.choice(("How many bars are there?", "How many bars does the chart have?", "Count the bars."))
     return Question(text, str(len(labels)), "number")
 
 
 def _different_values(rng: Random, count: int) -> list[int]:
-    """Values of which the largest and the smallest are easy to see."""
+    """Choose values whose maximum and minimum are easy to see."""
     values = rng.sample(range(4, 17), count)
     values = [value * 5 if rng.random() < 0.5 else value * 5 + 2 for value in values]
     values[values.index(max(values))] += 15
@@ -65,7 +65,12 @@ def _different_values(rng: Random, count: int) -> list[int]:
 
 
 def bars(rng: Random, form: int) -> tuple[Callable[[Size, Random], Canvas], Question]:
-    """A bar chart with its values printed above the bars, and a question of one of four forms."""
+    """Build a bar chart with its values above the bars, and a question.
+
+    Args:
+        rng: the generator.
+        form: form of the question, 0 to 3.
+    """
     labels, noun = _labels(rng, 2 if form == 3 else 3)
     count = len(labels)
     values = _different_values(rng, count)
@@ -97,7 +102,12 @@ def _label_size(canvas: Canvas, strings: list[str], width: float, height: float,
 
 
 def curve(rng: Random, form: int) -> tuple[Callable[[Size, Random], Canvas], Question]:
-    """A line chart: where it is highest or lowest, or whether it rises."""
+    """Build a line chart, and a question about its direction, maximum or minimum.
+
+    Args:
+        rng: the generator.
+        form: form of the question, 0 to 2.
+    """
     labels, noun = _labels(rng, 4)
     count = len(labels)
     if form == 0:
@@ -106,12 +116,12 @@ def curve(rng: Random, form: int) -> tuple[Callable[[Size, Random], Canvas], Que
         question = Question("Does the line go up or down?", "up" if is_rising else "down", "direction")
     else:
         values = rng.sample(range(2, 8), count)
-        asked = rng.randrange(count)
-        values[asked] = 11 if form == 1 else -1
+        target = rng.randrange(count)
+        values[target] = 11 if form == 1 else -1
         extreme = "highest" if form == 1 else "lowest"
         text = rng.choice((f"At which {noun} is the line {extreme}?", f"Where is the line {extreme}?"))
-        others = tuple(label for label in labels if label != labels[asked])
-        question = Question(text, labels[asked], "choice", others)
+        others = tuple(label for label in labels if label != labels[target])
+        question = Question(text, labels[target], "choice", others)
     return lambda size, shade: _curve(labels, values, size, shade), question
 
 
@@ -138,7 +148,7 @@ def _curve(labels: list[str], values: list[int], size: Size, rng: Random) -> Can
 
 
 def chart(number: int) -> Item:
-    """Two bar charts to one line chart."""
+    """Build an item about a chart: two of three are bar charts, the third is a line chart."""
     rng, seed = generators("chart", number)
     render, question = curve(rng, number // 3 % 3) if number % 3 == 2 else bars(rng, (number - number // 3) % 4)
     size = rng.choice(SIZES)

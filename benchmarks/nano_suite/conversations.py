@@ -1,6 +1,6 @@
-"""Conversations about two media, with two questions; the second is scored.
+"""Conversations about two media, with two questions of which the second is scored. Called by `suite.py`.
 
-Media are picture and picture, picture and clip, clip and picture, clip and clip, in turn.
+Media are two pictures, picture and clip, clip and picture, and two clips, in turn.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 
 from benchmarks.nano_suite.canvas import CLIP, SQUARE
-from benchmarks.nano_suite.clips import digits, held, late_word, moving_things, recoloured_things, thing_clip
+from benchmarks.nano_suite.clips import digits, hold_states, late_word, moving_things, recoloured_things, thing_clip
 from benchmarks.nano_suite.items import Item, Medium, Question, Turn, generators
 from benchmarks.nano_suite.objects import NAMES, SHAPES, Thing, count_question, scattered, things_picture
 from benchmarks.nano_suite.texts import pick_word, word_picture
@@ -20,13 +20,14 @@ _FORMS = ("after", "named", "back", "together", "compare", "after")
 
 @dataclass(frozen=True)
 class Scene:
-    """A medium and what can be asked about it.
+    """A medium and possible questions about it.
 
     Attributes:
         medium: the picture or clip.
-        plain: the question where only one medium can be meant.
-        named: the question with a place for "the second picture".
-        expected, rule: the answer and how it is compared.
+        plain: the question without a reference to the medium.
+        named: the question with `{}` in place of a reference such as "the second picture".
+        expected: the right answer.
+        rule: the rule that compares answers, a key of `matching.RULES`.
         other: a question about another fact, or None.
     """
 
@@ -38,7 +39,7 @@ class Scene:
     other: Question | None = None
 
     def ask(self, reference: str = "") -> Question:
-        """The question about this medium; with a reference such as "the first clip"."""
+        """Build the question about this medium; with a reference such as "the first clip"."""
         return Question(self.named.format(reference) if reference else self.plain, self.expected, self.rule)
 
 
@@ -93,37 +94,37 @@ def _digits_scene(rng: Random, seed: int) -> Scene:
     return Scene(medium, "Which digits are shown?", "Which digits are shown in {}?", question.expected, "sequence")
 
 
-Maker = Callable[[Random, int], Scene]
-_PICTURES: Sequence[Maker] = (_word_scene, _thing_scene, _count_scene)
-_CLIPS: Sequence[Maker] = (_moving_scene, _colour_scene, _late_scene, _digits_scene)
+SceneBuilder = Callable[[Random, int], Scene]
+_PICTURES: Sequence[SceneBuilder] = (_word_scene, _thing_scene, _count_scene)
+_CLIPS: Sequence[SceneBuilder] = (_moving_scene, _colour_scene, _late_scene, _digits_scene)
 _WITH_TWO_FACTS = (_thing_scene, _count_scene, _moving_scene, _colour_scene)
 
 
-def _references(first: Medium, second: Medium) -> tuple[str, str]:
+def _build_references(first: Medium, second: Medium) -> tuple[str, str]:
     names = {"image": "picture", "video": "clip"}
     if first.kind != second.kind:
         return f"the {names[first.kind]}", f"the {names[second.kind]}"
     return f"the first {names[first.kind]}", f"the second {names[second.kind]}"
 
 
-def _thing_or_clip(rng: Random, seed: int, is_clip: bool, shape: str, colour: str) -> Medium:
-    """A shape in a picture, or a clip in which it appears."""
+def _build_medium(rng: Random, seed: int, is_clip: bool, shape: str, colour: str) -> Medium:
+    """Build a picture of a shape, or a clip in which it appears."""
     thing = Thing(shape, colour, 0.5, 0.5, rng.uniform(0.24, 0.4))
     if not is_clip:
         return things_picture([thing], rng.choice(SQUARE), seed)
-    clip = [[thing] if state else [] for state in held(rng, 2)]
+    clip = [[thing] if state else [] for state in hold_states(rng, 2)]
     return thing_clip(clip, rng.choice(CLIP), seed)
 
 
-def _compared(rng: Random, seed: int, are_clips: tuple[bool, bool], is_same: bool) -> tuple[Turn, Turn]:
-    """Two shapes of which the colours, or the shapes, are compared."""
+def _build_comparison(rng: Random, seed: int, are_clips: tuple[bool, bool], is_same: bool) -> tuple[Turn, Turn]:
+    """Build two turns about two shapes, of which the second compares their colours or their shapes."""
     about_colour = rng.random() < 0.5
     shapes, colours = rng.sample(SHAPES, 2), rng.sample(NAMES[:6], 2)
     if is_same and about_colour:
         colours[1] = colours[0]
     elif is_same:
         shapes[1] = shapes[0]
-    media = [_thing_or_clip(rng, seed + at, are_clips[at], shapes[at], colours[at]) for at in range(2)]
+    media = [_build_medium(rng, seed + at, are_clips[at], shapes[at], colours[at]) for at in range(2)]
     if about_colour:
         first = Question("What color is the shape?", colours[0], "colour")
         text = "Do both shapes have the same color?"
@@ -134,23 +135,23 @@ def _compared(rng: Random, seed: int, are_clips: tuple[bool, bool], is_same: boo
 
 
 def conversation(number: int) -> Item:
-    """Two media, two questions."""
+    """Build an item with two media and two questions."""
     rng, seed = generators("conversation", number)
     are_clips = (number % 4 >= 2, number % 2 == 1)
     form = _FORMS[number // 4 % len(_FORMS)]
     if form == "compare":
         is_same = (number + number // 24) % 2 == 0
-        return Item("conversation", number, _compared(rng, seed, are_clips, is_same))
-    makers = [_CLIPS if is_clip else _PICTURES for is_clip in are_clips]
+        return Item("conversation", number, _build_comparison(rng, seed, are_clips, is_same))
+    builders = [_CLIPS if is_clip else _PICTURES for is_clip in are_clips]
     if form == "back":
-        makers[0] = [maker for maker in makers[0] if maker in _WITH_TWO_FACTS]
-    first, second = (rng.choice(makers[at])(rng, seed + at) for at in range(2))
-    return Item("conversation", number, _turns(form, first, second))
+        builders[0] = [builder for builder in builders[0] if builder in _WITH_TWO_FACTS]
+    first, second = (rng.choice(builders[at])(rng, seed + at) for at in range(2))
+    return Item("conversation", number, _build_turns(form, first, second))
 
 
-def _turns(form: str, first: Scene, second: Scene) -> tuple[Turn, Turn]:
-    """The two turns of a form: what is asked, and when the second medium is shown."""
-    references = _references(first.medium, second.medium)
+def _build_turns(form: str, first: Scene, second: Scene) -> tuple[Turn, Turn]:
+    """Build the two turns of a form."""
+    references = _build_references(first.medium, second.medium)
     one, two = (first.medium,), (second.medium,)
     if form == "after":
         return Turn(first.ask(), one), Turn(second.ask(), two)

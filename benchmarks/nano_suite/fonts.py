@@ -27,7 +27,7 @@ ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 @cache
 def font_path(family: str, weight: str = "medium") -> str:
-    """Return the file of a face.
+    """Find the file of a face.
 
     Args:
         family: one of `FAMILIES`.
@@ -48,10 +48,22 @@ def font_path(family: str, weight: str = "medium") -> str:
 
 @lru_cache(maxsize=4096)
 def load_font(family: str, size: int, weight: str = "medium") -> ImageFont.FreeTypeFont:
-    """Load a face at `size` pixels per em; basic layout, so that shaping libraries change nothing."""
+    """Load a face with basic layout, so that the result does not depend on shaping libraries.
+
+    Args:
+        family: one of `FAMILIES`.
+        size: pixels per em.
+        weight: one of `WEIGHTS`.
+    """
     return ImageFont.truetype(font_path(family, weight), size, layout_engine=ImageFont.Layout.BASIC)
 
 
 def character_width(family: str, size: int, weight: str = "medium") -> float:
-    """Mean advance, in pixels, of the small letters and digits of a face."""
+    """Compute the mean advance of the lower-case letters and digits of a face, in pixels.
+
+    Args:
+        family: one of `FAMILIES`.
+        size: pixels per em.
+        weight: one of `WEIGHTS`.
+    """
     return load_font(family, size, weight).getlength(ALPHABET) / len(ALPHABET)

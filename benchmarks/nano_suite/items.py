@@ -1,6 +1,6 @@
-"""What the suite consists of: items of one or two turns, each with media and a question.
+"""The parts of the suite: items of one or two turns, each with media and a question.
 
-Media are rendered when they are needed. Called by all modules that write questions.
+Media are rendered when they are needed. Called by all modules that build questions.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Medium:
 
 @dataclass(frozen=True)
 class Question:
-    """A question and how its answer is compared.
+    """A question and the rule that compares answers.
 
     Attributes:
         text: the question.
@@ -49,7 +49,12 @@ class Question:
 
 @dataclass(frozen=True)
 class Turn:
-    """Media that are shown with a question."""
+    """A question and the media sent with it.
+
+    Attributes:
+        question: the question.
+        media: pictures and clips, in order.
+    """
 
     question: Question
     media: tuple[Medium, ...] = ()
@@ -57,7 +62,13 @@ class Turn:
 
 @dataclass(frozen=True)
 class Item:
-    """One conversation of one or two turns; its last turn is the one that is scored."""
+    """One conversation of one or two turns, of which the last is scored.
+
+    Attributes:
+        kind: a key of `suite.BUILDERS`, or another name in measurements outside the suite.
+        number: number of the item within its kind.
+        turns: the turns.
+    """
 
     kind: str
     number: int
@@ -65,19 +76,30 @@ class Item:
 
 
 def generators(kind: str, number: int) -> tuple[Random, int]:
-    """The generator of an item's content, and the seed for what is rendered.
+    """Build the generator of an item's content, and choose the seed of its rendering.
 
-    They are separate, so that the questions do not depend on the metrics of fonts.
+    The two are separate, so that the questions do not depend on the metrics of fonts.
+
+    Args:
+        kind: kind of the item.
+        number: number of the item within its kind.
     """
     rng = Random(f"{SEED}/{kind}/{number}")
     return rng, rng.getrandbits(32)
 
 
 def picture(render: Callable[[], Canvas | Photograph]) -> Medium:
-    """A picture from a function that renders it."""
+    """Build a picture from a function that renders it."""
     return Medium("image", lambda: [render()])
 
 
 def single(kind: str, number: int, medium: Medium, question: Question) -> Item:
-    """An item of one turn with one medium."""
+    """Build an item of one turn with one medium.
+
+    Args:
+        kind: kind of the item.
+        number: number of the item within its kind.
+        medium: the medium.
+        question: the question.
+    """
     return Item(kind, number, (Turn(question, (medium,)),))

@@ -1,7 +1,7 @@
-"""The rules by which an answer counts. Strings only; called by `run.py` and the tests.
+"""The rules that decide whether an answer counts. Strings only; called by `run.py` and the tests.
 
-`exact` compares strings. `lenient` accepts other wordings, but no answer that names a second candidate. The
-README of this folder states the rules.
+`exact` compares strings. `lenient` accepts other wordings, and rejects answers that name a second candidate. The
+rules are listed in the README of this folder.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 
 def _names(words: str, name: str | None = None) -> dict[str, str]:
-    """Every word and what it stands for: itself, or `name`."""
+    """Map every word to `name`, or to itself."""
     return {word: name or word for word in words.split()}
 
 
@@ -45,7 +45,7 @@ _LEAD = re.compile(
     r"^(?:(?:it|this|(?:the |this )?(?:text|sign|label|button|word|picture|page|screen)) (?:says|reads|spells)"
     r"|(?:the )?(?:text|word|name|title|number|line|headline|first line|last line|second line) is)\s*:?\s*"
 )
-# Words that may stand around a text in a description.
+# Words that may surround a text in a description.
 _CARRIERS = set(
     _names(
         "it this there is are says say that reads read with text word words sign label written in on of picture image "
@@ -55,17 +55,22 @@ _CARRIERS = set(
 
 
 def exact(expected: str, answer: str) -> bool:
-    """Whether the strings are equal without the space around them."""
+    """Check whether the strings are equal without the space around them.
+
+    Args:
+        expected: the right answer.
+        answer: the model's answer.
+    """
     return answer.strip() == expected.strip()
 
 
 def lenient(rule: str, expected: str, answer: str, others: Sequence[str] = ()) -> bool:
-    """Whether the answer says what is expected, and no other candidate.
+    """Check whether the answer contains the expected one, and no other candidate.
 
     Args:
-        rule: a key of `RULES`.
+        rule: a key of `RULES`, or "choice".
         expected: the right answer.
-        answer: what the model generated.
+        answer: the model's answer.
         others: for the rule `choice`, the candidates that are wrong.
     """
     if not answer.strip() or len(words(answer)) > len(words(expected)) + EXTRA_WORDS:
@@ -76,16 +81,16 @@ def lenient(rule: str, expected: str, answer: str, others: Sequence[str] = ()) -
 
 
 def words(string: str) -> list[str]:
-    """Words of an answer: folded case, no articles or punctuation, number words as digits, one spelling."""
+    """Split an answer into words: folded case, no articles or punctuation, number words as digits, one spelling."""
     folded = unicodedata.normalize("NFKC", string).casefold().replace("\u2019", "'")
     folded = re.sub(r"(?<=\d),(?=\d)", ".", folded)
     folded = re.sub(r"\b(\d+)\s*(?:percent|per cent)\b", r"\1", folded)
-    found = [_SPELLINGS.get(word, word) for word in _WORD.findall(folded)]
-    return [_DIGITS.get(word, word) for word in found if word not in _ARTICLES]
+    matches = [_SPELLINGS.get(word, word) for word in _WORD.findall(folded)]
+    return [_DIGITS.get(word, word) for word in matches if word not in _ARTICLES]
 
 
 def plain_text(string: str) -> str:
-    """A text without quotes, case, line breaks, commas, a leading "it says" and trailing punctuation."""
+    """Remove quotes, case, line breaks, commas, a leading "it says" and trailing punctuation from a text."""
     folded = unicodedata.normalize("NFKC", string).casefold()
     folded = folded.translate({ord(mark): None for mark in _QUOTES})
     folded = " ".join(re.sub(r"[\s,]+", " ", folded).split())
@@ -119,8 +124,8 @@ def _vocabulary(names: dict[str, str]) -> Callable[[str, str], bool]:
 
 
 def _named(names: dict[str, str], string: str) -> set[str]:
-    found = {names[word] for word in words(string) if word in names}
-    return found - {"center"} if len(found) > 1 and names is PLACE else found
+    matches = {names[word] for word in words(string) if word in names}
+    return matches - {"center"} if len(matches) > 1 and names is PLACE else matches
 
 
 def _is_negated(string: str) -> bool:
@@ -128,46 +133,50 @@ def _is_negated(string: str) -> bool:
 
 
 def _choice(expected: str, answer: str, others: Sequence[str]) -> bool:
-    spoken, wanted = words(answer), words(expected)
+    answer_words, expected_words = words(answer), words(expected)
     if _is_negated(answer) and not _is_negated(expected):
         return False
-    if not _contains(spoken, wanted):
+    if not _contains(answer_words, expected_words):
         return False
     for other in (words(other) for other in others):
-        is_longer = other != wanted and _contains(other, wanted)  # "Save file" where "Save" is right
-        if other != wanted and _contains(spoken if is_longer else _without(spoken, wanted), other):
+        is_longer = other != expected_words and _contains(other, expected_words)  # "Save file" where "Save" is right
+        if other != expected_words and _contains(
+            answer_words if is_longer else _remove_words(answer_words, expected_words), other
+        ):
             return False
     return True
 
 
-def _contains(spoken: list[str], wanted: list[str]) -> bool:
-    size = len(wanted)
-    return size > 0 and any(spoken[at : at + size] == wanted for at in range(len(spoken) - size + 1))
+def _contains(answer_words: list[str], expected_words: list[str]) -> bool:
+    size = len(expected_words)
+    return size > 0 and any(
+        answer_words[at : at + size] == expected_words for at in range(len(answer_words) - size + 1)
+    )
 
 
-def _without(spoken: list[str], wanted: list[str]) -> list[str]:
-    """`spoken` with every occurrence of `wanted` replaced by a mark, so that parts of it are no other candidate."""
-    left, at = [], 0
-    while at < len(spoken):
-        if spoken[at : at + len(wanted)] == wanted:
-            left.append("|")
-            at += len(wanted)
+def _remove_words(answer_words: list[str], expected_words: list[str]) -> list[str]:
+    """Replace every occurrence of `expected_words` by a mark, so that its parts do not count as other candidates."""
+    remaining, at = [], 0
+    while at < len(answer_words):
+        if answer_words[at : at + len(expected_words)] == expected_words:
+            remaining.append("|")
+            at += len(expected_words)
         else:
-            left.append(spoken[at])
+            remaining.append(answer_words[at])
             at += 1
-    return left
+    return remaining
 
 
 def pairs(string: str) -> set[tuple[str, str]]:
-    """Colour and shape of every shape that is named; the colour is "" where none stands before it."""
-    found, colour = set(), ""
+    """Find colour and shape of every shape in a text; the colour is "" if no colour precedes the shape."""
+    matches, colour = set(), ""
     for word in words(string):
         if word in COLOUR:
             colour = COLOUR[word]
         elif word in SHAPE:
-            found.add((colour, SHAPE[word]))
+            matches.add((colour, SHAPE[word]))
             colour = ""
-    return found
+    return matches
 
 
 def _describe(expected: str, answer: str) -> bool:
@@ -176,11 +185,11 @@ def _describe(expected: str, answer: str) -> bool:
 
 def _describe_text(expected: str, answer: str) -> bool:
     def content(string: str) -> list[str]:
-        carriers = _CARRIERS - set(wanted)
+        carriers = _CARRIERS - set(expected_words)
         return [word for word in words(string) if word not in carriers]
 
-    wanted = words(expected)
-    return content(answer) == wanted
+    expected_words = words(expected)
+    return content(answer) == expected_words
 
 
 def _nothing(expected: str, answer: str) -> bool:

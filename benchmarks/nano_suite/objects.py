@@ -1,4 +1,4 @@
-"""Questions about shapes: shape and colour, number, place, description."""
+"""Questions about shapes: shape and colour, number, position, description. Called by `suite.py`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,15 @@ PLACES = {
 
 @dataclass(frozen=True)
 class Thing:
-    """A shape at a place, in fractions of the picture; `radius` in fractions of the shorter side."""
+    """A shape in a picture.
+
+    Attributes:
+        shape: one of `SHAPES`.
+        colour: one of `NAMES`.
+        x: of the centre, as a fraction of the width.
+        y: of the centre, as a fraction of the height.
+        radius: as a fraction of the shorter side.
+    """
 
     shape: str
     colour: str
@@ -38,17 +46,29 @@ class Thing:
 
     @property
     def name(self) -> str:
-        """For example "red circle"."""
+        """Colour and shape, for example "red circle"."""
         return f"{self.colour} {self.shape}"
 
 
 def things_picture(things: list[Thing], size: Size, seed: int) -> Medium:
-    """A picture of shapes."""
+    """Build a picture of shapes.
+
+    Args:
+        things: the shapes.
+        size: width and height in pixels.
+        seed: of the rendering.
+    """
     return picture(lambda: draw_things(things, size, Random(seed)))
 
 
 def draw_things(things: list[Thing], size: Size, rng: Random) -> Canvas:
-    """Render shapes on a background that all of them stand out from."""
+    """Render shapes on a background with enough contrast to all of them.
+
+    Args:
+        things: the shapes.
+        size: width and height in pixels.
+        rng: the generator.
+    """
     ground, values = pick_colours(rng, [thing.colour for thing in things])
     canvas = Canvas(size, ground)
     for thing, value in zip(things, values, strict=True):
@@ -57,24 +77,36 @@ def draw_things(things: list[Thing], size: Size, rng: Random) -> Canvas:
 
 
 def put_thing(canvas: Canvas, thing: Thing, value: RGB) -> None:
-    """Render one shape."""
+    """Render one shape.
+
+    Args:
+        canvas: the canvas.
+        thing: the shape.
+        value: its colour as RGB.
+    """
     width, height = canvas.width, canvas.height
     canvas.shape(thing.shape, thing.x * width, thing.y * height, thing.radius * min(width, height), value)
 
 
 def side_by_side(rng: Random, count: int, size: Size) -> list[Thing]:
-    """One to three shapes of different names and colours, in a row or a column."""
+    """Choose shapes of different names and colours, in a row or a column.
+
+    Args:
+        rng: the generator.
+        count: number of shapes, 1 to 3.
+        size: width and height of the picture in pixels.
+    """
     shapes, colours = rng.sample(SHAPES, count), rng.sample(NAMES, count)
     if "white" in colours and "black" in colours:
         colours[colours.index("white")] = rng.choice([name for name in NAMES[:6] if name not in colours])
     is_row = size[0] >= size[1]
     longer, shorter = max(size), min(size)
-    most = min(0.42, 0.42 * longer / count / shorter)
+    max_radius = min(0.42, 0.42 * longer / count / shorter)
     things = []
     for at, (shape, colour) in enumerate(zip(shapes, colours, strict=True)):
         along, across = (at + 0.5) / count, 0.5
         x, y = (along, across) if is_row else (across, along)
-        things.append(Thing(shape, colour, x, y, most * rng.uniform(0.6, 1.0)))
+        things.append(Thing(shape, colour, x, y, max_radius * rng.uniform(0.6, 1.0)))
     return things
 
 
@@ -83,14 +115,14 @@ def _with_article(name: str) -> str:
 
 
 def listed(things: list[Thing]) -> str:
-    """For example "A red circle, a blue star and an orange cross."."""
+    """List shapes as text, for example "A red circle, a blue star and an orange cross."."""
     names = [_with_article(thing.name) for thing in things]
     joined = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
     return joined[0].upper() + joined[1:] + "."
 
 
 def shape(number: int) -> Item:
-    """The shape or colour of one of one to three shapes."""
+    """Build an item about the shape or colour of one of one to three shapes."""
     rng, seed = generators("shape", number)
     count = 1 + number % 3
     size = rng.choice(SQUARE + (WIDE if count > 1 else ()) + (TALL if count > 1 and number % 2 else ()))
@@ -101,26 +133,38 @@ def shape(number: int) -> Item:
 
 
 def shape_question(rng: Random, things: list[Thing], is_about_colour: bool) -> Question:
-    """A question about the colour or the shape of one of the things."""
+    """Build a question about the colour or the shape of one of the shapes.
+
+    Args:
+        rng: the generator.
+        things: the shapes.
+        is_about_colour: ask for the colour.
+    """
     thing = rng.choice(things)
     colour_word = rng.choice(("color", "colour"))
     if is_about_colour:
         if len(things) == 1:
-            asked = rng.choice((f"What {colour_word} is the {thing.shape}?", f"What {colour_word} is it?"))
+            wording = rng.choice((f"What {colour_word} is the {thing.shape}?", f"What {colour_word} is it?"))
         else:
-            asked = rng.choice(
+            wording = rng.choice(
                 (f"What {colour_word} is the {thing.shape}?", f"What is the {colour_word} of the {thing.shape}?")
             )
-        return Question(asked, thing.colour, "colour")
+        return Question(wording, thing.colour, "colour")
     if len(things) == 1:
-        asked = rng.choice(("What shape is this?", "Which shape do you see?", f"What is the {thing.colour} shape?"))
+        wording = rng.choice(("What shape is this?", "Which shape do you see?", f"What is the {thing.colour} shape?"))
     else:
-        asked = rng.choice((f"What shape is {thing.colour}?", f"Which shape is the {thing.colour} one?"))
-    return Question(asked, thing.shape, "shape")
+        wording = rng.choice((f"What shape is {thing.colour}?", f"Which shape is the {thing.colour} one?"))
+    return Question(wording, thing.shape, "shape")
 
 
 def scattered(rng: Random, names: list[tuple[str, str]], size: Size) -> list[Thing]:
-    """Shapes with the given names and colours, in cells of a grid, none over another."""
+    """Place shapes in cells of a grid, without overlap.
+
+    Args:
+        rng: the generator.
+        names: shape and colour of each.
+        size: width and height of the picture in pixels.
+    """
     columns, rows = (4, 4) if 0.7 < size[0] / size[1] < 1.6 else ((7, 2) if size[0] > size[1] else (2, 7))
     cells = rng.sample([(column, row) for column in range(columns) for row in range(rows)], len(names))
     reach = min(size[0] / columns, size[1] / rows) / min(size)
@@ -133,7 +177,7 @@ def scattered(rng: Random, names: list[tuple[str, str]], size: Size) -> list[Thi
 
 
 def count(number: int) -> Item:
-    """One to nine of a shape or colour; every second picture has others, too."""
+    """Build an item about the number of a shape, one to nine; every second picture also has other shapes."""
     rng, seed = generators("count", number)
     total = 1 + number % 9
     size = rng.choice(SQUARE + (((800, 400), (640, 320)) if number % 3 == 0 else ()))
@@ -143,27 +187,38 @@ def count(number: int) -> Item:
 
 
 def count_question(rng: Random, total: int, has_others: bool) -> tuple[list[tuple[str, str]], Question]:
-    """Shapes and colours of things to scatter, and how many of them a question asks for."""
+    """Choose shapes and colours, and a question about their number.
+
+    Args:
+        rng: the generator.
+        total: the number to ask for.
+        has_others: add other shapes.
+
+    Returns:
+        Shape and colour of each, and the question.
+    """
     shape_name, colour = rng.choice(SHAPES), rng.choice(NAMES[:6])
     plural = shape_name + ("es" if shape_name == "cross" else "s")
     names = [(shape_name, colour)] * total
     if not has_others:
-        asked = rng.choice((f"How many {plural} are there?", f"Count the {plural}.", f"How many {plural} do you see?"))
-        return names, Question(asked, str(total), "number")
+        wording = rng.choice(
+            (f"How many {plural} are there?", f"Count the {plural}.", f"How many {plural} do you see?")
+        )
+        return names, Question(wording, str(total), "number")
     others = rng.randint(1, 4)
     if rng.random() < 0.5:  # the same shape in another colour
         other = rng.choice([name for name in NAMES[:6] if name != colour])
         names = names + [(shape_name, other)] * others
-        asked = rng.choice((f"How many {plural} are {colour}?", f"How many {colour} {plural} are there?"))
+        wording = rng.choice((f"How many {plural} are {colour}?", f"How many {colour} {plural} are there?"))
     else:
         other = rng.choice([name for name in SHAPES if name != shape_name])
         names = names + [(other, colour)] * others
-        asked = rng.choice((f"How many {plural} are there?", f"How many {plural} can you count?"))
-    return names, Question(asked, str(total), "number")
+        wording = rng.choice((f"How many {plural} are there?", f"How many {plural} can you count?"))
+    return names, Question(wording, str(total), "number")
 
 
 def place(number: int) -> Item:
-    """Where a shape is, or how it lies to another."""
+    """Build an item about the position of a shape, absolute or relative to another one."""
     rng, seed = generators("place", number)
     size = rng.choice([size for size in SQUARE if size != (480, 640)])
     if number % 2 == 0:
@@ -176,8 +231,8 @@ def place(number: int) -> Item:
             shape = rng.choice([other for other in SHAPES if other != thing.shape])
             colour = rng.choice([other for other in NAMES[:6] if other != thing.colour])
             things.append(Thing(shape, colour, *PLACES[opposite], 0.16))
-        asked = rng.choice((f"Where is the {thing.shape}?", f"In which part of the picture is the {thing.shape}?"))
-        question = Question(asked, name, "place")
+        wording = rng.choice((f"Where is the {thing.shape}?", f"In which part of the picture is the {thing.shape}?"))
+        question = Question(wording, name, "place")
     else:
         things, question = _relation(rng, number // 2)
     return single("place", number, things_picture(things, size, seed), question)
@@ -188,14 +243,14 @@ def _relation(rng: Random, number: int) -> tuple[list[Thing], Question]:
     is_row = number % 2 == 0
     places = [(0.25, 0.5), (0.75, 0.5)] if is_row else [(0.5, 0.24), (0.5, 0.76)]
     things = [Thing(shape, colour, *at, 0.2) for shape, colour, at in zip(shapes, colours, places, strict=True)]
-    one = rng.randrange(2)
-    first, second = things[one], things[1 - one]
+    index = rng.randrange(2)
+    first, second = things[index], things[1 - index]
     sides = ("left", "right") if is_row else ("above", "below")
     form = number // 2 % 3
     if form == 0:
         text = "left or right of" if is_row else "above or below"
-        return things, Question(f"Is the {first.shape} {text} the {second.shape}?", sides[one], "relation")
-    side = sides[one]
+        return things, Question(f"Is the {first.shape} {text} the {second.shape}?", sides[index], "relation")
+    side = sides[index]
     words = f"to the {side} of" if is_row else side
     if form == 1:
         return things, Question(f"What is {words} the {second.shape}?", first.shape, "choice", (second.shape,))
@@ -210,14 +265,14 @@ _DESCRIBE = ("What is in the picture?", "Describe it.", "What do you see?", "Des
 
 
 def describe(number: int) -> Item:
-    """One to three shapes, or, in every fourth picture, a word."""
+    """Build an item with a description of one to three shapes or, in every fourth picture, of a word."""
     rng, seed = generators("describe", number)
-    asked = rng.choice(_DESCRIBE)
+    wording = rng.choice(_DESCRIBE)
     size = rng.choice(SQUARE + WIDE)
     if number % 4 == 3:
         text = pick_word(rng, size)
         assert len(text) <= letters_that_fit(size)
         medium = word_picture(text, size, rng.choice(("plain", "sign", "label")), seed)
-        return single("describe", number, medium, Question(asked, text, "describe_text"))
+        return single("describe", number, medium, Question(wording, text, "describe_text"))
     things = side_by_side(rng, 1 + number // 4 % 3, size)
-    return single("describe", number, things_picture(things, size, seed), Question(asked, listed(things), "describe"))
+    return single("describe", number, things_picture(things, size, seed), Question(wording, listed(things), "describe"))

@@ -1,4 +1,4 @@
-"""Questions outside the model's field: no medium at all, and pictures like photographs."""
+"""Questions outside the model's domain: without a medium, and with photograph-like pictures. Called by `suite.py`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _ABOUT_PHOTOGRAPHS = (
 
 
 def outside(number: int) -> Item:
-    """Every third item has no medium, the others a photograph-like picture."""
+    """Build an item without a medium (every third one) or with a photograph-like picture."""
     rng, seed = generators("outside", number)
     if number % 3 == 0:
         text = _WITHOUT[number // 3 % len(_WITHOUT)]

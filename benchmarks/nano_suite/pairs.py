@@ -1,4 +1,7 @@
-"""Two items of different kinds in one conversation: does the second question get the answer it gets alone?"""
+"""Pairs of items in one conversation: the accuracy of the second question beside its accuracy alone.
+
+Called by `__main__.py`.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +22,17 @@ _PICTURES = tuple(kind for kind in BUILDERS if kind not in (*_CLIPS, "conversati
 
 
 def build_pairs() -> list[tuple[Item, Item]]:
-    """Pairs of items of different kinds; in turn picture and picture, picture and clip, clip and picture."""
+    """Build pairs of items of different kinds: in turn two pictures, picture and clip, clip and picture."""
     rng = Random(f"{SEED}/pairs")
-    left = build_suite([*_PICTURES, *_CLIPS])
-    rng.shuffle(left)
+    remaining = build_suite([*_PICTURES, *_CLIPS])
+    rng.shuffle(remaining)
     pairs = []
     for number in range(COUNT):
         first_kinds, second_kinds = ((_PICTURES, _PICTURES), (_PICTURES, _CLIPS), (_CLIPS, _PICTURES))[number % 3]
-        first = next(item for item in left if item.kind in first_kinds)
-        second = next(item for item in left if item.kind in second_kinds and item.kind != first.kind)
-        left.remove(first)
-        left.remove(second)
+        first = next(item for item in remaining if item.kind in first_kinds)
+        second = next(item for item in remaining if item.kind in second_kinds and item.kind != first.kind)
+        remaining.remove(first)
+        remaining.remove(second)
         pairs.append((first, second))
     return pairs
 
@@ -39,7 +42,7 @@ def run_pairs(engine: Engine, limit: int | None = None) -> tuple[list[Result], l
 
     Args:
         engine: the model.
-        limit: at most so many pairs.
+        limit: maximum number of pairs.
 
     Returns:
         The results in conversation, and rows for the second question alone and in conversation.

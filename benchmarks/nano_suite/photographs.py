@@ -1,6 +1,6 @@
-"""Pictures that look like photographs: clouds, hills, bokeh, wood, grass, water, from noise alone.
+"""Photograph-like pictures from noise: clouds, hills, bokeh, wood, grass, water, stone, a portrait.
 
-The model knows drawings and screens only, and should say so. Called by `outside.py`.
+The model is trained on drawings and screens only, and its answer should say so. Called by `outside.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,13 @@ SCENES = ("clouds", "hills", "bokeh", "wood", "grass", "water", "stone", "portra
 
 @dataclass
 class Photograph:
-    """A rendered photograph-like picture; it has no text, so it has the attributes of an empty canvas."""
+    """A rendered photograph-like picture. It has no text, and the text attributes of an empty canvas.
+
+    Attributes:
+        image: the picture.
+        narrowest: as in `Canvas`.
+        outside: as in `Canvas`.
+    """
 
     image: Image.Image
     narrowest: float = math.inf
@@ -33,7 +39,7 @@ def make_photograph(scene: str, size: tuple[int, int], seed: int) -> Photograph:
     Args:
         scene: one of `SCENES`.
         size: width and height in pixels.
-        seed: of the noise.
+        seed: seed of the noise.
     """
     rng = np.random.default_rng(seed)
     pixels = _PAINTERS[scene](rng, size[0], size[1])
@@ -43,7 +49,7 @@ def make_photograph(scene: str, size: tuple[int, int], seed: int) -> Photograph:
 
 
 def _noise(rng: np.random.Generator, width: int, height: int, cells: tuple[int, int], octaves: int = 5) -> np.ndarray:
-    """Fractal noise in 0..1, `(height, width)`; `cells` are those of the coarsest octave across and down."""
+    """Generate fractal noise in 0..1, `(height, width)`; `cells` are those of the coarsest octave, across and down."""
     total, weight = np.zeros((height, width)), 0.0
     for octave in range(octaves):
         across, down = (min(count * 2**octave + 1, side) for count, side in zip(cells, (width, height), strict=True))
@@ -56,7 +62,7 @@ def _noise(rng: np.random.Generator, width: int, height: int, cells: tuple[int, 
 
 
 def _blend(amount: np.ndarray, low: tuple[int, int, int], high: tuple[int, int, int]) -> np.ndarray:
-    """Colours between two, `(H, W, 3)`, from amounts `(H, W)`."""
+    """Blend two colours by amounts `(H, W)`; returns `(H, W, 3)`."""
     return np.asarray(low, float) * (1 - amount[..., None]) + np.asarray(high, float) * amount[..., None]
 
 
@@ -123,7 +129,7 @@ def _stone(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
 
 
 def _portrait(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """A soft figure before a blurred room."""
+    """Render a soft figure in front of a blurred room."""
     pixels = _blend(_noise(rng, width, height, (3, 3), 3), (60, 70, 84), (176, 160, 140))
     across, down = np.meshgrid(np.linspace(-1, 1, width) * width / height, np.linspace(-1, 1, height))
     skin = np.asarray(((224, 178, 150), (172, 122, 92), (110, 74, 54))[int(rng.integers(3))], float)

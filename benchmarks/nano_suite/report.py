@@ -1,4 +1,4 @@
-"""Tables of results: right answers by kind, with Wilson's 95 % interval. Strings only."""
+"""Tables of results: right answers by kind, with Wilson's 95 % interval. Called by `__main__.py` and `width.py`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from pvc.lab.evaluate.intervals import wilson
 
 @dataclass(frozen=True)
 class Row:
-    """Right answers of one kind."""
+    """Right answers of one kind.
+
+    Attributes:
+        name: of the kind.
+        count: number of answers.
+        exact: number of answers equal to the expected ones.
+        lenient: number of answers that count by the lenient rules.
+    """
 
     name: str
     count: int
@@ -22,11 +29,11 @@ class Row:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's interval of the lenient share."""
+        """Wilson's 95 % interval of the lenient share."""
         return wilson(self.lenient, self.count)
 
     def to_json(self) -> dict[str, Any]:
-        """A dictionary for JSON."""
+        """Build a dictionary for JSON."""
         low, high = self.interval
         return {
             "count": self.count,
@@ -37,7 +44,7 @@ class Row:
 
 
 def rows(results: Sequence[Result]) -> list[Row]:
-    """One row per kind, scored on the last question; then the total, then conversations in detail."""
+    """Build one row per kind, scored on the last question; then the total, then details of conversations."""
     kinds = list(dict.fromkeys(result.kind for result in results))
     table = [last_row(kind, [result for result in results if result.kind == kind]) for kind in kinds]
     table.append(last_row("total", results))
@@ -59,13 +66,18 @@ def rows(results: Sequence[Result]) -> list[Row]:
 
 
 def last_row(name: str, results: Sequence[Result]) -> Row:
-    """Count the answers to the last question of every item."""
+    """Count the right answers to the last question of every item.
+
+    Args:
+        name: of the row.
+        results: of the items.
+    """
     last = [result.replies[-1] for result in results]
     return Row(name, len(last), sum(reply.exact for reply in last), sum(reply.lenient for reply in last))
 
 
 def to_markdown(table: Sequence[Row]) -> str:
-    """The table as Markdown."""
+    """Format the table as Markdown."""
     lines = ["| kind | n | exact % | lenient % | 95 % interval |", "|---|---:|---:|---:|---|"]
     for row in table:
         low, high = row.interval
@@ -75,7 +87,7 @@ def to_markdown(table: Sequence[Row]) -> str:
 
 
 def failures(results: Sequence[Result]) -> list[str]:
-    """What the product reported in place of answers."""
+    """List the errors that replaced answers."""
     return [
         f"{result.kind} {result.number}: {reply.error}"
         for result in results

@@ -1,4 +1,4 @@
-"""Asks a model the questions, the way a user does: `pvc.load()`, `engine.chat()`, pictures and MP4 files."""
+"""Running the suite through PVC's public API: `pvc.load()`, `engine.chat()`, pictures and MP4 files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,14 @@ class Reply:
     """A question with its answer, and whether it counts.
 
     Attributes:
-        error: what the product reported in place of an answer, or None.
+        question: text of the question.
+        expected: the right answer.
+        rule: the rule that compared the answer.
+        media: kinds of the media sent with the question.
+        answer: the model's answer.
+        exact: whether the answer equals the expected one.
+        lenient: whether the answer counts by the rule.
+        error: the error that PVC reported in place of an answer, or None.
     """
 
     question: str
@@ -43,25 +50,42 @@ class Reply:
 
 @dataclass(frozen=True)
 class Result:
-    """The replies of one item."""
+    """The replies of one item.
+
+    Attributes:
+        kind: of the item.
+        number: of the item within its kind.
+        replies: one for each question.
+    """
 
     kind: str
     number: int
     replies: tuple[Reply, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """A dictionary for JSON; an error is left out where there is none."""
+        """Build a dictionary for JSON, without values that are None."""
         replies = [{key: value for key, value in asdict(reply).items() if value is not None} for reply in self.replies]
         return {"kind": self.kind, "number": self.number, "replies": replies}
 
 
 def with_progress(items: Sequence[T], what: str) -> Iterable[T]:
-    """Iterate with a progress bar on stderr, where that is a terminal."""
+    """Iterate with a progress bar on stderr, if stderr is a terminal.
+
+    Args:
+        items: the items.
+        what: label of the bar.
+    """
     return track(items, what, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
 
 
 def as_input(medium: Medium, folder: Path, name: str) -> Any:
-    """What a user would give: a PIL picture, or the path of an MP4 file that is written into `folder`."""
+    """Build the input that a user would pass: a PIL picture, or the path of an MP4 file.
+
+    Args:
+        medium: the medium.
+        folder: folder for the file.
+        name: name of the file without its suffix.
+    """
     frames = [canvas.finish() for canvas in medium.render()]
     if medium.kind == "image":
         return frames[0]
@@ -75,9 +99,9 @@ def ask(chat: Chat, question: Question, media: Sequence[Any], kinds: Sequence[st
 
     Args:
         chat: the conversation.
-        question: what is asked.
-        media: pictures and paths that are shown with it.
-        kinds: "image" or "video" for each of them.
+        question: the question.
+        media: pictures and paths of the media sent with it.
+        kinds: "image" or "video" for each medium.
     """
     answer, error = "", None
     try:
@@ -97,7 +121,12 @@ def ask(chat: Chat, question: Question, media: Sequence[Any], kinds: Sequence[st
 
 
 def run_item(engine: Engine, item: Item) -> Result:
-    """Ask the questions of an item in one new conversation."""
+    """Ask the questions of an item in a new conversation.
+
+    Args:
+        engine: the model.
+        item: the item.
+    """
     replies = []
     with TemporaryDirectory() as folder:
         chat = engine.chat()
@@ -108,5 +137,10 @@ def run_item(engine: Engine, item: Item) -> Result:
 
 
 def run_suite(engine: Engine, items: Sequence[Item]) -> list[Result]:
-    """Ask the questions of all items."""
+    """Ask the questions of all items.
+
+    Args:
+        engine: the model.
+        items: the items.
+    """
     return [run_item(engine, item) for item in with_progress(items, "questions")]

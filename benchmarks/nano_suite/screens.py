@@ -1,4 +1,4 @@
-"""Questions about screens and papers: menus, tables, dialogs, terminals, forms, tickets. One field is asked."""
+"""Questions about one field of a menu, table, dialog, terminal, form or ticket. Called by `suite.py`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _THEMES: tuple[tuple[RGB, RGB, RGB], ...] = (  # background, letters, accent
 def _rows(
     rows: list[tuple[str, str]], title: str, size: Size, rng: Random, numbers_from: int = 0, is_ruled: bool = False
 ) -> Canvas:
-    """A title and rows of two columns; the right column is aligned to the right."""
+    """Render a title and rows of two columns, of which the second is aligned right."""
     ground, ink, accent = rng.choice(_THEMES)
     family = pick_face(rng)[0]
     canvas = Canvas(size, ground)
@@ -51,15 +51,15 @@ def _row_size(canvas: Canvas, rows: list[tuple[str, str]], width: float, height:
 
 
 def menu(rng: Random) -> tuple[Render, Question]:
-    """A menu or price list."""
+    """Build a menu or price list."""
     is_food = rng.random() < 0.6
     names = rng.sample([name for name in (DISHES if is_food else GOODS) if len(name) <= 7], rng.randint(3, 4))
     prices = rng.sample(range(2, 30), len(names))
     rows = [
         (name, f"{price}.{rng.choice(('00', '50', '20', '90'))}") for name, price in zip(names, prices, strict=True)
     ]
-    asked = rng.randrange(len(rows))
-    name, price = rows[asked]
+    target = rng.randrange(len(rows))
+    name, price = rows[target]
     if rng.random() < 0.7:
         text = rng.choice(("How much is the {}?", "What is the price of {}?", "What does the {} cost?"))
         question = Question(text.format(name.lower()), price, "number")
@@ -71,32 +71,32 @@ def menu(rng: Random) -> tuple[Render, Question]:
 
 
 def table(rng: Random) -> tuple[Render, Question]:
-    """Names and points under a header."""
+    """Build a table of names and points under a header."""
     names = rng.sample([name for name in NAMES if len(name) <= 5], 3)
     header = rng.choice((("Name", "Points"), ("Player", "Goals"), ("Team", "Wins"), ("Name", "Age")))
     values = [str(value) for value in rng.sample(range(2, 99), 3)]
     rows = [header, *zip(names, values, strict=True)]
-    asked = rng.randrange(3)
+    target = rng.randrange(3)
     if rng.random() < 0.6:
         unit = header[1].lower()
-        text = f"How old is {names[asked]}?" if unit == "age" else f"How many {unit} does {names[asked]} have?"
-        question = Question(text, values[asked], "number")
+        text = f"How old is {names[target]}?" if unit == "age" else f"How many {unit} does {names[target]} have?"
+        question = Question(text, values[target], "number")
     else:
-        others = tuple(name for name in names if name != names[asked])
+        others = tuple(name for name in names if name != names[target])
         text = (
-            f"Who is {values[asked]} years old?"
+            f"Who is {values[target]} years old?"
             if header[1] == "Age"
-            else f"Who has {values[asked]} {header[1].lower()}?"
+            else f"Who has {values[target]} {header[1].lower()}?"
         )
-        question = Question(text, names[asked], "choice", others)
+        question = Question(text, names[target], "choice", others)
     return lambda size, shade: _rows(rows, "", size, shade, numbers_from=1, is_ruled=True), question
 
 
 def dialog(rng: Random) -> tuple[Render, Question]:
-    """A window with a title, a line and two buttons."""
+    """Build a window with a title, a line and two buttons."""
     title, body = rng.choice(DIALOGS)
     buttons = rng.choice(BUTTONS)
-    shown = [title, body, *buttons]
+    texts = [title, body, *buttons]
     text, expected = rng.choice(
         (
             ("What is the title of the window?", title),
@@ -105,7 +105,7 @@ def dialog(rng: Random) -> tuple[Render, Question]:
             ("What is written under the title?", body),
         )
     )
-    question = Question(text, expected, "choice", tuple(other for other in shown if other != expected))
+    question = Question(text, expected, "choice", tuple(other for other in texts if other != expected))
     return lambda size, shade: _dialog(title, body, buttons, size, shade), question
 
 
@@ -117,12 +117,12 @@ def _dialog(title: str, body: str, buttons: tuple[str, str], size: Size, rng: Ra
     left, right, top, bottom = width * 0.03, width * 0.97, height * 0.08, height * 0.92
     canvas.box(left, top, right, bottom, fill=ground, radius=width * 0.03)
     step = (bottom - top) / 3
-    least = canvas.smallest_size((family, "medium"))
+    min_size = canvas.smallest_size((family, "medium"))
     canvas.box(left, top, right, top + step * 0.85, fill=accent, radius=width * 0.03)
-    big = max(least, canvas.fitting_size([title, body], width * 0.88, step * 0.6, (family, "medium")))
+    big = max(min_size, canvas.fitting_size([title, body], width * 0.88, step * 0.6, (family, "medium")))
     canvas.text(title, width / 2, top + step * 0.43, big, (255, 255, 255), (family, "medium"))
     canvas.text(body, width / 2, top + step * 1.4, big, ink, (family, "medium"))
-    small = max(least, canvas.fitting_size(list(buttons), width * 0.34, step * 0.5, (family, "medium")))
+    small = max(min_size, canvas.fitting_size(list(buttons), width * 0.34, step * 0.5, (family, "medium")))
     for place, label in zip((0.27, 0.73), buttons, strict=True):
         x, y = width * place, top + step * 2.45
         canvas.box(x - width * 0.21, y - step * 0.36, x + width * 0.21, y + step * 0.36, fill=accent, radius=step * 0.1)
@@ -131,9 +131,9 @@ def _dialog(title: str, body: str, buttons: tuple[str, str], size: Size, rng: Ra
 
 
 def terminal(rng: Random) -> tuple[Render, Question]:
-    """A black window with two commands and their output."""
+    """Build a dark window with two commands and their output."""
     first, second = rng.sample(COMMANDS, 2)
-    shown = [first[0], first[1], second[0], second[1]]
+    texts = [first[0], first[1], second[0], second[1]]
     text, expected = rng.choice(
         (
             ("What was the first command?", first[0]),
@@ -142,7 +142,7 @@ def terminal(rng: Random) -> tuple[Render, Question]:
             (f"What came out of {second[0]}?", second[1]),
         )
     )
-    question = Question(text, expected, "choice", tuple(other for other in shown if other != expected))
+    question = Question(text, expected, "choice", tuple(other for other in texts if other != expected))
     lines = [f"$ {first[0]}", first[1], f"$ {second[0]}", second[1]]
     return lambda size, shade: _terminal(lines, size, shade), question
 
@@ -163,7 +163,7 @@ def _terminal(lines: list[str], size: Size, rng: Random) -> Canvas:
 
 
 def form(rng: Random) -> tuple[Render, Question]:
-    """Fields of a form, filled in."""
+    """Build a form with its fields filled in."""
     values = {
         "Name": rng.choice(NAMES),
         "City": rng.choice(CITIES),
@@ -173,7 +173,7 @@ def form(rng: Random) -> tuple[Render, Question]:
         "Pet": rng.choice(("cat", "dog", "fish", "parrot", "hamster")),
     }
     names = rng.sample(list(values), 3)
-    asked = rng.choice(names)
+    target = rng.choice(names)
     questions = {
         "Name": "What name is filled in?",
         "City": "Which city is entered?",
@@ -182,8 +182,8 @@ def form(rng: Random) -> tuple[Render, Question]:
         "Code": "What is the code?",
         "Pet": "Which pet is in the form?",
     }
-    others = tuple(values[name] for name in names if name != asked)
-    question = Question(questions[asked], values[asked], "choice", others)
+    others = tuple(values[name] for name in names if name != target)
+    question = Question(questions[target], values[target], "choice", others)
     fields = [(name, values[name]) for name in names]
     return lambda size, shade: _form(fields, size, shade), question
 
@@ -218,14 +218,14 @@ def _form(fields: list[tuple[str, str]], size: Size, rng: Random) -> Canvas:
 
 
 def ticket(rng: Random) -> tuple[Render, Question]:
-    """A ticket for a train or a flight."""
+    """Build a ticket for a train or a flight."""
     start, goal = rng.sample(CITIES, 2)
     is_flight = rng.random() < 0.5
     place = ("Gate", f"{rng.choice('ABCDE')}{rng.randint(1, 30)}") if is_flight else ("Track", str(rng.randint(1, 24)))
     seat = ("Seat", f"{rng.randint(1, 39)}{rng.choice('ABCDEF')}")
     time = ("Time", f"{rng.randint(5, 22)}:{rng.randint(0, 59):02d}")
     rows = [("From", start), ("To", goal), place, rng.choice((seat, time))]
-    asked, expected = rows[rng.randrange(4)]
+    target, expected = rows[rng.randrange(4)]
     text = {
         "From": "Where does the trip start?",
         "To": "Where does the trip go?",
@@ -233,7 +233,7 @@ def ticket(rng: Random) -> tuple[Render, Question]:
         "Track": "What is the track?",
         "Seat": "What is the seat?",
         "Time": "At what time does it leave?",
-    }[asked]
+    }[target]
     title = "BOARDING" if is_flight else "TRAIN"
     others = tuple(value for _, value in rows if value != expected)
     question = Question(text, expected, "choice", others)
@@ -244,7 +244,7 @@ _SCREENS = (menu, table, dialog, terminal, form, ticket)
 
 
 def screen(number: int) -> Item:
-    """A field of a screen."""
+    """Build an item about a field of a screen."""
     rng, seed = generators("screen", number)
     render, question = _SCREENS[number % len(_SCREENS)](rng)
     size = rng.choice(SIZES)

@@ -1,4 +1,7 @@
-"""Contact sheets: all items of a kind on one picture, with questions and answers, for a person to check."""
+"""Contact sheets: all items of a kind in one picture, with questions and answers, for visual checks.
+
+Called by `__main__.py`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,16 @@ _CELL, _ACROSS, _TEXT = (300, 250), 6, 64
 
 
 def write_sheets(items: Sequence[Item], folder: Path, columns: int = _ACROSS) -> list[Path]:
-    """Write one sheet per kind, `KIND.png`; returns their paths."""
+    """Write one sheet per kind, `KIND.png`.
+
+    Args:
+        items: the items.
+        folder: folder for the files.
+        columns: items in a row of the sheet.
+
+    Returns:
+        Paths of the files.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for kind in dict.fromkeys(item.kind for item in items):

@@ -37,8 +37,8 @@ def build_suite(kinds: Sequence[str] = (), limit: int | None = None) -> list[Ite
     """Build the items.
 
     Args:
-        kinds: only these; by default all.
-        limit: at most so many of each kind.
+        kinds: kinds to build; by default all.
+        limit: maximum number of items of each kind.
     """
     chosen = kinds or list(BUILDERS)
     each = PER_KIND if limit is None else min(limit, PER_KIND)
@@ -46,7 +46,7 @@ def build_suite(kinds: Sequence[str] = (), limit: int | None = None) -> list[Ite
 
 
 def digest(items: Sequence[Item]) -> str:
-    """SHA-256 of kinds, questions and answers; pixels are left out, since they depend on the libraries."""
+    """Compute the SHA-256 of kinds, questions and answers, without pixels, which depend on the libraries."""
     content = [
         [item.kind, item.number]
         + [

@@ -1,4 +1,4 @@
-"""Questions about texts: one word, a number, a few lines."""
+"""Questions about texts: one word, a number, a few lines. Called by `suite.py`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from benchmarks.nano_suite.items import Item, Medium, Question, generators, pict
 from benchmarks.nano_suite.words import LINES, NAMES, WORDS
 
 Size = tuple[int, int]
-# Where one word stands, and what people ask about it.
-_ASKED = {
+# Questions about one word, by the form of its picture.
+_QUESTIONS = {
     "plain": ("What does it say?", "What is the text?", "What word is this?", "What is written here?"),
     "sign": ("Which word is on the sign?", "What does the sign say?", "What does it say?"),
     "label": ("What is on the label?", "Read the label.", "What is the text?"),
@@ -22,26 +22,47 @@ _ASKED = {
 
 
 def letters_that_fit(size: Size) -> int:
-    """How many characters of a line fit across a picture, with margins."""
+    """Compute how many characters of a line fit across a picture, with margins."""
     return int(find_grid(*size)[0] * 64 * 0.8 / 7.6)
 
 
 def pick_size(rng: Random, number: int) -> Size:
-    """A wide, square or tall size, in turn; squares twice as often."""
+    """Choose a square, wide or tall size; every second one is square.
+
+    Args:
+        rng: the generator.
+        number: of the item.
+    """
     return rng.choice((SQUARE, WIDE, SQUARE, TALL)[number % 4])
 
 
 def pick_word(rng: Random, size: Size, names: bool = False) -> str:
-    """A word or name of at most eight letters that fits across a picture, in upper, lower or title case."""
-    most = min(8, letters_that_fit(size))
-    word = rng.choice([word for word in (NAMES if names else WORDS) if len(word) <= most])
+    """Choose a word or name that fits across a picture, in upper, lower or title case.
+
+    Args:
+        rng: the generator.
+        size: width and height of the picture in pixels.
+        names: choose a name.
+
+    Returns:
+        At most eight letters.
+    """
+    max_length = min(8, letters_that_fit(size))
+    word = rng.choice([word for word in (NAMES if names else WORDS) if len(word) <= max_length])
     return (
         rng.choice((str.upper, str.lower, str.title))(word) if not names else rng.choice((str.upper, str.title))(word)
     )
 
 
 def word_picture(text: str, size: Size, form: str, seed: int) -> Medium:
-    """A picture of one word, as a sign, label, button, headline, badge or plain."""
+    """Build a picture of one word.
+
+    Args:
+        text: the word.
+        size: width and height in pixels.
+        form: "plain", "sign", "label", "button", "headline" or "badge".
+        seed: of the rendering.
+    """
     return picture(lambda: _word(text, size, form, Random(seed)))
 
 
@@ -63,10 +84,10 @@ def _word(text: str, size: Size, form: str, rng: Random) -> Canvas:
         canvas.path([(width * 0.04, height * 0.1), (width * 0.96, height * 0.1)], ink, height / 50)
         canvas.path([(width * 0.04, height * 0.9), (width * 0.96, height * 0.9)], ink, height / 50)
     largest = canvas.fitting_size([text], width * reach, height * (0.4 if form == "headline" else 0.6), face)
-    fits = canvas.smallest_size(face)
-    text_size = max(fits, int(largest * rng.uniform(0.62, 1.0)))
+    min_size = canvas.smallest_size(face)
+    text_size = max(min_size, int(largest * rng.uniform(0.62, 1.0)))
     y = height * (0.3 if form == "headline" else 0.5)
-    canvas.text(text, width / 2, y, min(text_size, max(fits, largest)), ink, face)
+    canvas.text(text, width / 2, y, min(text_size, max(min_size, largest)), ink, face)
     if form == "headline":
         for row in range(3):  # the story below, as grey bars
             canvas.box(
@@ -85,12 +106,12 @@ def _between(first: RGB, second: RGB) -> RGB:
 
 
 def word(number: int) -> Item:
-    """One word or name."""
+    """Build an item about one word or name."""
     rng, seed = generators("word", number)
     size = pick_size(rng, number + number // 6)
-    form = tuple(_ASKED)[number % len(_ASKED)]
+    form = tuple(_QUESTIONS)[number % len(_QUESTIONS)]
     text = pick_word(rng, size, names=form == "badge")
-    question = Question(rng.choice(_ASKED[form]), text, "text")
+    question = Question(rng.choice(_QUESTIONS[form]), text, "text")
     return single("word", number, word_picture(text, size, form, seed), question)
 
 
@@ -149,37 +170,44 @@ _NUMBERS: tuple[Callable[[Random], tuple[str, str, str, str]], ...] = (
 
 
 def number_text(rng: Random, number: int) -> tuple[str, Question]:
-    """A number as it is printed, and a question about it."""
-    shown, expected, rule, asked = _NUMBERS[number % len(_NUMBERS)](rng)
-    return shown, Question(asked, expected, rule)
+    """Choose a number as printed, and a question about it.
+
+    Args:
+        rng: the generator.
+        number: of the item.
+    """
+    printed, expected, rule, wording = _NUMBERS[number % len(_NUMBERS)](rng)
+    return printed, Question(wording, expected, rule)
 
 
 def number(number: int) -> Item:
-    """Years, prices, times, telephone numbers, percentages, rooms, scores."""
+    """Build an item about a year, price, time, telephone number, percentage, room or score."""
     rng, seed = generators("number", number)
-    shown, question = number_text(rng, number)
-    sizes = SQUARE + WIDE + (TALL if len(shown) <= 5 else ())
+    printed, question = number_text(rng, number)
+    sizes = SQUARE + WIDE + (TALL if len(printed) <= 5 else ())
     size = rng.choice(sizes)
     form = rng.choice(("plain", "sign", "label", "button"))
-    return single("number", number, word_picture(shown, size, form, seed), question)
+    return single("number", number, word_picture(printed, size, form, seed), question)
 
 
 _PLACES = ("first", "second", "last")
 
 
 def lines(number: int) -> Item:
-    """Two to four short lines: all of them, or one."""
+    """Build an item about two to four short lines, or about one of them."""
     rng, seed = generators("lines", number)
     size = rng.choice(SQUARE + (((640, 320), (800, 400)) if number % 4 == 0 else ()))
     count = 2 if size[0] >= 2 * size[1] else 2 + number % 3
     page = rng.sample([line for line in LINES if len(line) <= 12], count)
     if number % 2 == 0:
-        asked = rng.choice(("What does it say?", "Read the text.", "What is written here?", "What is the whole text?"))
-        question = Question(asked, "\n".join(page), "text")
+        wording = rng.choice(
+            ("What does it say?", "Read the text.", "What is written here?", "What is the whole text?")
+        )
+        question = Question(wording, "\n".join(page), "text")
     else:
         place = rng.choice(_PLACES if count > 2 else ("first", "last"))
-        asked = rng.choice(("What is the {} line?", "Read the {} line.", "What does the {} line say?"))
-        question = Question(asked.format(place), page[{"first": 0, "second": 1, "last": -1}[place]], "text")
+        wording = rng.choice(("What is the {} line?", "Read the {} line.", "What does the {} line say?"))
+        question = Question(wording.format(place), page[{"first": 0, "second": 1, "last": -1}[place]], "text")
     return single("lines", number, picture(lambda: _page(page, size, Random(seed))), question)
 
 

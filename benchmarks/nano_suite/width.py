@@ -1,4 +1,4 @@
-"""How wide a character must be: one word in pictures of five aspect ratios, at eight character widths."""
+"""Accuracy by character width: one word in pictures of five aspect ratios, at eight character widths."""
 
 from __future__ import annotations
 
@@ -26,7 +26,13 @@ PER_CELL = 24
 
 @dataclass(frozen=True)
 class Cell:
-    """The right answers of one aspect ratio and character width."""
+    """The right answers of one aspect ratio and character width.
+
+    Attributes:
+        ratio: a key of `RATIOS`.
+        width: of a character after tiling, in pixels.
+        row: the right answers.
+    """
 
     ratio: str
     width: int
@@ -34,17 +40,22 @@ class Cell:
 
 
 def longest_word(size: tuple[int, int], width: int) -> int:
-    """How many letters of `width` pixels after tiling fit across a picture, at most eight."""
+    """Compute how many letters fit across a picture, at most eight.
+
+    Args:
+        size: width and height of the picture in pixels.
+        width: of a letter after tiling, in pixels.
+    """
     return min(8, int(find_grid(*size)[0] * 64 * 0.95 / (width * 1.12)))
 
 
 def width_item(ratio: str, width: int, number: int) -> Item:
-    """A word of three to eight small letters whose characters are `width` pixels wide after tiling.
+    """Build an item about a word of three to eight lower-case letters, `width` pixels wide each after tiling.
 
     Args:
         ratio: a key of `RATIOS`.
-        width: mean width of a character in pixels.
-        number: of the item within its cell.
+        width: mean width of a character after tiling, in pixels.
+        number: number of the item within its cell.
     """
     rng = Random(f"{SEED}/width/{ratio}/{width}/{number}")
     size = RATIOS[ratio]
@@ -65,11 +76,14 @@ def _word(word: str, size: tuple[int, int], width: int, rng: Random) -> Canvas:
 
 
 def run_width(engine: Engine, limit: int | None = None) -> tuple[list[Result], list[Cell]]:
-    """Ask for all words.
+    """Ask for the words of all aspect ratios and widths.
 
     Args:
         engine: the model.
-        limit: at most so many items of a cell.
+        limit: maximum number of items for each ratio and width.
+
+    Returns:
+        Results of all items, and the right answers for each ratio and width.
     """
     each = PER_CELL if limit is None else min(limit, PER_CELL)
     places = [(ratio, width, number) for ratio in RATIOS for width in WIDTHS for number in range(each)]
@@ -83,7 +97,7 @@ def run_width(engine: Engine, limit: int | None = None) -> tuple[list[Result], l
 
 
 def to_markdown(cells: list[Cell]) -> str:
-    """Right words in percent, one line per aspect ratio; the last line is all of them."""
+    """Format the right words in percent, one line per aspect ratio and one for all."""
     lines = [f"| width : height | {' | '.join(f'{width} px' for width in WIDTHS)} |", f"|---|{'---:|' * len(WIDTHS)}"]
     for ratio in [*RATIOS, "all"]:
         values = []
@@ -95,7 +109,12 @@ def to_markdown(cells: list[Cell]) -> str:
 
 
 def plot(cells: list[Cell], path: Path) -> None:
-    """Write the curves as PNG: one per aspect ratio, and all of them with their interval."""
+    """Plot one curve per aspect ratio, and one for all with its interval.
+
+    Args:
+        cells: the results.
+        path: the PNG file to write.
+    """
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""Word lists of the suite, chosen by hand. Called by the modules that write questions."""
+"""Word lists of the suite, chosen by hand. Called by the modules that build questions."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ LINES = (
     "Card only",
     "Use side door",
 )
-# Words that fall into two pieces which are words themselves.
+# Words that consist of two shorter words.
 COMPOUNDS = (
     ("sun", "set"),
     ("rain", "bow"),

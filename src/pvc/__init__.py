@@ -1,8 +1,8 @@
 """PVC: images and videos through one progressive visual token compressor (arXiv 2412.09613).
 
-`model = pvc.load()`, `chat = model.chat()`, `chat.ask("What does it say?", media=["sign.png"])`.
+`engine = pvc.load()`, `chat = engine.chat()`, `chat.ask("What does it say?", media=["sign.png"])`.
 
-Importing this package is light: torch and transformers are imported when a name that needs them is touched.
+Importing this package is fast: torch and transformers are imported at the first use of a name that needs them.
 """
 
 from __future__ import annotations
@@ -44,6 +44,6 @@ def __getattr__(name: str) -> Any:
     if name in ("media", "errors"):
         return importlib.import_module(f"pvc.{name}")
     if name in _CLASSES:
-        importlib.import_module("pvc.auto")  # whoever holds a class can use the Auto classes, too
+        importlib.import_module("pvc.auto")  # a caller that has a class can use the Auto classes, too
         return getattr(importlib.import_module(_CLASSES[name]), name)
     raise AttributeError(f"module 'pvc' has no attribute {name!r}")

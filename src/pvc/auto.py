@@ -1,6 +1,7 @@
-"""Registers PVC with transformers' Auto classes: `import pvc.auto`, or touch any `PVC*` class of `pvc`.
+"""Registration of PVC's classes with transformers' Auto classes.
 
-Leaves out remote code: it is never needed and never allowed. Imports torch and transformers.
+`import pvc.auto` registers them, and so does the first use of a `PVC*` class of `pvc`. Remote code is never needed and
+never allowed. Imports torch and transformers.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pvc.processing.video import PVCVideoProcessor
 
 
 def register() -> None:
-    """Register every class; calling it again changes nothing."""
+    """Register every class. Further calls change nothing."""
     AutoConfig.register("pvc", PVCConfig, exist_ok=True)
     AutoConfig.register("pvc_vision", PVCVisionConfig, exist_ok=True)
     AutoModel.register(PVCConfig, PVCModel, exist_ok=True)

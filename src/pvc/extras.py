@@ -1,4 +1,7 @@
-"""Optional dependencies: one guarded import, whose error names the extra to install."""
+"""Guarded import of optional dependencies; its error names the extra to install.
+
+Called by every module that needs a package of an optional extra (train, serve, convert, vllm, fonts).
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,21 @@ from pvc.errors import MissingExtraError
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Import `module`, or raise MissingExtraError that says `pip install 'pvc-vlm[extra]'`."""
+    """Import a module of an optional dependency.
+
+    Args:
+        module: dotted name of the module.
+        extra: extra of `pvc-vlm` that installs the module.
+
+    Returns:
+        The imported module.
+
+    Raises:
+        MissingExtraError: the module is not installed; the message names `pip install 'pvc-vlm[extra]'`.
+    """
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise MissingExtraError(
-            f"{module.split('.')[0]} is not installed; it comes with: pip install 'pvc-vlm[{extra}]'"
+            f"{module.split('.')[0]} is not installed; install it with: pip install 'pvc-vlm[{extra}]'"
         ) from error

@@ -1,4 +1,4 @@
-"""The suite of ordinary questions: its rule for answers, that it never changes, and that it runs."""
+"""The suite of ordinary questions: the rules for answers, its digest, and runs of it."""
 
 import ast
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-if str(ROOT) not in sys.path:  # `benchmarks` is no installed package
+if str(ROOT) not in sys.path:  # `benchmarks` is not an installed package
     sys.path.insert(0, str(ROOT))
 
 from benchmarks.nano_suite import __main__, fonts, matching, pairs, report, run, suite, width  # noqa: E402
@@ -23,6 +23,7 @@ DIGEST = "31978cf875e1e10f2fbebead5a0a6eb802a623247ab138582f577bb752772162"
 
 @pytest.fixture(scope="module")
 def items():
+    """Build all items of the suite."""
     return suite.build_suite()
 
 
@@ -148,7 +149,7 @@ def test_every_expected_answer_counts_and_no_other_candidate_does(items):
 
 
 def test_no_constant_answer_is_often_right(items):
-    """A model that always gives the commonest answer to a kind must not look good."""
+    """A model that always returns the most common answer of a kind must have a low accuracy."""
     for kind in suite.BUILDERS:
         last = [item.turns[-1].question for item in items if item.kind == kind]
         best = max(
@@ -179,16 +180,16 @@ def test_rendering_is_repeatable(items):
 
 
 def test_states_of_long_clips_last_two_frames():
-    """The product takes 8 frames of a clip, so that a state of one frame may be missed in a longer clip."""
+    """PVC samples 8 frames of a clip, so a state of one frame might be missed in a longer clip."""
     from random import Random
 
-    from benchmarks.nano_suite.clips import held
+    from benchmarks.nano_suite.clips import hold_states
 
     for states in range(2, 9):
         for seed in range(20):
-            shown = held(Random(seed), states)
-            assert 6 <= len(shown) <= 16
-            assert len(shown) <= 8 or min(shown.count(state) for state in range(states)) >= 2
+            frames = hold_states(Random(seed), states)
+            assert 6 <= len(frames) <= 16
+            assert len(frames) <= 8 or min(frames.count(state) for state in range(states)) >= 2
 
 
 @pytest.mark.parametrize(
@@ -205,7 +206,7 @@ def test_states_of_long_clips_last_two_frames():
     ],
 )
 def test_the_grid_is_the_one_the_processor_cuts(size, grid):
-    """Cut a picture whose left half is black: the tiles in which black ends tell the columns."""
+    """Tile a horizontal ramp: the number of distinct left edges is the number of columns."""
     import numpy as np
     from benchmarks.nano_suite.canvas import bundled_processor
 
@@ -239,10 +240,10 @@ def test_text_beyond_the_edge_is_noticed():
 
 
 def test_pairs_are_of_different_kinds():
-    chosen = pairs.build_pairs()
-    used = [(item.kind, item.number) for pair in chosen for item in pair]
-    assert len(chosen) == 40 and len(set(used)) == 80
-    assert all(first.kind != second.kind for first, second in chosen)
+    built = pairs.build_pairs()
+    used = [(item.kind, item.number) for pair in built for item in pair]
+    assert len(built) == 40 and len(set(used)) == 80
+    assert all(first.kind != second.kind for first, second in built)
 
 
 def test_a_missing_font_names_the_package(monkeypatch):

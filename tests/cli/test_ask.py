@@ -168,7 +168,7 @@ def test_help_and_import_are_light(tmp_path):
     for name in ("torch", "transformers"):
         (tmp_path / f"{name}.py").write_text("raise SystemError('imported')")
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    for arguments in (["--help"], ["ask", "--help"], ["--version"], ["train", "--help"], ["eval", "--help"]):
+    for arguments in (["--help"], ["ask", "--help"], ["--version"], ["train", "--help"], ["lab", "eval", "--help"]):
         run(*arguments, env=env, check=0)
     subprocess.run([sys.executable, "-c", "import pvc; import pvc.media; pvc.__version__"], env=env, check=True)
 

@@ -38,7 +38,7 @@ def test_a_video_is_encoded_once_asked_and_continued(clips, checkpoint):
     assert json.loads(kept.stdout)["answer"] == json.loads(direct.stdout)["answer"]
     # A file that begins at 0 again, into another file.
     longer = clips / "longer.pvc"
-    options = ("--append", state, "-o", longer, "--shift", "10", "--times", "0,0.25", "--final")
+    options = ("--append", state, "-o", longer, "--time-offset", "10", "--times", "0,0.25", "--no-cache")
     told = json.loads(run("encode", clips / "second.mp4", *options, *model, check=0).stdout)
     assert (told["frames"], told["timestamps"][-1], told["can_be_continued"]) == (7, 10.25, False)
     assert "without its cache" in run("encode", clips / "second.mp4", "--append", longer, *model, check=2).stderr
@@ -53,7 +53,7 @@ def test_pictures_and_what_is_refused_in_one_line(clips, checkpoint, tmp_path):
     state = told["file"]
     assert "encoded already" in run("ask", state, "what?", "--image-steps", 1, *model, check=2).stderr
     assert "visual state already" in run("encode", state, check=2).stderr
-    assert "--shift is for --append" in run("encode", picture, "--shift", 1, check=2).stderr
+    assert "--time-offset is for --append" in run("encode", picture, "--time-offset", 1, check=2).stderr
     assert "ends in .pvc" in run("encode", picture, "-o", tmp_path / "x.bin", check=2).stderr
     assert "No such file" in run("encode", tmp_path / "nowhere.mp4", check=3).stderr
     assert "is a picture" in run("encode", clips / "whole.mp4", "--append", state, *model, check=2).stderr

@@ -1,4 +1,4 @@
-"""`pvc stream`: questions typed while a video runs, a folder that fills up, and what is refused."""
+"""`pvc live`: questions typed while a video runs, a folder that fills up, and what is refused."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ def clip(tmp_path_factory):
 
 def test_questions_from_a_pipe_and_at_the_end(clip, checkpoint):
     options = ("--model", checkpoint, "--speed", 0, "--json")
-    done = run("stream", clip, "--ask", "what is it?", *options, stdin="and what else?\n", check=0)
+    done = run("live", clip, "--ask", "what is it?", *options, stdin="and what else?\n", check=0)
     told = {row["question"]: row for row in map(json.loads, done.stdout.splitlines())}
     assert set(told) == {"what is it?", "and what else?"}
     # At the end it is the video, two frames a second.
@@ -36,12 +36,12 @@ def test_questions_from_a_pipe_and_at_the_end(clip, checkpoint):
 
 def test_a_question_is_asked_again_as_the_video_goes_on(clip, checkpoint):
     options = ("--model", checkpoint, "--speed", 0, "--json", "--every", 1, "--ask", "now?")
-    done = run("stream", clip, *options, check=0)
+    done = run("live", clip, *options, check=0)
     assert [json.loads(line)["at"] for line in done.stdout.splitlines()] == [1.0, 2.0, 3.0]
 
 
 def test_a_file_runs_at_its_own_speed_and_typing_is_answered_meanwhile(clip, checkpoint):
-    command = [sys.executable, "-m", "pvc", "stream", str(clip), "--model", str(checkpoint), "--json"]
+    command = [sys.executable, "-m", "pvc", "live", str(clip), "--model", str(checkpoint), "--json"]
     process = subprocess.Popen(
         [*command, "--speed", "0.2"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )  # the last frame comes after 17 seconds
@@ -68,7 +68,7 @@ def test_a_folder_that_fills_up(checkpoint, tmp_path):
     filling = threading.Thread(target=fill)
     filling.start()
     options = ("--model", checkpoint, "--seconds", 3, "--ask", "what is it?", "--json")
-    done = run("stream", tmp_path, *options, check=0)
+    done = run("live", tmp_path, *options, check=0)
     filling.join()
     (row,) = map(json.loads, done.stdout.splitlines())
     assert row["frames_seen"] == 3
@@ -81,6 +81,6 @@ def test_what_is_refused_in_one_line(clip, checkpoint, tmp_path):
         ((tmp_path / "nowhere.mp4",), 3),
         (("/dev/null", "--model", checkpoint), 3),
     ):
-        done = run("stream", *arguments, check=code)
+        done = run("live", *arguments, check=code)
         assert done.stderr.count("\n") == 1
         assert done.stdout == ""

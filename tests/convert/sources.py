@@ -1,4 +1,4 @@
-"""Tiny InternVL checkpoints with random weights, in every form that can be converted, made without our code."""
+"""Tiny InternVL checkpoints with random weights, in every format that can be converted, built without PVC code."""
 
 import json
 from pathlib import Path
@@ -53,7 +53,7 @@ def _tokenizer(directory, without=()):
 
 
 def transformers_format(directory: Path, text="qwen2", tied=False, dtype=torch.float32, shard="5GB", vision=None):
-    """As transformers writes `internvl`."""
+    """Write a checkpoint as transformers writes `internvl`."""
     directory.mkdir(parents=True)
     size, ids = _tokenizer(directory)
     config = InternVLConfig(
@@ -72,7 +72,7 @@ def transformers_format(directory: Path, text="qwen2", tied=False, dtype=torch.f
 
 
 def chat_format(directory: Path, text="qwen2", dtype=torch.float32):
-    """The original format: `internvl_chat` with fused projections; its tokenizer has no `<video>`."""
+    """Write the original format: `internvl_chat` with fused projections; its tokenizer has no `<video>`."""
     directory.mkdir(parents=True)
     size, _ = _tokenizer(directory, without=("<video>",))
     language = {**TEXT, "vocab_size": size, **({"head_dim": 8} if text == "qwen3" else {})}
@@ -84,7 +84,7 @@ def chat_format(directory: Path, text="qwen2", dtype=torch.float32):
 
 
 def internlm2_format(directory: Path, vocabulary: int):
-    """`internvl_chat` around InternLM2, whose tokenizer the caller writes; returns the tensors."""
+    """Write `internvl_chat` with InternLM2, whose tokenizer the caller writes; return the tensors."""
     language = {**TEXT, "vocab_size": vocabulary, "bias": False, "rope_theta": 1000000}
     language["rope_scaling"] = {"type": "dynamic", "factor": 2.0}
     state = {**vision_state(), **projector_state(), **internlm2_state(language)}

@@ -15,7 +15,7 @@ from pvc.convert import Options, convert, convert_to_internvl, read_source
 from pvc.convert.closed_form import MAX_RESIDUAL, solve
 from pvc.convert.from_pvc import convert_pvc
 from pvc.convert.verify import compare
-from pvc.engine.engine import MediaOptions
+from pvc.engine.options import MediaOptions
 from pvc.errors import ConfigError, UsageError
 from pvc.model.order import block_positions
 from pvc.testing import tiny_config
@@ -43,7 +43,7 @@ def picture(height, width, seed=0):
 
 
 def conversation(*pictures):
-    parts = [{"type": "image", "image": one} for one in pictures]
+    parts = [{"type": "image", "image": item} for item in pictures]
     return [{"role": "user", "content": [*parts, {"type": "text", "text": "which shape is red?"}]}]
 
 
@@ -66,10 +66,10 @@ def test_every_source_in_closed_form(tmp_path, name, ratio):
     described = read_source(MAKERS[name](tmp_path / "source"))
     report = convert(described, tmp_path / "made", Options(ratio=ratio))
     assert report.residual <= MAX_RESIDUAL
-    found = {one.what: one for one in compare(described, tmp_path / "made")}
-    assert found["vision tower"].largest == 0
+    actual = {item.what: item for item in compare(described, tmp_path / "made")}
+    assert actual["vision tower"].largest == 0
     for what in ("visual tokens, block by block", "visual tokens, in the source's order", "logits"):
-        assert found[what].relative <= 1e-5, what
+        assert actual[what].relative <= 1e-5, what
     config = json.loads((tmp_path / "made" / "config.json").read_text())
     blocks = {0.25: 4, 0.125: 16}[ratio]
     assert config["image_steps"] == config["compressor_norm_groups"] == blocks
@@ -163,7 +163,7 @@ def test_index_timesteps_up_to_a_limit(source, tmp_path):
     described = read_source(source)
     report = convert(described, tmp_path / "made", Options(timestep="index", timestep_limit=13))
     assert any("frames after number 14 of a video all show block 1" in warning for warning in report.warnings)
-    assert all(one.within for one in compare(described, tmp_path / "made"))
+    assert all(item.within for item in compare(described, tmp_path / "made"))
     config = json.loads((tmp_path / "made" / "config.json").read_text())
     assert config["vision_config"]["timestep"] == "index"
     assert config["vision_config"]["timestep_limit"] == 13
@@ -191,8 +191,8 @@ def test_an_init_that_is_not_known_is_refused():
         Options(init="best")
 
 
-def test_timesteps_that_cannot_be_told_apart_are_an_error():
-    """With weights as small as official initializer ranges draw them, the system is singular."""
+def test_timesteps_that_are_too_similar_are_an_error():
+    """With weights as small as official initializer ranges, the system is singular."""
     config = tiny_config(
         vision={"timestep": "cyclic", "timestep_period": 4},
         compressor_norm_groups=4,
@@ -289,7 +289,7 @@ def test_the_report_names_every_tensor(source, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == f"{source}: 91 tensors have a place, 0 have none"
     assert any(
-        "linear_1.weight F32 [32, 128] -> model.multi_modal_projector.linear_1.weight (blocks)" in x for x in lines
+        "linear_1.weight F32 [32, 128] -> model.multi_modal_projector.linear_1.weight (widen)" in x for x in lines
     )
     assert main(["convert", str(source)]) == 2
     assert "a directory to write is missing" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`pvc convert`: every kind of source, identity start, the way back, and what is refused."""
+"""`pvc convert`: every kind of source, start as the identity, conversion back, and rejected sources."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ from transformers import InternVLForConditionalGeneration
 import pvc
 from pvc.cli.main import main
 from pvc.convert import Options, convert, convert_to_internvl, read_source
-from pvc.convert.keymap import BACK, CHAT, CHAT_INTERNLM2, TRANSFORMERS, plan
+from pvc.convert.keymap import CHAT, CHAT_INTERNLM2, EXPORT, TRANSFORMERS, match_rules
 from pvc.convert.transforms import TRANSFORMS, Shapes
 from pvc.convert.verify import compare
 from pvc.errors import CheckpointError, ConfigError, UsageError
@@ -40,11 +40,11 @@ def test_every_source_starts_as_the_identity(tmp_path, name, ratio):
     described = read_source(MAKERS[name](tmp_path / "source"))
     report = convert(described, tmp_path / "made", Options(ratio=ratio, init="mean"))
     assert report.used == len(described.tensors)
-    found = {one.what: one for one in compare(described, tmp_path / "made")}
-    assert found["vision tower"].largest == 0
-    assert found["visual tokens, same ratio"].relative < 1e-5
-    assert found["logits"].relative < 1e-5
-    assert ("visual tokens, against the mean of those replaced" in found) == (ratio != 0.5)
+    actual = {item.what: item for item in compare(described, tmp_path / "made")}
+    assert actual["vision tower"].largest == 0
+    assert actual["visual tokens, same ratio"].relative < 1e-5
+    assert actual["logits"].relative < 1e-5
+    assert ("visual tokens, against the mean of those replaced" in actual) == (ratio != 0.5)
 
 
 def test_tokens_and_answers_are_those_of_transformers(source, tmp_path):
@@ -89,7 +89,7 @@ def test_a_wider_compressor_begins_as_the_mean(tmp_path):
     weight, grid = torch.randn(5, 4 * width), torch.randn(4, 4, width)
     wide = TRANSFORMS["widen"][0]([weight], shapes)[0]
     small = [grid[r : r + 2, c : c + 2].reshape(-1) for r in (0, 2) for c in (0, 2)]
-    torch.testing.assert_close(wide @ grid.reshape(-1), torch.stack([weight @ one for one in small]).mean(0))
+    torch.testing.assert_close(wide @ grid.reshape(-1), torch.stack([weight @ item for item in small]).mean(0))
     affine = TRANSFORMS["layernorm_to_adaln"][0]([torch.arange(12.0), torch.zeros(12)], shapes)[0]
     by_place = (1 + affine[: 16 * width]).view(4, 4, width)
     for row in range(4):
@@ -106,11 +106,11 @@ def test_the_map_reads_both_ways(rules, tmp_path):
         names = dict.fromkeys(sources.internlm2_format(tmp_path / "s", 100), 1)
     else:
         names = read_source(makers[rules](tmp_path / "s")).tensors
-    steps, unknown = plan(names, rules)
+    steps, unknown = match_rules(names, rules)
     assert not unknown
     assert sorted(name for step in steps for name in step.sources) == sorted(names)
     targets = [target for step in steps for target in step.targets]
-    back, unknown = plan(targets, BACK if rules is TRANSFORMERS else rules, inverse=True)
+    back, unknown = match_rules(targets, EXPORT if rules is TRANSFORMERS else rules, inverse=True)
     assert not unknown
     assert sorted(name for step in back for name in step.targets) == sorted(names)
 
@@ -118,11 +118,11 @@ def test_the_map_reads_both_ways(rules, tmp_path):
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_transforms_are_undone(transform):
     shapes = Shapes(2, 2, heads=6, kv_heads=2)
-    given = [1 + 0.1 * torch.randn(60, 8)]
+    inputs = [1 + 0.1 * torch.randn(60, 8)]
     if transform == "layernorm_to_adaln":
-        given = [1 + 0.1 * torch.randn(12), torch.randn(12)]
+        inputs = [1 + 0.1 * torch.randn(12), torch.randn(12)]
     forth, back = TRANSFORMS[transform]
-    for before, after in zip(given, back(forth(given, shapes), shapes), strict=True):
+    for before, after in zip(inputs, back(forth(inputs, shapes), shapes), strict=True):
         torch.testing.assert_close(after, before, rtol=0, atol=1e-7)
 
 
@@ -164,7 +164,7 @@ def test_what_internvl_cannot_say_does_not_go_back(source, tmp_path):
 
 
 def test_shards_are_read_and_written_one_by_one(tmp_path, monkeypatch):
-    monkeypatch.setattr("pvc.convert.from_internvl._SMALLEST_SHARD", 40_000)
+    monkeypatch.setattr("pvc.convert.from_internvl._MIN_SHARD_BYTES", 40_000)
     source = sources.transformers_format(tmp_path / "source", shard="60KB")
     assert len(list(source.glob("model-*.safetensors"))) > 2
     report = convert(source, tmp_path / "made", ONE_STEP)
@@ -178,10 +178,10 @@ def test_shards_are_read_and_written_one_by_one(tmp_path, monkeypatch):
         assert torch.equal(tensor, one_by_one[name])
 
 
-def test_progress_is_told(source, tmp_path):
-    told = []
-    convert(source, tmp_path / "made", progress=lambda done, total: told.append((done, total)))
-    assert [done for done, _ in told] == list(range(1, told[-1][1] + 1))
+def test_progress_is_reported(source, tmp_path):
+    calls = []
+    convert(source, tmp_path / "made", progress=lambda done, total: calls.append((done, total)))
+    assert [done for done, _ in calls] == list(range(1, calls[-1][1] + 1))
 
 
 def test_tensors_without_a_place_are_all_named(source, tmp_path):
@@ -224,8 +224,8 @@ def test_a_published_pvc_model_needs_a_map(tmp_path, capsys):
     options = ["--temporal-layers", "2", "--ratio", "1/2", "--map", str(tmp_path / "map.json")]
     assert main(["convert", str(source), str(tmp_path / "made"), *options]) == 0
     made = load_file(tmp_path / "made" / "model.safetensors")
-    found = made["model.vision_tower.encoder.layer.2.temporal.attention.projection_layer.weight"]
-    assert torch.equal(found, state["vision_model.encoder.layers.2.time.out"])
+    actual = made["model.vision_tower.encoder.layer.2.temporal.attention.projection_layer.weight"]
+    assert torch.equal(actual, state["vision_model.encoder.layers.2.time.out"])
 
 
 @pytest.mark.parametrize(
@@ -236,9 +236,9 @@ def test_a_published_pvc_model_needs_a_map(tmp_path, capsys):
         ([{"source": "a", "target": "b", "transform": "magic"}], "magic"),
         ([{"source": "a.{n}", "target": "b"}], "the same in every name"),
         ([{"source": [], "target": "b"}], "'source' must be"),
-        ([{"source": "a.{m}", "target": "b.{m}"}], "places"),
-        ([{"source": "a.{n}.{n}", "target": "b.{n}"}], "places"),
-        ([{"source": "a.{", "target": "b"}], "places"),
+        ([{"source": "a.{m}", "target": "b.{m}"}], "placeholders"),
+        ([{"source": "a.{n}.{n}", "target": "b.{n}"}], "placeholders"),
+        ([{"source": "a.{", "target": "b"}], "placeholders"),
         ([{"source": "a", "target": "b", "transform": ["same"]}], "transform is"),
         ([{"source": "a", "target": ["b", "c"]}], "'same' takes 1 to 1 names, not 1 to 2"),
     ],
@@ -254,14 +254,14 @@ def test_the_projectors_activation_comes_along(source, tmp_path):
     described = read_source(source)
     convert(described, tmp_path / "made", ONE_STEP)
     assert pvc.load(tmp_path / "made", device="cpu").model.config.projector_hidden_act == "relu"
-    assert all(one.within for one in compare(described, tmp_path / "made"))
+    assert all(item.within for item in compare(described, tmp_path / "made"))
 
 
-def test_keys_that_frameworks_leave_are_told(tmp_path):
+def test_keys_of_training_frameworks_are_reported(tmp_path):
     source = sources.chat_format(tmp_path / "source", "qwen3")
     config_with(source, llm_config__ep_size=1, llm_config__use_deepep=False)
     report = convert(source, tmp_path / "made")
-    assert report.warnings == ("passed over in the language model's configuration: ep_size, use_deepep",)
+    assert report.warnings == ("ignored in the language model's configuration: ep_size, use_deepep",)
 
 
 @pytest.mark.parametrize(("template", "separator"), [("internvl2_5", "\n"), ("Hermes-2", "")])
@@ -328,7 +328,7 @@ def test_keys_of_official_files_that_change_nothing(source, tmp_path):
     config_with(source, **{f"vision_config__{key}": value for key, value in idle.items()})
     described = read_source(source)
     convert(described, tmp_path / "made", ONE_STEP)
-    assert all(one.within for one in compare(described, tmp_path / "made"))
+    assert all(item.within for item in compare(described, tmp_path / "made"))
 
 
 def config_with(source, **changes):
@@ -345,14 +345,14 @@ def config_with(source, **changes):
     [
         ("transformers_format", {"model_type": "llava"}, {}, "'llava'"),
         ("transformers_format", {"vision_feature_layer": -2}, {}, "vision_feature_layer is -2"),
-        ("transformers_format", {"vision_config__hidden_size": 48}, {}, r"is \[.*asks for"),
+        ("transformers_format", {"vision_config__hidden_size": 48}, {}, r"is \[.*requires"),
         ("transformers_format", {"vision_config__surprise": 1}, {}, "surprise"),
         ("transformers_format", {"text_config__hidden_size": "wide"}, {}, "hidden_size"),
         (
             "transformers_format",
             {"text_config__intermediate_size": 64},
             {},
-            r"is \[32, 48\].* asks for \[32, 64\]",
+            r"is \[32, 48\].* requires \[32, 64\]",
         ),
         ("transformers_format", {}, {"ratio": 0.3}, "downsample_ratio"),
         ("transformers_format", {"downsample_ratio": 0.3}, {}, "downsample_ratio is 0.3"),
@@ -418,7 +418,7 @@ def test_an_output_layer_that_is_stored_twice(tmp_path):
     assert "lm_head.weight" not in load_file(tmp_path / "made" / "model.safetensors")
     save_file({**state, output: state[name] + 1}, path, metadata={"format": "pt"})
     report = convert(source, tmp_path / "other")
-    assert "kept apart" in report.warnings[0]
+    assert "both are kept" in report.warnings[0]
     kept = load_file(tmp_path / "other" / "model.safetensors")
     assert torch.equal(kept["lm_head.weight"], state[name] + 1)
     assert not pvc.load(tmp_path / "other", device="cpu").model.config.tie_word_embeddings
@@ -440,16 +440,16 @@ def test_from_the_command_line(source, tmp_path, capsys):
     assert "downsample_ratio is 0.25" in capsys.readouterr().err
 
 
-def test_a_result_that_differs_is_not_passed_over(source, tmp_path, capsys, monkeypatch):
+def test_a_result_that_differs_is_an_error(source, tmp_path, capsys, monkeypatch):
     import pvc.convert.from_internvl as run
 
-    whole = run.transformed
+    whole = run.apply_step
 
     def spoilt(source, step, shapes):
         made = whole(source, step, shapes)
         return {name: tensor * 1.01 if "layer.0.mlp.fc1.weight" in name else tensor for name, tensor in made.items()}
 
-    monkeypatch.setattr(run, "transformed", spoilt)
+    monkeypatch.setattr(run, "apply_step", spoilt)
     assert main(["convert", str(source), str(tmp_path / "made"), "--ratio", "1/2", "--check"]) == 5
     assert "does not compute what its source does: vision tower" in capsys.readouterr().err
 
@@ -477,11 +477,11 @@ def test_a_wrong_number_in_the_files_is_found(source, tmp_path, name, place, rat
     state = load_file(path)
     state[name].view(-1)[place] += 0.01
     save_file(state, path, metadata={"format": "pt"})
-    wrong = [one for one in compare(read_source(source), made) if not one.within]
-    assert f"tensors ({name})" in [one.what for one in wrong]
+    wrong = [item for item in compare(read_source(source), made) if not item.within]
+    assert f"tensors ({name})" in [item.what for item in wrong]
     state[name].view(-1)[place] = torch.nan
     save_file(state, path, metadata={"format": "pt"})
-    assert f"tensors ({name})" in [one.what for one in compare(read_source(source), made) if not one.within]
+    assert f"tensors ({name})" in [item.what for item in compare(read_source(source), made) if not item.within]
 
 
 @pytest.mark.parametrize(
@@ -499,18 +499,18 @@ def test_a_tensor_in_the_wrong_place_is_found(tmp_path, maker, swapped, ratio, w
     """A mistake of the key map is in the files and in what they are expected to be: only the arithmetic shows it."""
     import pvc.convert.from_internvl as run
 
-    whole, names = run.mapped_tensors, dict([swapped, swapped[::-1]])
+    whole, names = run.convert_tensors, dict([swapped, swapped[::-1]])
 
     def wrong(*arguments):
         for name, tensor in whole(*arguments):
-            end = next((one for one in names if name.endswith(one) and "temporal" not in name), None)
+            end = next((item for item in names if name.endswith(item) and "temporal" not in name), None)
             yield (name.removesuffix(end) + names[end] if end else name), tensor
 
-    monkeypatch.setattr("pvc.convert.from_internvl.mapped_tensors", wrong)
-    monkeypatch.setattr("pvc.convert.verify.mapped_tensors", wrong)
+    monkeypatch.setattr("pvc.convert.from_internvl.convert_tensors", wrong)
+    monkeypatch.setattr("pvc.convert.verify.convert_tensors", wrong)
     described = read_source(MAKERS[maker](tmp_path / "source"))
     convert(described, tmp_path / "made", Options(ratio=ratio, image_steps=1))
-    assert what in [one.what for one in compare(described, tmp_path / "made") if not one.within]
+    assert what in [item.what for item in compare(described, tmp_path / "made") if not item.within]
 
 
 def test_a_wider_compressor_in_another_order_is_found(source, tmp_path, monkeypatch):
@@ -525,7 +525,7 @@ def test_a_wider_compressor_in_another_order_is_found(source, tmp_path, monkeypa
 
     monkeypatch.setattr(transforms, "widened", turned)
     convert(source, tmp_path / "made", Options(ratio=0.25, image_steps=1, init="mean"))
-    wrong = [one.what for one in compare(read_source(source), tmp_path / "made") if not one.within]
+    wrong = [item.what for item in compare(read_source(source), tmp_path / "made") if not item.within]
     assert wrong == ["visual tokens, as the mean of the source's layer"]
 
 
@@ -544,12 +544,12 @@ def test_a_comparison_holds_no_weights(source, tmp_path, monkeypatch):
     """Every parameter is read when its module is called, as a loaded model has it, and is gone afterwards."""
     from pvc.checkpoint.files import CheckpointFiles
     from pvc.checkpoint.stored import stored_tensors
-    from pvc.convert.offload import offloaded
+    from pvc.convert.offload import offload
 
     convert(source, tmp_path / "made")
     loaded = pvc.load(tmp_path / "made", device="cpu", dtype="float32").model
     stored = stored_tensors(CheckpointFiles(tmp_path / "made"))
-    model = offloaded(lambda: PVCForConditionalGeneration(loaded.config), stored.__getitem__)
+    model = offload(lambda: PVCForConditionalGeneration(loaded.config), stored.__getitem__)
     ids, pixels = torch.tensor([[60, 9, 60, 200]]), torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(model(input_ids=ids).logits, loaded(input_ids=ids).logits)
@@ -659,7 +659,7 @@ def test_internlm2_becomes_llama(internlm2, tmp_path):
     language = {**sources.TEXT, "vocab_size": 343}
     expected = internlm2_logits(state, language, state["language_model.model.tok_embeddings.weight"][ids[0]])
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
-    assert {one.what for one in compare(read_source(source), tmp_path / "made")} == {
+    assert {item.what for item in compare(read_source(source), tmp_path / "made")} == {
         "vision tower",
         "visual tokens, same ratio",
     }
@@ -696,10 +696,10 @@ def test_another_tokenizer_than_sentencepieces_is_refused(internlm2, tmp_path, m
         "build_tokenizer_from_spm_proto",
         staticmethod(lambda proto, vocab: build(proto, vocab, merges=[])),
     )
-    with pytest.raises(CheckpointError, match="makes another tokenizer"):
+    with pytest.raises(CheckpointError, match="builds another tokenizer"):
         convert(source, tmp_path / "made")
     (source / "tokenizer.model").write_bytes(b"rubbish")
-    with pytest.raises(CheckpointError, match="no sentencepiece model"):
+    with pytest.raises(CheckpointError, match="not a sentencepiece model"):
         convert(source, tmp_path / "made")
 
 

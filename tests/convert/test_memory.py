@@ -1,4 +1,4 @@
-"""Converting a checkpoint of 2 GB in two shards, and comparing the result: what the process takes at the most."""
+"""Peak memory of converting a checkpoint of 2 GB in two shards and comparing the result."""
 
 import json
 import subprocess

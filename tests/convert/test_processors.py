@@ -76,11 +76,11 @@ def test_prompts_are_those_of_transformers(tmp_path, frames):
     written = other.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     batch = other(text=[written], images=[PICTURE], videos=[clip.frames], return_tensors="pt")
     expected = batch["input_ids"][0].tolist()
-    found = ours.apply_chat_template(messages, tokenize=True, add_generation_prompt=True)["input_ids"][0].tolist()
-    assert collapsed(found, {ours.image_token_id, ours.video_token_id}) == collapsed(expected, {other.image_token_id})
-    assert f"Frame{frames}: <img>" in ours.tokenizer.decode(found)
-    assert found.count(ours.image_token_id) == expected.count(other.image_token_id) - 16 * frames
-    assert found.count(ours.video_token_id) == 16 * frames
+    actual = ours.apply_chat_template(messages, tokenize=True, add_generation_prompt=True)["input_ids"][0].tolist()
+    assert collapsed(actual, {ours.image_token_id, ours.video_token_id}) == collapsed(expected, {other.image_token_id})
+    assert f"Frame{frames}: <img>" in ours.tokenizer.decode(actual)
+    assert actual.count(ours.image_token_id) == expected.count(other.image_token_id) - 16 * frames
+    assert actual.count(ours.video_token_id) == 16 * frames
 
 
 def test_prompts_of_the_original_format(tmp_path):
@@ -103,9 +103,9 @@ def test_tiles_are_those_of_transformers(tmp_path, settings):
     ours, warnings = converted(source, tmp_path / "made")
     assert warnings == ()
     expected = theirs(source, **look, **settings)(text=["<IMG_CONTEXT>"], images=[PICTURE], return_tensors="np")
-    found = ours.image_processor([PICTURE], return_tensors="np")["pixel_values"]
-    assert len(found) > 1
-    assert np.array_equal(found, expected["pixel_values"])
+    actual = ours.image_processor([PICTURE], return_tensors="np")["pixel_values"]
+    assert len(actual) > 1
+    assert np.array_equal(actual, expected["pixel_values"])
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_keys_that_nothing_reads_are_named(tmp_path, maker):
     assert convert(source, tmp_path / "quiet", ONE_STEP).warnings == ()
     change(source, system_message="be brief", crop_style={"a": 1})
     first, second = convert(source, tmp_path / "named", ONE_STEP).warnings
-    assert first == "passed over in config.json: crop_style"
+    assert first == "ignored in config.json: crop_style"
     assert "system_message: pass it" in second
     change(source, **{f"key{number}" * 30: number for number in range(500)})
     assert len(convert(source, tmp_path / "many", ONE_STEP).warnings[0]) < 1000

@@ -8,7 +8,8 @@ from transformers import DynamicCache
 from pvc.engine.batch import Batch, _overlap
 from pvc.engine.engine import Engine
 from pvc.engine.kv_cache import make_growable
-from pvc.engine.sampling import SamplingParams, sample_tokens
+from pvc.engine.options import SamplingParams
+from pvc.engine.sampling import sample_tokens
 from pvc.errors import UsageError
 from pvc.lab.synthetic import make
 from pvc.testing import tiny_config, tiny_model, tiny_processor

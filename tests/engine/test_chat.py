@@ -7,7 +7,7 @@ from PIL import Image
 
 import pvc
 from pvc.engine import encode as encoding
-from pvc.engine.engine import MediaOptions
+from pvc.engine.options import MediaOptions
 from pvc.errors import MediaError, UsageError
 from pvc.media import Video
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import pvc
 from pvc.checkpoint.state_file import KEY, open_state
-from pvc.engine.engine import MediaOptions
+from pvc.engine.options import MediaOptions
 from pvc.errors import CheckpointError, MediaError, MismatchError, PVCError, UsageError
 from pvc.media import Video
 from pvc.testing import write_tiny_checkpoint
@@ -100,7 +100,7 @@ def test_only_what_comes_later_is_appended(engine, saved):
 
 def test_a_final_state_is_smaller_and_cannot_be_continued(engine, saved, tmp_path):
     state = engine.load_state(saved)
-    final = state.save(tmp_path / "final.pvc", final=True)
+    final = state.save(tmp_path / "final.pvc", cache=False)
     assert final.stat().st_size < saved.stat().st_size
     assert engine.chat().ask("what is it?", final).text == engine.chat().ask("what is it?", saved).text
     with pytest.raises(UsageError, match="without its cache"):

@@ -62,7 +62,7 @@ def test_p2_two_hundred_frames_one_by_one_are_the_video_offline(nano):
 
 def test_asking_leaves_the_stream_as_it_was(engine):
     clip = video(4, 9)
-    asked, silent = engine.stream(), engine.stream()
+    asked, silent = engine.live(), engine.live()
     for number, (frame, time) in enumerate(zip(clip.frames, clip.timestamps, strict=True)):
         asked.push(frame, time)
         silent.push(frame, time)
@@ -75,7 +75,7 @@ def test_asking_leaves_the_stream_as_it_was(engine):
 
 
 def test_an_answer_that_is_closed_early_is_taken_back(engine):
-    stream = pushed(engine.stream(), video(4, 5))
+    stream = pushed(engine.live(), video(4, 5))
     whole = stream.ask("what is it?").text
     pieces = stream.answer("what is it?")
     next(pieces)
@@ -114,7 +114,7 @@ def test_after_frames_were_let_go_the_answer_is_that_of_the_kept_ones(prefixed):
     """A replay of the same policy: the kept frames' visual tokens at their times, as one video, read anew."""
     engine = prefixed
     clip = video(8, 40)
-    stream = engine.stream(keep=KEEP, window=5)
+    stream = engine.live(keep=KEEP, window=5)
     compared = 0
     for number, (frame, time) in enumerate(zip(clip.frames, clip.timestamps, strict=True)):
         stream.push(frame, time)
@@ -183,7 +183,7 @@ def test_thinning_keeps_frames_of_every_timestep(period, keep):
 
 def test_a_live_session_thins_in_groups_of_its_period(tmp_path):
     directory = write_tiny_checkpoint(tmp_path / "cyclic", vision={"timestep": "cyclic", "timestep_period": 4})
-    stream = pvc.load(directory, device="cpu").stream(keep=FrameRetention(first=2, middle=8, recent=4, batch=4))
+    stream = pvc.load(directory, device="cpu").live(keep=FrameRetention(first=2, middle=8, recent=4, batch=4))
     for number in range(60):
         stream.push(np.full((32, 32, 3), number, np.uint8), float(number))
     middle = [round(time) for time in stream.timestamps[2:-4]]
@@ -195,14 +195,14 @@ def test_a_live_session_thins_in_groups_of_its_period(tmp_path):
 def test_a_checkpoint_names_the_frames_that_a_live_video_keeps(tmp_path):
     directory = write_tiny_checkpoint(tmp_path / "model")
     engine = pvc.load(directory, device="cpu")
-    assert engine.stream().keep == FrameRetention()
+    assert engine.live().keep == FrameRetention()
     engine.processor.video_processor.live_frames = 6
     engine.processor.save_pretrained(directory)
     again = pvc.load(directory, device="cpu")
-    stream = again.stream()
-    assert stream.keep == FrameRetention.latest(6) and again.stream(
-        keep=FrameRetention(recent=3)
-    ).keep == FrameRetention(recent=3)
+    stream = again.live()
+    assert stream.keep == FrameRetention.latest(6) and again.live(keep=FrameRetention(recent=3)).keep == FrameRetention(
+        recent=3
+    )
     for index in range(20):
         stream.push(np.full((64, 64, 3), index * 10, np.uint8), index * 0.5)
         latest = [0.5 * number for number in range(index + 1)]
@@ -212,7 +212,7 @@ def test_a_checkpoint_names_the_frames_that_a_live_video_keeps(tmp_path):
 
 def test_p7_memory_stays_within_the_bound_that_was_stated(prefixed):
     engine = prefixed
-    stream = engine.stream(keep=KEEP, window=4)
+    stream = engine.live(keep=KEEP, window=4)
     bound = stream.max_nbytes
     sizes = []
     for number in range(120):
@@ -225,7 +225,7 @@ def test_p7_memory_stays_within_the_bound_that_was_stated(prefixed):
     assert held.shape[-2] == len(stream._ids)
     layers = engine.model.config.text_config.num_hidden_layers
     assert stream._bytes_per_position * len(stream._ids) == 2 * layers * held.numel() * held.element_size()
-    assert engine.stream(bounded=False).max_nbytes is None
+    assert engine.live(bounded=False).max_nbytes is None
 
 
 def test_the_bound_holds_for_the_longest_times(prefixed):
@@ -238,7 +238,7 @@ def test_the_bound_holds_for_the_longest_times(prefixed):
 
 def test_a_push_that_fails_half_way_leaves_a_stream_that_goes_on(engine, monkeypatch):
     clip = video(4, 6)
-    stream = pushed(engine.stream(), Video(clip.frames[:3], clip.timestamps[:3]))
+    stream = pushed(engine.live(), Video(clip.frames[:3], clip.timestamps[:3]))
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
         patch.setattr(engine.model.model.language_model, "forward", lambda **inputs: (_ for _ in ()).throw(MemoryError))
         stream.push(clip.frames[3], clip.timestamps[3])
@@ -249,10 +249,10 @@ def test_a_push_that_fails_half_way_leaves_a_stream_that_goes_on(engine, monkeyp
 
 
 def test_a_window_of_one_remembers_nothing(engine):
-    stream = pushed(engine.stream(window=1), video(3, 4))
+    stream = pushed(engine.live(window=1), video(3, 4))
     assert stream._temporal.nbytes == 0
     with pytest.raises(UsageError, match="window must be at least 1"):
-        pushed(engine.stream(window=0), video(3, 1))
+        pushed(engine.live(window=0), video(3, 1))
 
 
 def test_relative_timesteps_need_the_number_of_frames(tmp_path):
@@ -269,7 +269,7 @@ def test_relative_timesteps_need_the_number_of_frames(tmp_path):
 
 
 def test_times_must_increase_and_frames_must_be_pictures(engine):
-    stream = pushed(engine.stream(), video(1, 2))
+    stream = pushed(engine.live(), video(1, 2))
     for time in (0.5, 0.2):
         with pytest.raises(MismatchError, match="times must increase"):
             stream.push(video(1, 1).frames[0], time)
@@ -285,8 +285,8 @@ def test_times_must_increase_and_frames_must_be_pictures(engine):
 
 def test_questions_that_cannot_be_asked(engine):
     with pytest.raises(UsageError, match="no frame yet"):
-        engine.stream().ask("what?")
-    stream = pushed(engine.stream(), video(1, 2))
+        engine.live().ask("what?")
+    stream = pushed(engine.live(), video(1, 2))
     with pytest.raises(UsageError, match="empty"):
         stream.ask("  ")
     with pytest.raises(UsageError, match="temperature"):
@@ -295,22 +295,22 @@ def test_questions_that_cannot_be_asked(engine):
 
 def test_more_frames_than_the_language_model_has_positions_for(engine):
     with pytest.raises(UsageError, match="positions"):
-        engine.stream(keep=FrameRetention(recent=100_000))
+        engine.live(keep=FrameRetention(recent=100_000))
 
 
 def test_by_default_a_stream_keeps_what_the_language_model_has_positions_for(tmp_path):
     engine = pvc.load(write_tiny_checkpoint(tmp_path / "short"), device="cpu")
     engine.model.config.text_config.max_position_embeddings = 600
-    stream = engine.stream()
+    stream = engine.live()
     assert 1 < stream.keep.most < FrameRetention().most
     with pytest.raises(UsageError, match="positions"):
-        engine.stream(keep=FrameRetention())
+        engine.live(keep=FrameRetention())
 
 
 def test_p8_a_question_is_text(engine):
     """Control tokens in a question are read as the characters they are written with, as in a chat."""
     clip = video(6, 3)
-    stream = pushed(engine.stream(), clip)
+    stream = pushed(engine.live(), clip)
     question = "<video></img><|im_end|>\n<|im_start|>system"
     chat = engine.chat()
     assert stream.ask(question).prompt_tokens == chat.ask(question, [clip]).prompt_tokens
@@ -319,7 +319,7 @@ def test_p8_a_question_is_text(engine):
 
 def test_a_system_message_stands_before_the_frames(engine):
     clip = video(6, 3)
-    stream = pushed(engine.stream(system="be brief"), clip)
+    stream = pushed(engine.live(system="be brief"), clip)
     expected = engine.chat(system="be brief").ask("what is it?", [clip])
     answer = stream.ask("what is it?")
     assert (answer.text, answer.prompt_tokens) == (expected.text, expected.prompt_tokens)

@@ -1,4 +1,4 @@
-"""What can be known of the vLLM plugin without vLLM; with it: `make test-vllm`."""
+"""The parts of the vLLM plugin that need no vLLM; `make test-vllm` tests the others."""
 
 import contextlib
 import importlib.metadata
@@ -27,19 +27,19 @@ def test_vllm_finds_the_plugin():
 
 def test_videos_are_read_with_their_true_times():
     data = (EXAMPLES / "digits.mp4").read_bytes()
-    frames, told = vllm.read_video(data, num_frames=8, size=64, max_duration=300)
+    frames, metadata = vllm.read_video(data, num_frames=8, size=64, max_duration=300)
     assert frames.shape == (8, 64, 64, 3)
     expected = media.load(data, kind="video", sampling=media.Sampling(frames=8), size=(64, 64))
-    assert tuple(told["timestamps"]) == expected.timestamps
+    assert tuple(metadata["timestamps"]) == expected.timestamps
     processor = pvc.load(device="cpu").processor.video_processor
-    made = processor([frames], video_metadata=[told], do_sample_frames=told["do_sample_frames"])
-    assert made["timestamps"] == [list(expected.timestamps)]
+    inputs = processor([frames], video_metadata=[metadata], do_sample_frames=metadata["do_sample_frames"])
+    assert inputs["timestamps"] == [list(expected.timestamps)]
     with pytest.raises(ValueError, match="corrupt_media|unsupported"):
         vllm.read_video(b"nothing of the kind")
 
 
 def test_checkpoints_say_whose_videos_they_take(tmp_path):
-    """vLLM looks the name up in this file, in the bundled model and in whatever is saved."""
+    """The processor name that vLLM looks up is in the bundled model and in every saved one."""
     processor = pvc.load(device="cpu").processor
     processor.save_pretrained(tmp_path)
     for folder in (tmp_path, Path(pvc.__file__).parent / "nano"):
@@ -49,13 +49,13 @@ def test_checkpoints_say_whose_videos_they_take(tmp_path):
 
 
 def test_without_vllm_the_extra_is_named(capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "vllm", None)  # as if it were not installed, wherever it is
+    monkeypatch.setitem(sys.modules, "vllm", None)  # as if vLLM were not installed
     assert main(["serve", "--engine", "vllm"]) == 2
     assert "vllm" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["--engine", "sglang"], "--engine must be pvc or vllm"),
         (["--engine", "vllm", "--root", "."], "--root is for --engine pvc"),
@@ -63,9 +63,9 @@ def test_without_vllm_the_extra_is_named(capsys, monkeypatch):
         (["--root", "none"], "is not a directory"),
     ],
 )
-def test_what_serve_refuses(options, told, capsys):
+def test_what_serve_refuses(options, message, capsys):
     assert main(["serve", *options]) == 2
-    assert told in " ".join(capsys.readouterr().err.split())
+    assert message in " ".join(capsys.readouterr().err.split())
 
 
 def test_keys_of_a_file(tmp_path, monkeypatch):
@@ -82,29 +82,29 @@ def test_keys_of_a_file(tmp_path, monkeypatch):
     monkeypatch.setenv("PVC_API_KEYS", "first-key-of-twenty, second-key-of-twenty")
     assert read_keys(None) == ("first-key-of-twenty", "second-key-of-twenty")
     assert "PVC_API_KEYS" not in os.environ
-    for wrong in (" , ", "short", "nine-keys-of-twenty with space"):
-        monkeypatch.setenv("PVC_API_KEYS", wrong)
+    for keys in (" , ", "short", "nine-keys-of-twenty with space"):
+        monkeypatch.setenv("PVC_API_KEYS", keys)
         with pytest.raises(UsageError, match="PVC_API_KEYS"):
             read_keys(None)
 
 
 def test_what_vllm_is_started_with(monkeypatch, capsys):
-    """Keys are not for everybody who can list processes to read; frames are the checkpoint's."""
+    """Keys are not in the command line, which other users can list; frames are the checkpoint's."""
     from pvc.cli import serve
 
-    told = []
+    commands = []
 
-    def become(program, command):
-        told.append((command, os.environ.get("VLLM_API_KEY")))
+    def record_command(program, command):
+        commands.append((command, os.environ.get("VLLM_API_KEY")))
         raise SystemExit(0)
 
     monkeypatch.setattr(serve, "require", lambda *names: None)
-    monkeypatch.setattr("os.execv", become)
+    monkeypatch.setattr("os.execv", record_command)
     monkeypatch.setenv("PVC_API_KEYS", "--trust-remote-code")
     monkeypatch.delenv("VLLM_API_KEY", raising=False)
     with contextlib.suppress(SystemExit):
         main(["serve", "--engine", "vllm", "--name", "eyes", "--dtype", "float32", "--host", "0.0.0.0"])
-    command, key = told[0]
+    command, key = commands[0]
     assert key == "--trust-remote-code" and key not in command
     options = dict(zip(command[3::2], command[4::2], strict=True))
     assert json.loads(options["--media-io-kwargs"]) == {"video": {"num_frames": 8, "size": 64}}

@@ -227,7 +227,7 @@ def test_no_playlist_is_followed(hostile, manifest, canary):
 
 
 def test_the_canary_sings_without_the_options(hostile, canary):
-    """The test above would pass with a dead canary, so: FFmpeg's own way finds it, and our options alone silence it."""
+    """Guard for the test above: FFmpeg contacts the canary with default options, and not with ours."""
     for options, expected in ((dict(OPEN_OPTIONS), False), ({}, True)):
         with open(hostile / "hls_http_canary.mp4", "rb") as file, pytest.raises(av.FFmpegError):
             av.open(file, format="hls", options=options)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pvc.errors import MediaError, UsageError
 from pvc.media import Limits, Picture, load_image
-from pvc.media.image_header import animation_frames, declared_size
+from pvc.media.image_header import iter_animation_frames, read_declared_size
 
 CODES = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP", "gif": "GIF", "bmp": "BMP"}
 
@@ -48,32 +48,32 @@ def test_every_format_is_read(name):
 @pytest.mark.parametrize("name", CODES)
 def test_the_header_alone_tells_the_size(name):
     data = encoded(gradient(37, 21), CODES[name], **({"lossless": True} if name == "webp" else {}))
-    assert declared_size(name, io.BytesIO(data)) == (37, 21)
+    assert read_declared_size(name, io.BytesIO(data)) == (37, 21)
 
 
 def test_sizes_of_the_rarer_headers():
     exif = Image.Exif()
     exif[0x010E] = "x"
-    assert declared_size("webp", io.BytesIO(encoded(gradient(), "WEBP", exif=exif))) == (40, 24)  # VP8X
-    assert declared_size("jpeg", io.BytesIO(encoded(gradient(), "JPEG", progressive=True, exif=exif))) == (40, 24)
+    assert read_declared_size("webp", io.BytesIO(encoded(gradient(), "WEBP", exif=exif))) == (40, 24)  # VP8X
+    assert read_declared_size("jpeg", io.BytesIO(encoded(gradient(), "JPEG", progressive=True, exif=exif))) == (40, 24)
     os2 = b"BM" + bytes(12) + struct.pack("<IHH", 12, 7, 5) + bytes(4)
-    assert declared_size("bmp", io.BytesIO(os2)) == (7, 5)
+    assert read_declared_size("bmp", io.BytesIO(os2)) == (7, 5)
     top_down = b"BM" + bytes(12) + struct.pack("<Iii", 40, 7, -5)
-    assert declared_size("bmp", io.BytesIO(top_down)) == (7, 5)
+    assert read_declared_size("bmp", io.BytesIO(top_down)) == (7, 5)
     padded = b"\xff\xd8" + b"\xff" * 9 + b"\xe0\0\x04ab" + b"\0\0" + b"\xff\xc0\0\x0b\x08\0\x05\0\x07"
-    assert declared_size("jpeg", io.BytesIO(padded)) == (7, 5)
+    assert read_declared_size("jpeg", io.BytesIO(padded)) == (7, 5)
 
 
 @pytest.mark.parametrize("junk", [b"", b"\xff\xd8\xff", b"\xff\xd8" + b"\xff" * 500_000, b"\xff\xd8" + bytes(500_000)])
 def test_padding_without_end_is_given_up(junk):
-    assert declared_size("jpeg", io.BytesIO(junk)) is None
+    assert read_declared_size("jpeg", io.BytesIO(junk)) is None
 
 
 def test_a_gif_of_tiny_blocks_is_given_up(monkeypatch):
-    monkeypatch.setattr("pvc.media.image_header._GIF_STEPS", 1000)
+    monkeypatch.setattr("pvc.media.image_header._MAX_GIF_STEPS", 1000)
     head = b"GIF89a" + bytes(7)
-    assert list(animation_frames("gif", io.BytesIO(head + b"," + bytes(10) + b"\1x" * 900 + b"\0;"))) != []
-    assert list(animation_frames("gif", io.BytesIO(head + b"x" * 5000 + b"," + bytes(12)))) == []
+    assert list(iter_animation_frames("gif", io.BytesIO(head + b"," + bytes(10) + b"\1x" * 900 + b"\0;"))) != []
+    assert list(iter_animation_frames("gif", io.BytesIO(head + b"x" * 5000 + b"," + bytes(12)))) == []
 
 
 @pytest.mark.parametrize(("width", "height", "code"), [(30_000, 30_000, "too_many_pixels"), (500, 2, "aspect_ratio")])

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pvc.errors import MediaError
 from pvc.media import DEFAULT_LIMITS, Limits, load, load_image, probe
-from pvc.media.image_header import JpegFrame, jpeg_frame
+from pvc.media.image_header import JpegFrame, read_jpeg_frame
 from pvc.media.outline import outline
 from tests.media.test_media_hostile import measure
 
@@ -189,7 +189,7 @@ HALVED, FULL = b"\1\x22\0\2\x11\1\3\x11\1", b"\1\x11\0\2\x11\1\3\x11\1"
     ],
 )
 def test_the_memory_of_several_scans(marker, components, scanned, expected):
-    frame = jpeg_frame(io.BytesIO(frame_header(marker, 1000, 1000, components, scanned)))
+    frame = read_jpeg_frame(io.BytesIO(frame_header(marker, 1000, 1000, components, scanned)))
     assert isinstance(frame, JpegFrame)
     assert expected <= frame.coefficient_bytes <= 1.05 * expected
 
@@ -201,7 +201,7 @@ def test_scans_of_single_components_have_the_limit_too():
 
 
 def test_lossless_pictures_are_not_reduced():
-    """Their decoder has no smaller scale, whatever is asked for."""
+    """Their decoder has no smaller scale, whatever the requested size."""
     with pytest.raises(MediaError, match=r"160000 pixels; the limit is 40000") as caught:
         load_image(frame_header(0xC3, 400, 400, FULL, 3), SMALL)
     assert caught.value.code == "too_many_pixels"

@@ -1,4 +1,4 @@
-"""Leaps: frames, times and warnings are those of the pass over every packet, whatever the stream; and it does leap."""
+"""Decode plans give the frames, times and warnings of a pass over every packet, and they skip packets."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from pvc.errors import MediaError
 from pvc.media import Limits, Sampling, Video, load_video
 from pvc.media import decode as decoding
 from pvc.media.container import open_container, pick_stream, read_timeline
-from pvc.media.decode_plan import Gop, PacketIndex, plan
-from pvc.media.keyframes import CLOSED, OPEN, PLAIN, SPARE, RandomAccess, reader_for
+from pvc.media.decode_plan import Gop, PacketIndex, build_decode_plan
+from pvc.media.keyframes import CLOSED, NON_REFERENCE, OPEN, PLAIN, RandomAccess, get_packet_parser
 from pvc.media.limits import DEFAULT_LIMITS
-from pvc.media.source import open_source, shared
+from pvc.media.source import open_source, open_views
 
 SIZE = (24, 32)
 COUNT = 60
@@ -60,8 +60,8 @@ UNEVEN = [sum((7, 40, 33, 250, 20)[k % 5] for k in range(i)) for i in range(COUN
 
 FILES: dict[str, tuple[str, dict[str, Any]]] = {
     "intra only": ("a.mp4", {"options": {**X264, "g": "1"}}),
-    "groups of 12": ("a.mp4", {"options": {**X264, "g": "12", "bf": "0"}}),
-    "B-frames, groups of 12": ("a.mp4", {"options": {**X264, "g": "12", "bf": "3", "b_strategy": "0"}}),
+    "gops of 12": ("a.mp4", {"options": {**X264, "g": "12", "bf": "0"}}),
+    "B-frames, gops of 12": ("a.mp4", {"options": {**X264, "g": "12", "bf": "3", "b_strategy": "0"}}),
     "one group": ("a.mp4", {"options": {**X264, "g": "250", "bf": "3", "b_strategy": "0"}}),
     "fragments": (
         "a.mp4",
@@ -81,14 +81,14 @@ FILES: dict[str, tuple[str, dict[str, Any]]] = {
     "HEVC, open": ("a.mp4", {"codec": "libx265", "options": {"x265-params": "keyint=10:open-gop=1:log-level=none"}}),
     "AV1": ("a.mkv", {"codec": "libsvtav1", "options": {"g": "10", "preset": "12"}}),
 }
-# Pictures from which decoding recovers, but none that starts anew: B-frames can be left out, and nothing else.
+# Decoding recovers at some frames, but none is an IDR: only B-frames can be left out.
 OPEN_H264 = {**X264, "g": "12", "bf": "3", "b_strategy": "0", "x264-params": "open-gop=1"}
 FROM_START: dict[str, tuple[str, dict[str, Any]]] = {
     "H.264, open": ("a.mp4", {"options": OPEN_H264}),
     "H.264, open, transport stream": ("a.ts", {"options": OPEN_H264}),
     "intra refresh": ("a.mp4", {"options": {**X264, "g": "12", "x264-params": "intra-refresh=1"}}),
 }
-# Nothing is certain in these: no times, a codec whose pictures are not understood, fields.
+# No decode plan is possible for these: no times, a codec without a packet parser, fields.
 WHOLE: dict[str, tuple[str, dict[str, Any]]] = {
     "AVI": ("a.avi", {"options": {**X264, "g": "10"}}),
     "MPEG-4 part 2": ("a.mp4", {"codec": "mpeg4", "options": {"g": "10"}}),
@@ -117,14 +117,14 @@ def files(tmp_path_factory) -> Callable[[str], tuple[bytes, Video]]:
 def straight(data: bytes, sampling: Sampling, **options: Any) -> Video:
     """`load_video` without plans: the pass over every packet."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decoding, "plan", lambda *_: None)
+        patch.setattr(decoding, "build_decode_plan", lambda *_: None)
         return load_video(data, sampling, **options)
 
 
 def leaping(data: bytes, sampling: Sampling, **options: Any) -> Video:
     """`load_video` where the pass over every packet is not allowed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decoding, "_forward", lambda *_: pytest.fail("every packet was decoded"))
+        patch.setattr(decoding, "_decode_all_packets", lambda *_: pytest.fail("every packet was decoded"))
         return load_video(data, sampling, **options)
 
 
@@ -170,60 +170,60 @@ def packets_taken(data: bytes, wanted: list[int]) -> tuple[list[Gop] | None, int
         stream = pick_stream(container, "a", DEFAULT_LIMITS)
         index = PacketIndex(stream)
         timeline = read_timeline(source, container, stream, DEFAULT_LIMITS, index)
-    return plan(index, [timeline.ticks[i] for i in wanted]), len(index.ticks)
+    return build_decode_plan(index, [timeline.frame_pts[i] for i in wanted]), len(index.packet_pts)
 
 
 @pytest.mark.parametrize("name", FROM_START)
 def test_nothing_leaps_to_where_decoding_merely_recovers(files, name):
-    groups, _ = packets_taken(files(name)[0], [COUNT - 1])
-    assert groups is None or [group.first for group in groups] == [0]
+    gops, _ = packets_taken(files(name)[0], [COUNT - 1])
+    assert gops is None or [gop.first for gop in gops] == [0]
 
 
 def test_only_what_is_needed_is_decoded(files):
-    groups, packets = packets_taken(files("groups of 12")[0], [2, 30, 31, 59])
+    gops, packets = packets_taken(files("gops of 12")[0], [2, 30, 31, 59])
     assert packets == COUNT
-    assert groups is not None
-    assert [(group.first, len(group.take)) for group in groups] == [(0, 3), (24, 8), (48, 12)]
-    assert all(all(group.take) for group in groups)
-    assert packets_taken(files("groups of 12")[0], [5])[0] is None  # nothing to save
+    assert gops is not None
+    assert [(gop.first, len(gop.decode_mask)) for gop in gops] == [(0, 3), (24, 8), (48, 12)]
+    assert all(all(gop.decode_mask) for gop in gops)
+    assert packets_taken(files("gops of 12")[0], [5])[0] is None  # nothing to save
     intra, _ = packets_taken(files("intra only")[0], [0, 7, 50])
     assert intra is not None
-    assert [(group.first, group.frames) for group in intra] == [(0, 1), (7, 1), (50, 1)]
+    assert [(gop.first, gop.frames) for gop in intra] == [(0, 1), (7, 1), (50, 1)]
 
 
-def test_b_frames_that_nobody_needs_are_left_out(files):
-    groups, _ = packets_taken(files("one group")[0], [COUNT - 1])
-    assert groups is not None and len(groups) == 1
-    assert COUNT // 4 < sum(groups[0].take) < COUNT * 3 // 4
+def test_b_frames_that_are_not_needed_are_left_out(files):
+    gops, _ = packets_taken(files("one group")[0], [COUNT - 1])
+    assert gops is not None and len(gops) == 1
+    assert COUNT // 4 < sum(gops[0].decode_mask) < COUNT * 3 // 4
 
 
 def test_dense_sampling_is_cut_into_groups_for_several_decoders(files):
-    groups, _ = packets_taken(files("groups of 12")[0], list(range(COUNT)))
-    assert groups is not None
-    assert [group.first for group in groups] == [0, 12, 24, 36, 48]
-    assert sum(sum(group.take) for group in groups) == COUNT
+    gops, _ = packets_taken(files("gops of 12")[0], list(range(COUNT)))
+    assert gops is not None
+    assert [gop.first for gop in gops] == [0, 12, 24, 36, 48]
+    assert sum(sum(gop.decode_mask) for gop in gops) == COUNT
 
 
 def test_leading_pictures_are_reached_from_the_group_before(files):
-    """Those shown before an open group's first picture but stored behind it need what lies before it."""
+    """Frames displayed before the first frame of an open GOP but stored after it need earlier packets."""
     content, everything = files("MPEG-2")
-    groups, packets = packets_taken(content, list(range(30, 40)))
-    assert groups is not None
-    assert groups[0].opened
-    taken = sum(sum(group.take) for group in groups)
+    gops, packets = packets_taken(content, list(range(30, 40)))
+    assert gops is not None
+    assert gops[0].is_open
+    taken = sum(sum(gop.decode_mask) for gop in gops)
     assert 10 <= taken < packets // 2
     times = everything.timestamps
     same(leaping(content, Sampling(times=times[30:40])), straight(content, Sampling(times=times[30:40])))
 
 
 def test_a_flag_of_the_container_is_not_believed(files):
-    """An MP4 without a list of key frames calls every packet one: the pictures' own headers say otherwise."""
+    """In an MP4 without a list of keyframes every packet counts as one, unlike in the headers of the frames."""
     content, everything = files("HEVC, closed")
     data = content.replace(b"stss", b"free")
     with av.open(io.BytesIO(data)) as container:
         assert all(packet.is_keyframe for packet in container.demux(video=0) if packet.size)
-    groups, _ = packets_taken(data, [35])
-    assert groups is not None and [group.first for group in groups] == [30]
+    gops, _ = packets_taken(data, [35])
+    assert gops is not None and [gop.first for gop in gops] == [30]
     picked = Sampling(times=everything.timestamps[5::9])
     same(load_video(data, picked), straight(content, picked))
 
@@ -235,16 +235,16 @@ def test_a_damaged_group_sends_it_through_every_packet(files):
     for number in (20, 21):
         scan = data.index(b"\xff\xda", starts[number])
         data[starts[number] : scan] = bytes(scan - starts[number])
-    broken = bytes(data)
+    damaged = bytes(data)
     hit = Sampling(times=(everything.timestamps[10], everything.timestamps[21], everything.timestamps[40]))
-    video = load_video(broken, hit)
-    same(video, straight(broken, hit))
+    video = load_video(damaged, hit)
+    same(video, straight(damaged, hit))
     assert video.warnings[0].startswith("partial_decode: got 2 of 3 frames")
     assert video.timestamps[1] == everything.timestamps[19]
 
 
 def test_damage_where_nobody_looks_costs_nothing(files):
-    content, everything = files("groups of 12")
+    content, everything = files("gops of 12")
     data = bytearray(content)
     with av.open(io.BytesIO(content)) as container:
         spans = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
@@ -268,27 +268,27 @@ def test_a_truncated_file_is_read_from_the_start(tmp_path):
 
 def test_time_is_bounded_while_leaping(files):
     with pytest.raises(MediaError, match="longer than") as caught:
-        leaping(files("groups of 12")[0], Sampling(frames=5), limits=Limits(max_decode_seconds=1e-9))
+        leaping(files("gops of 12")[0], Sampling(frames=5), limits=Limits(max_decode_seconds=1e-9))
     assert caught.value.code == "too_many_frames"
 
 
 def test_the_result_is_bounded_while_leaping(files, monkeypatch):
     monkeypatch.setattr("pvc.media.limits.MAX_RESULT_PIXELS", 64 * 80 * 4)
     with pytest.raises(MediaError, match="5 frames of 80x64") as caught:
-        leaping(files("groups of 12")[0], Sampling(frames=5))
+        leaping(files("gops of 12")[0], Sampling(frames=5))
     assert caught.value.code == "too_many_pixels"
 
 
 def test_several_decoders_have_a_smaller_limit_each(files, monkeypatch):
     """What a header declares decides how many decoders there are, so each is held to what that many may cost."""
-    content, _ = files("groups of 12")
+    content, _ = files("gops of 12")
     limits: list[int] = []
     monkeypatch.setattr("pvc.media.gop_decode.configure_decoder", lambda stream, pixels, threads: limits.append(pixels))
     monkeypatch.setattr(decoding, "_THREADS", 2)
     leaping(content, Sampling(frames=5))
     assert set(limits) == {16_777_216 // 2}
     limits.clear()
-    monkeypatch.setattr("pvc.media.gop_decode._MOST_PIXELS", 64 * 80)
+    monkeypatch.setattr("pvc.media.gop_decode._MAX_DECODER_PIXELS", 64 * 80)
     leaping(content, Sampling(frames=5))
     assert limits == [Limits().max_pixels]
 
@@ -298,7 +298,7 @@ def test_views_of_a_file_keep_their_own_places(tmp_path):
     path.write_bytes(bytes(range(200)))
     for content in (path, path.read_bytes()):
         with open_source(content, DEFAULT_LIMITS) as source:
-            one, other = (view.file for view in shared(source, 2))
+            one, other = (view.file for view in open_views(source, 2))
             assert one.read(3) == bytes([0, 1, 2])
             assert other.seek(-2, io.SEEK_END) == 198
             assert one.read(2) == bytes([3, 4])
@@ -318,8 +318,8 @@ def annexb(*units: int) -> memoryview:
         ("h264", annexb(0x09, 0x65, 0x65), CLOSED),
         ("h264", annexb(0x65, 0x41), PLAIN),  # the second field is no IDR picture
         ("h264", annexb(0x41), PLAIN),
-        ("h264", annexb(0x01), SPARE),
-        ("h264", annexb(0x09, 0x01, 0x01), SPARE),
+        ("h264", annexb(0x01), NON_REFERENCE),
+        ("h264", annexb(0x09, 0x01, 0x01), NON_REFERENCE),
         ("h264", annexb(0x06, 0x01), PLAIN),
         ("h264", annexb(0x01, 0x41), PLAIN),
         ("h264", memoryview(b"nothing"), None),
@@ -340,33 +340,33 @@ def annexb(*units: int) -> memoryview:
         ("av1", memoryview(b"\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff"), None),
         ("mpeg2video", memoryview(b"\0\0\1\xb3\1\0\0\1\0\0\x08\0"), OPEN),
         ("mpeg2video", memoryview(b"\0\0\1\0\0\x08\0"), PLAIN),
-        ("mpeg2video", memoryview(b"\0\0\1\0\0\x18\0"), SPARE),
+        ("mpeg2video", memoryview(b"\0\0\1\0\0\x18\0"), NON_REFERENCE),
         ("mjpeg", memoryview(b"\xff\xd8\xff\xdb\0\2\xff\xc4\0\2\xff\xda"), CLOSED),
         ("mjpeg", memoryview(b"\xff\xd8\xff\xdb\0\2\xff\xda\xff\xc4"), PLAIN),
         ("prores", memoryview(b"\0"), CLOSED),
     ],
 )
 def test_what_a_packet_says_of_itself(codec, packet, expected):
-    read = reader_for(codec, None)
+    read = get_packet_parser(codec, None)
     assert read is not None
     assert read(packet) == expected
 
 
 def test_units_with_a_length_before_them():
-    read = reader_for("h264", b"\1\x64\0\x1f\xff\xe1\0\0")
+    read = get_packet_parser("h264", b"\1\x64\0\x1f\xff\xe1\0\0")
     assert read is not None
     assert read(memoryview(b"\0\0\0\2\x65\x88")) == CLOSED
     with_headers = read(memoryview(b"\0\0\0\2\x67\x64\0\0\0\2\x68\xee\0\0\0\2\x65\x88"))
     assert with_headers is not None
-    assert (with_headers.entry, with_headers.headers) == (RandomAccess.CLOSED, b"\x67\x64\0\0\1\x68\xee")
+    assert (with_headers.random_access, with_headers.parameter_sets) == (RandomAccess.CLOSED, b"\x67\x64\0\0\1\x68\xee")
     for wrong in (b"\0\0\0\3\x65\x88", b"\0\0\0\0", b"\0\0", b"\xff\xff\xff\xff\x65"):
         assert read(memoryview(wrong)) is None
     assert read(memoryview(b"\0\0\0\1\x65" * 5000)) is None  # more units than a picture has: not looked at
 
 
 def test_a_stream_of_crumbs_is_given_up(monkeypatch):
-    monkeypatch.setattr("pvc.media.keyframes.MOST_UNITS_IN_ALL", 5)
-    read = reader_for("h264", None)
+    monkeypatch.setattr("pvc.media.keyframes.MAX_STREAM_NAL_UNITS", 5)
+    read = get_packet_parser("h264", None)
     assert read is not None
     assert [read(annexb(0x41, 0x41)) for _ in range(4)] == [PLAIN, PLAIN, None, None]
 
@@ -374,28 +374,29 @@ def test_a_stream_of_crumbs_is_given_up(monkeypatch):
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.sampled_from(["h264", "hevc", "vp8", "vp9", "av1", "mpeg2video", "mjpeg"]), st.binary(min_size=1))
 def test_no_packet_upsets_a_reader(codec, data):
-    read = reader_for(codec, None)
+    read = get_packet_parser(codec, None)
     assert read is not None
-    mark = read(memoryview(data))
-    assert mark is None or isinstance(mark.entry, RandomAccess)
+    info = read(memoryview(data))
+    assert info is None or isinstance(info.random_access, RandomAccess)
 
 
 @pytest.fixture
 def fake_index() -> Callable[..., PacketIndex]:
-    def make(ticks: list[int], entries: list[RandomAccess], spare: list[bool] | None = None) -> PacketIndex:
+    def make(pts: list[int], random_access: list[RandomAccess]) -> PacketIndex:
         index = PacketIndex.__new__(PacketIndex)
-        index.sound = True
-        index.ticks = array("q", ticks)
-        index.entries, index.spare = bytearray(entries), bytearray(spare or [False] * len(ticks))
-        index.shown = bytearray([1] * len(ticks))
+        index.is_reliable = True
+        index.packet_pts = array("q", pts)
+        index.random_access = bytearray(random_access)
+        index.non_reference = bytearray(len(pts))
+        index.is_displayed = bytearray([1] * len(pts))
         return index
 
     return make
 
 
-def test_where_times_go_back_there_is_no_door(fake_index):
-    """Two recordings one after the other: what is behind the second key frame is shown before the end of the first."""
-    doors = [
+def test_where_times_go_back_there_is_no_entry_point(fake_index):
+    """Two recordings in a row: frames after the second keyframe are displayed before the end of the first."""
+    random_access = [
         RandomAccess.CLOSED,
         RandomAccess.NONE,
         RandomAccess.NONE,
@@ -403,11 +404,11 @@ def test_where_times_go_back_there_is_no_door(fake_index):
         RandomAccess.NONE,
         RandomAccess.CLOSED,
     ]
-    groups = plan(fake_index([0, 10, 20, 15, 16, 30], doors), [16])
-    assert groups is None  # from the first packet on
-    groups = plan(fake_index([0, 10, 20, 25, 26, 30], doors), [26])
-    assert groups is not None and groups[0].first == 3
-    assert plan(fake_index([0, 10, 20, 25, 25, 30], doors), [30]) is None  # two frames at one time
+    gops = build_decode_plan(fake_index([0, 10, 20, 15, 16, 30], random_access), [16])
+    assert gops is None  # from the first packet on
+    gops = build_decode_plan(fake_index([0, 10, 20, 25, 26, 30], random_access), [26])
+    assert gops is not None and gops[0].first == 3
+    assert build_decode_plan(fake_index([0, 10, 20, 25, 25, 30], random_access), [30]) is None  # two frames at one time
 
 
 def test_leading_pictures_of_an_entered_group_are_left_out(fake_index):
@@ -415,13 +416,13 @@ def test_leading_pictures_of_an_entered_group_are_left_out(fake_index):
     index = fake_index(
         [0, 3, 1, 2, 6, 4, 5, 9, 7, 8], [RandomAccess.OPEN, none, none, none, RandomAccess.OPEN, *[none] * 5]
     )
-    groups = plan(index, [6, 9])
-    assert groups == [Gop(4, bytes([1, 0, 0, 1]), 2, True)]
-    groups = plan(index, [5, 9])
-    assert groups is None  # 5 needs the first group, and then nothing can be left out
+    gops = build_decode_plan(index, [6, 9])
+    assert gops == [Gop(4, bytes([1, 0, 0, 1]), 2, True)]
+    gops = build_decode_plan(index, [5, 9])
+    assert gops is None  # 5 needs the first group, and then nothing can be left out
 
 
 def test_unknown_targets_have_no_plan(fake_index):
     index = fake_index([0, 1, 2], [RandomAccess.CLOSED] * 3)
-    assert plan(index, [2]) is not None
-    assert plan(index, [3]) is None
+    assert build_decode_plan(index, [2]) is not None
+    assert build_decode_plan(index, [3]) is None

@@ -98,10 +98,10 @@ def test_a_growing_file_waits_and_a_broken_one_is_named(tmp_path):
 
 
 def test_only_devices_are_cameras(tmp_path, clip):
-    with pytest.raises(ForbiddenError, match="no camera"):
+    with pytest.raises(ForbiddenError, match="not a camera"):
         next(camera_frames(clip))
     with pytest.raises(MediaError):
         next(camera_frames(tmp_path / "video0"))
-    # A device that is no camera.
+    # A device that is not a camera.
     with pytest.raises(MediaError, match="cannot be read"):
         next(camera_frames("/dev/null"))

@@ -213,10 +213,10 @@ def test_a_second_table_above_the_right_place_is_not_read(plain, place):
 def test_stray_tags_and_boxes_are_bounded(plain, monkeypatch):
     data = appended(plain, [b"moov"], box(b"udta", box(b"name", b"trun" * 200)))
     assert probe(data).frames == 30
-    monkeypatch.setattr("pvc.media.mp4._MOST_STRAY_TAGS", 100)
+    monkeypatch.setattr("pvc.media.mp4._MAX_STRAY_TAGS", 100)
     with pytest.raises(MediaError, match="more than 100 tags"):
         probe(data)
-    monkeypatch.setattr("pvc.media.mp4._MOST_BOXES", 500)
+    monkeypatch.setattr("pvc.media.mp4._MAX_BOXES", 500)
     assert probe(plain).frames == 30
     with pytest.raises(MediaError, match="more than 500 boxes"):
         probe(appended(plain, [b"moov"], box(b"free", b"") * 500))
@@ -293,15 +293,15 @@ def test_boxes_by_their_sizes():
 def test_hidden_tags_read_as_something_else(plain, count):
     data = appended(plain, [b"moov"], box(b"udta", b"trunk sttstsz"))  # the last two overlap
     with open_source(data, DEFAULT_LIMITS) as source:
-        stray = read_index(source).stray
-        assert [data[at : at + 4] for at in stray] == [b"hdlr", b"trun", b"stts", b"stsz"]  # the first: of the tags
-        view = DemuxerView(source, stray)
+        stray_tags = read_index(source).stray_tags
+        assert [data[at : at + 4] for at in stray_tags] == [b"hdlr", b"trun", b"stts", b"stsz"]
+        view = DemuxerView(source, stray_tags)
         view.seek(0)
         pieces = []
         while piece := view.read(count):
             pieces.append(piece)
         changed = bytearray(data)
-        for at in stray:
+        for at in stray_tags:
             changed[at : at + 4] = b"skip"
         assert b"".join(pieces) == changed
         view.seek(-3, io.SEEK_END)
@@ -319,7 +319,7 @@ def test_headers_are_bounded_and_packets_are_not(make_video, monkeypatch):
         with open_source(path, DEFAULT_LIMITS) as source:
             view = DemuxerView(source)
             assert len(view.read(100)) == 100
-            view.end_of_headers()
+            view.finish_headers()
             assert len(view.read(1000)) == 1000
         monkeypatch.undo()
         assert probe(path).frames == 30

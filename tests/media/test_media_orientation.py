@@ -33,7 +33,7 @@ CORNERS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255))  # top left, 
 HEIGHT, WIDTH = 48, 64
 
 
-def shown(frames: np.ndarray, matrix: Matrix) -> np.ndarray:
+def oriented(frames: np.ndarray, matrix: Matrix) -> np.ndarray:
     """Every pixel (x, y) of (F, H, W, 3) at (a*x + c*y, b*x + d*y), moved so that the picture begins at 0."""
     a, b, c, d = matrix
     y, x = np.mgrid[: frames.shape[1], : frames.shape[2]]
@@ -82,7 +82,7 @@ def test_all_turns_and_flips(clip, tmp_path, name):
     stored = load_video(clip, Sampling(frames=12)).frames
     path = tmp_path / "turned.mp4"
     path.write_bytes(with_matrix(clip, MATRICES[name]))
-    expected = shown(stored, MATRICES[name])
+    expected = oriented(stored, MATRICES[name])
     video = load_video(path, Sampling(frames=12))
     assert np.array_equal(video.frames, expected)
     assert video.warnings == ()
@@ -110,7 +110,7 @@ def test_the_matrix_of_the_movie_comes_after_that_of_the_track(clip, tmp_path, t
     path.write_bytes(with_matrix(clip, MATRICES[track]))
     data = with_matrix(path, MATRICES[movie], b"mvhd")
     frames = load_video(data).frames
-    assert np.array_equal(frames, shown(shown(stored, MATRICES[track]), MATRICES[movie]))
+    assert np.array_equal(frames, oriented(oriented(stored, MATRICES[track]), MATRICES[movie]))
     assert (probe(data).height, probe(data).width) == frames.shape[1:3]
 
 
@@ -128,7 +128,7 @@ def test_other_containers(clip, tmp_path, name, suffix):
                 copy.mux(packet)
     video = load_video(path)
     assert np.array_equal(video.frames, load_video(turned).frames)
-    assert corners(video.frames[0]) == corners(shown(load_video(clip).frames[:1], MATRICES[name])[0])
+    assert corners(video.frames[0]) == corners(oriented(load_video(clip).frames[:1], MATRICES[name])[0])
     assert (probe(path).height, probe(path).width) == video.frames.shape[1:3]
 
 

@@ -13,8 +13,8 @@ from pvc.media import DEFAULT_LIMITS, Limits, Sampling, choose
 TEN = [i / 10 for i in range(30)]  # 3 s at 10 frames a second
 
 
-def pick(shown, duration, limits=DEFAULT_LIMITS, /, **rule):
-    return choose(shown, duration, Sampling(**rule), limits)
+def pick(frame_times, duration, limits=DEFAULT_LIMITS, /, **rule):
+    return choose(frame_times, duration, Sampling(**rule), limits)
 
 
 def test_default_is_sixteen_frames():
@@ -139,11 +139,11 @@ def test_uniform_equals_the_definition(timeline, count):
         assert indices == list(range(len(times)))
         return
     end = duration if duration is not None else times[-1] + times[-1] / (len(times) - 1)
-    shown = set()
+    displayed = set()
     for part in range(count):
         middle = (part + 0.5) * end / count
-        shown.add(max(i for i, time in enumerate(times) if time <= middle + 1e-6))
-    assert indices == sorted(shown)
+        displayed.add(max(i for i, time in enumerate(times) if time <= middle + 1e-6))
+    assert indices == sorted(displayed)
 
 
 @given(timelines(), st.floats(0.01, 50))
@@ -152,6 +152,6 @@ def test_fps_equals_the_definition(timeline, fps):
     end = duration if duration is not None else times[-1] + times[-1] / max(len(times) - 1, 1)
     indices, _ = pick(times, duration, Limits(max_frames=10_000), fps=fps)
     moments = np.arange(int(end * fps) + 2) / fps
-    shown = np.searchsorted(times, moments[moments < max(end - 2e-6, 1e-9)] + 1e-6, side="right") - 1
+    displayed = np.searchsorted(times, moments[moments < max(end - 2e-6, 1e-9)] + 1e-6, side="right") - 1
     doubtful = sum(abs(round(t * fps) / fps - t) < 3e-6 for t in [*times, end])  # a moment on a frame's very edge
-    assert len(set(indices) ^ {int(i) for i in shown}) <= doubtful
+    assert len(set(indices) ^ {int(i) for i in displayed}) <= doubtful

@@ -13,7 +13,7 @@ import pytest
 from pvc.errors import ForbiddenError, MediaError, UsageError
 from pvc.media import DEFAULT_LIMITS, Limits, load, load_image, load_video, probe, sniff
 from pvc.media.live import video_frames
-from pvc.media.source import Source, open_source, readable_name
+from pvc.media.source import Source, open_source, to_printable_name
 from tests.media.test_media_hostile import measure
 
 
@@ -146,8 +146,8 @@ def test_errors_are_one_printable_line_with_the_name(tmp_path):
     text = str(caught.value)
     assert text.isprintable()
     assert r"evil\n\x1b[31mred\u202e.png" in text
-    assert readable_name("a" * 1000).startswith("aaa")
-    assert len(readable_name("a" * 1000)) == 300
+    assert to_printable_name("a" * 1000).startswith("aaa")
+    assert len(to_printable_name("a" * 1000)) == 300
 
 
 def test_all_kinds_of_bytes_and_paths(tmp_path, make_png):

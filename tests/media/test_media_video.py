@@ -132,15 +132,15 @@ def test_a_codec_that_is_not_on_the_list(make_video):
 
 def test_no_decoder_runs_before_the_size_is_checked(make_video, monkeypatch):
     path = make_video("a.mp4", count=2)
-    for way in ("decode._decode", "decode.GopDecoder"):
-        monkeypatch.setattr(f"pvc.media.{way}", lambda *_: pytest.fail("decoded"))
+    for name in ("decode._decode_packets", "decode.GopDecoder"):
+        monkeypatch.setattr(f"pvc.media.{name}", lambda *_: pytest.fail("decoded"))
     with pytest.raises(MediaError, match="64x48 is 3072 pixels; the limit is 3071") as caught:
         load_video(path, limits=Limits(max_pixels=3071))
     assert caught.value.code == "too_many_pixels"
 
 
 def test_the_decoder_has_a_limit_of_its_own(make_video):
-    """A header that lies about the size gets past the first check and no further."""
+    """A header with a wrong size passes the first check, but not the second."""
     data = bytearray(make_video("a.mp4", count=2, size=(480, 640)).read_bytes())
     at = data.index(b"avc1", data.index(b"stsd")) + 28
     assert struct.unpack(">HH", data[at : at + 4]) == (640, 480)
@@ -194,22 +194,22 @@ def noise_video(path: Path, count: int = 60) -> bytes:
 
 def damage(data: bytes, seed: int) -> bytes:
     """`data` with thirty bits flipped in its packets."""
-    rng, broken = np.random.default_rng(seed), bytearray(data)
+    rng, damaged = np.random.default_rng(seed), bytearray(data)
     start = data.index(b"mdat") + 8
     end = data.index(b"moov", start) if b"moov" in data[start:] else len(data)
     for place in rng.integers(start + 800, end, 30):
-        broken[place] ^= 1 << int(rng.integers(8))
-    return bytes(broken)
+        damaged[place] ^= 1 << int(rng.integers(8))
+    return bytes(damaged)
 
 
 def test_damage_is_reported_and_does_not_depend_on_threads(tmp_path, monkeypatch):
     data = noise_video(tmp_path / "a.mp4")
     reported = 0
     for seed in range(4):
-        broken, results = damage(data, seed), []
+        damaged, results = damage(data, seed), []
         for threads in (1, 2, 4):
             monkeypatch.setattr("pvc.media.decode._THREADS", threads)
-            results.append(load_video(broken, Sampling(frames=20)))
+            results.append(load_video(damaged, Sampling(frames=20)))
         for other in results[1:]:
             assert (other.frames == results[0].frames).all()
             assert other.warnings == results[0].warnings
@@ -234,7 +234,7 @@ def test_packets_that_fail_cost_their_own_frames_only(make_video, numbers):
     video = load_video(data, ALL)
     assert numbers(video.frames) == [*range(10), *range(15, 30)]
     assert video.warnings == (
-        "partial_decode: got 25 of 30 frames asked for; packets that failed: 5, decoded pictures that are damaged: 0",
+        "partial_decode: got 25 of 30 frames requested; packets that failed: 5, decoded pictures that are damaged: 0",
     )
     at = load_video(data, Sampling(times=(0.5, 1.25, 2.0)))
     assert numbers(at.frames) == [5, 9, 20]

@@ -1,4 +1,4 @@
-"""bf16 attention as matrix products on a CPU: the same as the fused kernel, and only where it pays."""
+"""bf16 attention as matrix products on a CPU: equal to the fused kernel, and used only where it is faster."""
 
 import pytest
 import torch
@@ -11,16 +11,16 @@ from pvc.testing import tiny_model
 
 
 def heads(batch, count, steps, width, dtype=torch.bfloat16, seed=0):
+    """Generate query, key and value `(batch, count, steps, width)`, as views like those of the layers."""
     generator = torch.Generator().manual_seed(seed)
-    # As the layers hand them over: views with the heads in between.
     return [torch.randn(batch, steps, count, width, generator=generator).to(dtype).transpose(1, 2) for _ in range(3)]
 
 
 @pytest.mark.parametrize(("steps", "causal"), [(65, False), (300, False), (8, True), (1, True), (40, True)])
-@pytest.mark.parametrize("piece", [None, 1])
-def test_it_is_softmax_attention(steps, causal, piece, monkeypatch):
-    if piece is not None:
-        monkeypatch.setattr(attention, "_PIECE", piece)
+@pytest.mark.parametrize("chunk", [None, 1])
+def test_it_is_softmax_attention(steps, causal, chunk, monkeypatch):
+    if chunk is not None:
+        monkeypatch.setattr(attention, "_CHUNK_SCORES", chunk)
     query, key, value = heads(3, 2, steps, 16)
     with torch.inference_mode():
         ours, weights = matmul_attention(torch.nn.Module(), query, key, value, None, scaling=0.25, is_causal=causal)
@@ -32,7 +32,7 @@ def test_it_is_softmax_attention(steps, causal, piece, monkeypatch):
     assert (ours.double() - exact.transpose(1, 2)).abs().max() < 0.03
 
 
-def test_what_does_not_pay_goes_to_the_fused_kernel(monkeypatch):
+def test_slower_cases_go_to_the_fused_kernel(monkeypatch):
     called = []
 
     def fused(module, query, *args, **kwargs):
@@ -69,15 +69,15 @@ def test_a_tower_gives_the_same_with_both():
     assert (torch.cat(pieces) - whole[0]).abs().mean() < 0.03 * whole[0].abs().mean()
 
 
-@pytest.mark.parametrize("pays", [True, False])
-def test_it_is_chosen_when_a_checkpoint_is_loaded(pays, checkpoint, monkeypatch):
+@pytest.mark.parametrize("is_supported", [True, False])
+def test_it_is_chosen_when_a_checkpoint_is_loaded(is_supported, checkpoint, monkeypatch):
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
-        monkeypatch.setattr(torch.cpu, name, lambda: pays, raising=False)
-    assert should_use_matmul(torch.device("cpu"), torch.bfloat16) is pays
+        monkeypatch.setattr(torch.cpu, name, lambda: is_supported, raising=False)
+    assert should_use_matmul(torch.device("cpu"), torch.bfloat16) is is_supported
     assert not should_use_matmul(torch.device("cpu"), torch.float32)
     engine = pvc.load(checkpoint, device="cpu", dtype="bfloat16")
-    chosen = engine.model.model.vision_tower.config._attn_implementation
-    assert chosen == (MATMUL if pays else "sdpa")
+    implementation = engine.model.model.vision_tower.config._attn_implementation
+    assert implementation == (MATMUL if is_supported else "sdpa")
     assert engine.model.model.language_model.config._attn_implementation == "sdpa"
     assert pvc.load(checkpoint, device="cpu").model.model.vision_tower.config._attn_implementation == "sdpa"
     assert engine.chat().ask("what is it?", [torch.zeros(40, 40, 3, dtype=torch.uint8).numpy()]) is not None

@@ -94,7 +94,7 @@ def test_json_round_trip(vision, tmp_path):
 
 
 def test_keys_of_other_tools_are_kept(tmp_path):
-    """What a user or a tool sets before `save_pretrained` is there after loading, at every level."""
+    """Keys that a user or a tool sets before `save_pretrained` are present after loading, at every level."""
     model = tiny_model()
     for config in (model.config, model.config.vision_config, model.config.text_config):
         for key, value in FOREIGN.items():
@@ -136,7 +136,7 @@ def test_every_misspelling_within_two_edits_is_refused(name):
 
 
 def unknown_fields(names):
-    """Names that are not unknown at all: fields, and keys of transformers."""
+    """Return the names that are known: fields, and keys of transformers."""
     return set(names) - set(unknown_keys(PVCConfig, names))
 
 

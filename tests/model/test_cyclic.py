@@ -13,18 +13,20 @@ CYCLIC = {"timestep": "cyclic", "timestep_period": 4}
 
 @pytest.fixture(scope="module", params=[None, 5], ids=["no window", "window"])
 def model(request):
+    """Build a float64 model with cyclic timesteps, with and without a window."""
     return tiny_model(vision={**CYCLIC, "temporal_window": request.param}).double()
 
 
 @pytest.fixture(scope="module")
 def clip():
+    """Generate a clip of random frames."""
     return frames(LENGTH, dtype=torch.float64)
 
 
 def test_p1_later_frames_change_nothing(model, clip):
     changed = torch.cat((clip[:6], torch.zeros_like(clip[6:])))
     with torch.no_grad():
-        before, after = (model.model.encode_clips(one, frames=[LENGTH])[0][0] for one in (clip, changed))
+        before, after = (model.model.encode_clips(pixels, frames=[LENGTH])[0][0] for pixels in (clip, changed))
     assert torch.equal(before[:6], after[:6])
     assert not torch.equal(before[6], after[6])
 
@@ -69,17 +71,17 @@ def test_p7_a_window_bounds_the_cache(clip):
 
 
 def test_a_clip_may_start_at_any_step(model, clip):
-    """Whole periods later nothing changes; in between it does; a cache goes on from there."""
+    """An offset of whole periods changes nothing, another one does, and a cache continues from it."""
     with torch.no_grad():
         first = model.model.encode_clips(clip, frames=[LENGTH])[0][0]
         later = model.model.encode_clips(clip, frames=[LENGTH], step_offset=[4000])[0][0]
         shifted, out = model.model.encode_clips(clip, frames=[LENGTH], step_offset=[2], use_cache=True)
-        begun = model.model.encode_clips(clip[:6], frames=[6], step_offset=[2], use_cache=True)[1].cache
-        rest = model.model.encode_frames(clip[6:], begun)[0]
+        cache = model.model.encode_clips(clip[:6], frames=[6], step_offset=[2], use_cache=True)[1].cache
+        rest = model.model.encode_frames(clip[6:], cache)[0]
     assert torch.equal(first, later)
     assert relative_difference(first, shifted[0]) > 1e-3
     assert relative_difference(rest, shifted[0][6:]) <= limit(torch.float64)
-    with pytest.raises(UsageError, match="step_offset cannot be used here: a cache goes on where it is"):
+    with pytest.raises(UsageError, match="step_offset cannot be used here: a cache continues at its last step"):
         model.model.encode_clips(clip, frames=[LENGTH], step_offset=[2], cache=out.cache)
     with pytest.raises(MismatchError, match="step_offset has 2 entries, but there are 1 clips"):
         model.model.encode_clips(clip, frames=[LENGTH], step_offset=[2, 3])
@@ -112,7 +114,7 @@ def test_modulations_and_the_embedder_stay_float32(tmp_path, dtype):
     """Built, cast, saved and loaded in lower precision, and under autocast."""
     from pvc.model.modeling import PVCForConditionalGeneration
 
-    def widths(model):
+    def dtypes(model):
         return {
             name: parameter.dtype
             for name, parameter in model.named_parameters()
@@ -120,14 +122,14 @@ def test_modulations_and_the_embedder_stay_float32(tmp_path, dtype):
         }
 
     model = tiny_model(vision=CYCLIC)
-    exact = {name: value.clone() for name, value in model.state_dict().items() if name in widths(model)}
-    made = PVCForConditionalGeneration._from_config(model.config, dtype=dtype)
+    exact = {name: value.clone() for name, value in model.state_dict().items() if name in dtypes(model)}
+    built = PVCForConditionalGeneration._from_config(model.config, dtype=dtype)
     cast = model.to(dtype)
     cast.save_pretrained(tmp_path)
     loaded = PVCForConditionalGeneration.from_pretrained(tmp_path, dtype=dtype)
-    for one in (made, cast, loaded):
-        assert set(widths(one).values()) == {torch.float32}
-        assert one.model.language_model.embed_tokens.weight.dtype == dtype
+    for candidate in (built, cast, loaded):
+        assert set(dtypes(candidate).values()) == {torch.float32}
+        assert candidate.model.language_model.embed_tokens.weight.dtype == dtype
     for name, value in exact.items():
         assert torch.equal(loaded.state_dict()[name], value)
     embedder = loaded.model.vision_tower.timestep_embedding

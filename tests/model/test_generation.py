@@ -1,4 +1,4 @@
-"""`generate` does the right thing with batches, left padding, beams, several return sequences and mixed steps."""
+"""`generate` with batches, left padding, beams, several return sequences and mixed steps."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ IMAGE, VIDEO, TEXT = 5, 6, [20, 33, 41]
 
 
 def prompt(*counts):
-    """Ids with runs of placeholders: positive counts are image tokens, negative ones video tokens."""
+    """Build ids with runs of placeholders: positive counts are image tokens, negative ones video tokens."""
     ids = []
     for count in counts:
         ids += TEXT + ([IMAGE] * count if count > 0 else [VIDEO] * -count)
@@ -19,6 +19,7 @@ def prompt(*counts):
 
 
 def batch(*rows):
+    """Build a left-padded batch of ids with its attention mask."""
     longest = max(map(len, rows))
     ids = torch.tensor([[0] * (longest - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
@@ -50,7 +51,7 @@ SAMPLES = [
 
 
 def joined():
-    """All samples as one left-padded batch."""
+    """Build one left-padded batch of all samples."""
     inputs = batch(*[ids for ids, _ in SAMPLES])
     media = [sample for _, sample in SAMPLES]
     inputs["pixel_values"] = torch.cat([m["pixel_values"] for m in media if "pixel_values" in m])
@@ -73,7 +74,7 @@ def test_batch_with_left_padding_equals_one_by_one(text, attention):
 
 @pytest.mark.parametrize("options", [{"num_beams": 3}, {"num_beams": 3, "num_return_sequences": 2}])
 def test_beams_of_a_batch_equal_beams_one_by_one(tiny, options):
-    """Interleaving images instead of repeating each sample's group would show here."""
+    """This fails if images are interleaved instead of repeating the images of each sample."""
     count = options.get("num_return_sequences", 1)
     together = tiny.generate(**joined(), max_new_tokens=5, **options)[:, -5:]
     for row, (ids, media) in enumerate(SAMPLES):
@@ -81,7 +82,7 @@ def test_beams_of_a_batch_equal_beams_one_by_one(tiny, options):
         assert together[row * count : (row + 1) * count].tolist() == alone.tolist()
 
 
-def test_sampled_return_sequences_see_their_own_media(tiny):
+def test_sampled_return_sequences_have_the_right_media(tiny):
     """At a temperature of almost 0, every one of several sampled sequences is the greedy one."""
     greedy = tiny.generate(**joined(), max_new_tokens=5)[:, -5:]
     sampled = tiny.generate(**joined(), max_new_tokens=5, do_sample=True, temperature=1e-4, num_return_sequences=2)[

@@ -11,16 +11,17 @@ from tests.model.helpers import frames
 
 @pytest.fixture
 def model():
-    """Two temporal layers, both the identity; all other weights random."""
-    made = tiny_model()
+    """Build a model with two temporal layers that are the identity; all other weights are random."""
+    identity = tiny_model()
     with torch.no_grad():
-        for layer in outputs(made):
+        for layer in outputs(identity):
             layer.weight.zero_()
             layer.bias.zero_()
-    return made
+    return identity
 
 
 def outputs(model):
+    """List the output layers of the temporal blocks."""
     return [
         layer.temporal.attention.projection_layer
         for layer in model.model.vision_tower.encoder.layer
@@ -29,7 +30,7 @@ def outputs(model):
 
 
 def rows_of_layers(model, call):
-    """Rows that every spatial layer got in one call."""
+    """Record the number of rows in every layer during a call."""
     rows, hooks = [], []
     for layer in model.model.vision_tower.encoder.layer:
         assert isinstance(layer, PVCVisionLayer)

@@ -48,7 +48,7 @@ def test_p2_several_clips_and_static_clips_continue():
 
 
 def test_p2_a_cache_is_a_value():
-    """Going on from a cache twice gives the same result twice: nothing is changed in place."""
+    """Continuing from a cache twice has the same result twice: nothing is changed in place."""
     model = tiny_model(vision={"temporal_window": 4})
     clip = frames(6)
     with torch.no_grad():
@@ -80,5 +80,5 @@ def test_misuse_is_an_error():
         model.model.encode_frames(frames(3), cache)
     with pytest.raises(MismatchError, match="1 clips.*2 clips"):
         model.model.encode_clips(clip, frames=[2, 2], cache=cache)
-    with pytest.raises(UsageError, match="equally many"):
+    with pytest.raises(UsageError, match="equally many steps, not"):
         model.model.encode_clips(clip, frames=[3, 1], use_cache=True, total_steps=4)

@@ -1,4 +1,4 @@
-"""P5: temporal blocks start as the identity: a PVC tower with InternVL's weights computes what InternVL did."""
+"""P5: temporal blocks start as the identity: a PVC tower with InternVL's weights has InternVL's results."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ TEXT = {
 
 @pytest.fixture(scope="module")
 def pair():
-    """A tiny InternVL and a PVC model (ratio 1/2, one step) that starts from its weights."""
+    """Build a tiny InternVL, and a PVC model (ratio 1/2, one step) that starts from its weights."""
     source = InternVLForConditionalGeneration(
         InternVLConfig(
             vision_config=VISION,

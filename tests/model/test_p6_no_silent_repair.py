@@ -10,6 +10,7 @@ IMAGE, VIDEO = 5, 6  # placeholder ids of the tiny tokenizer
 
 
 def ids(*counts, token=IMAGE):
+    """Build one row of ids for each count of placeholders."""
     longest = max(counts) + 2
     return torch.tensor([[20] * (longest - count - 1) + [token] * count + [21] for count in counts])
 

@@ -16,8 +16,8 @@ def test_p7_bytes_do_not_grow():
             sizes.append(cache.nbytes)
     assert sizes[:6] == [sizes[0] * min(step, 5) for step in range(1, 7)]
     assert set(sizes[5:]) == {cache.max_nbytes}
-    held = sum(tensor.untyped_storage().nbytes() for tensor in (*cache.keys, *cache.values))
-    assert held == cache.nbytes, "a view would keep dropped steps alive"
+    allocated = sum(tensor.untyped_storage().nbytes() for tensor in (*cache.keys, *cache.values))
+    assert allocated == cache.nbytes, "a view would hold the memory of dropped steps"
 
 
 def test_without_a_window_the_bound_is_none():

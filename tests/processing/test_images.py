@@ -1,6 +1,6 @@
 """Preprocessing of pictures equals the published one: InternVL's dynamic tiling, written here from its description.
 
-Description: all grids of 1 to `most` tiles are candidates, smaller areas first; the grid whose aspect ratio is
+Description: all grids of 1 to `max_tiles` tiles are candidates, smaller areas first; the grid whose aspect ratio is
 nearest to the picture's wins, and among equally near ones a later (larger) grid wins if the picture has more than
 half as many pixels as the grid. The picture is resized (bicubic) to the whole grid and cut; when there are several
 tiles, the whole picture resized to one tile (the thumbnail) comes last. Then ImageNet's mean and deviation.
@@ -18,9 +18,10 @@ MEAN = np.array([0.485, 0.456, 0.406])
 DEVIATION = np.array([0.229, 0.224, 0.225])
 
 
-def described_grid(width, height, side, most):
+def described_grid(width, height, side, max_tiles):
     candidates = sorted(
-        {(i, j) for i in range(1, most + 1) for j in range(1, most + 1) if i * j <= most}, key=lambda g: g[0] * g[1]
+        {(i, j) for i in range(1, max_tiles + 1) for j in range(1, max_tiles + 1) if i * j <= max_tiles},
+        key=lambda g: g[0] * g[1],
     )
     best, nearest = (1, 1), float("inf")
     for columns, rows in candidates:
@@ -30,8 +31,8 @@ def described_grid(width, height, side, most):
     return best
 
 
-def described_pixels(picture, side, most):
-    columns, rows = described_grid(*picture.size, side, most)
+def described_pixels(picture, side, max_tiles):
+    columns, rows = described_grid(*picture.size, side, max_tiles)
     whole = picture.resize((side * columns, side * rows), Image.Resampling.BICUBIC)
     tiles = [
         whole.crop((x * side, y * side, (x + 1) * side, (y + 1) * side)) for y in range(rows) for x in range(columns)
@@ -47,19 +48,22 @@ def test_tile_grids_of_10000_random_sizes():
     rng = np.random.default_rng(0)
     for _ in range(10_000):
         width, height = (int(2 ** rng.uniform(0, 12)) for _ in range(2))
-        most = int(rng.integers(1, 13))
-        columns, rows = described_grid(width, height, 448, most)
+        max_tiles = int(rng.integers(1, 13))
+        columns, rows = described_grid(width, height, 448, max_tiles)
         tiles = columns * rows + (columns * rows > 1)
-        assert processor.get_number_of_image_patches(height, width, {"max_patches": most}) == tiles, (width, height)
+        assert processor.get_number_of_image_patches(height, width, {"max_patches": max_tiles}) == tiles, (
+            width,
+            height,
+        )
 
 
 @pytest.mark.parametrize("size", [(448, 448), (97, 333), (1000, 300), (31, 64), (640, 480)])
-@pytest.mark.parametrize("most", [1, 6, 12])
-def test_pixels_equal_the_description(size, most):
+@pytest.mark.parametrize("max_tiles", [1, 6, 12])
+def test_pixels_equal_the_description(size, max_tiles):
     rng = np.random.default_rng(size[0])
     picture = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
-    ours = PVCImageProcessor(max_patches=most)([picture], return_tensors="pt")
-    expected = described_pixels(picture, 448, most)
+    ours = PVCImageProcessor(max_patches=max_tiles)([picture], return_tensors="pt")
+    expected = described_pixels(picture, 448, max_tiles)
     assert ours["image_grid_thw"].tolist() == [[len(expected), 1, 1]]
     assert ours["pixel_values"].dtype == torch.float32
     assert np.abs(ours["pixel_values"].numpy() - expected).max() < 1e-6
@@ -112,13 +116,13 @@ def test_tiles_without_a_thumbnail():
     counts = [row[0] for row in whole["image_grid_thw"].tolist()]
     assert min(counts) == 1 < max(counts)
     assert plain["image_grid_thw"].tolist() == [[max(1, count - 1), 1, 1] for count in counts]
-    kept = [
+    indices = [
         place
         for end, count in zip(np.cumsum(counts), counts, strict=True)
         for place in range(end - count, end - (count > 1))
     ]
-    assert np.array_equal(plain["pixel_values"], whole["pixel_values"][kept])
-    assert np.array_equal(plain["image_steps"], whole["image_steps"][kept])
+    assert np.array_equal(plain["pixel_values"], whole["pixel_values"][indices])
+    assert np.array_equal(plain["image_steps"], whole["image_steps"][indices])
     for picture, count in zip(pictures, counts, strict=True):
         assert processor.get_number_of_image_patches(40, picture.width) == max(1, count - 1)
         assert processor.get_number_of_image_patches(40, picture.width, {"use_thumbnail": True}) == count

@@ -8,7 +8,7 @@ from transformers.video_utils import VideoMetadata
 
 from pvc.errors import MismatchError, UsageError
 from pvc.media import Video, write_video
-from pvc.processing.metadata import frame_times, list_metadata
+from pvc.processing.metadata import compute_frame_times, list_metadata
 from pvc.processing.video import PVCVideoProcessor
 from pvc.testing import tiny_processor
 
@@ -49,7 +49,7 @@ def test_all_ways_to_say_four_frames_a_second(entry):
 
 
 def test_a_rate_reaches_the_prompt():
-    """D6: the model is asked with the true times, and `fps=` keeps half of the frames."""
+    """D6: the prompt has the true times, and `fps=` samples half of the frames."""
     processor = tiny_processor()
     metadata = {"total_num_frames": 8, "fps": 4, "duration": 2.0}
     for options, times in (({}, ["0.0s", "0.5s", "1.8s"]), ({"fps": 2}, ["0.0s", "0.5s", "1.5s"])):
@@ -119,5 +119,5 @@ def test_files_and_videos_have_their_times(tmp_path):
 @given(st.integers(1, 40), st.floats(0.01, 1000), st.booleans())
 def test_index_over_rate(count, fps, has_total):
     entry = {"fps": fps, "total_num_frames": count} if has_total else {"fps": fps}
-    (told,) = list_metadata(entry, 1)
-    assert frame_times(told, count, 0) == [index / fps for index in range(count)]
+    (metadata,) = list_metadata(entry, 1)
+    assert compute_frame_times(metadata, count, 0) == [index / fps for index in range(count)]

@@ -63,7 +63,7 @@ def test_parts_in_any_order_and_several_turns():
 
 
 def test_the_raw_call_gives_the_same_ids():
-    """What vLLM and transformers' own template call do, when nobody writes control tokens."""
+    """What vLLM and transformers' own template call do, if no text has control tokens."""
     messages = [{"role": "user", "content": [image(WIDE), video(), text("what is it?")]}]
     safe = PROCESSOR.apply_chat_template(messages, tokenize=True, add_generation_prompt=True)
     written = PROCESSOR.apply_chat_template(messages, add_generation_prompt=True)
@@ -95,8 +95,8 @@ def test_assistant_mask_covers_the_answers_and_their_ends():
         tokenize=True,
         return_assistant_tokens_mask=True,
     )
-    kept = batch["input_ids"][batch["assistant_masks"] == 1].tolist()
-    assert PROCESSOR.tokenizer.decode(kept) == "AB 12<|im_end|>no<|im_end|>"
+    assistant_ids = batch["input_ids"][batch["assistant_masks"] == 1].tolist()
+    assert PROCESSOR.tokenizer.decode(assistant_ids) == "AB 12<|im_end|>no<|im_end|>"
 
 
 def test_placeholder_mismatches_name_both_numbers():

@@ -1,7 +1,9 @@
-"""The method of docs/method.md written out as slow loops in float64, from its formulas and not from the fast path.
+"""The method of docs/method.md as slow loops in float64, written from its formulas and independent of pvc.model.
 
-Takes a state dict and a configuration; knows nothing of pvc.model's code. One clip at a time, one step at a time,
-one position at a time. Used by test_p10_reference.py.
+The functions take a state dict and a configuration. They compute clips, steps and positions one at a time. Called by
+tests/model/test_p10_reference.py.
+
+T steps, N positions, D width, K tokens per frame, L language width, S frame size.
 """
 
 import math
@@ -10,10 +12,12 @@ import torch
 
 
 def linear(state, name, x):
+    """Apply the linear layer `name`: `(..., in)` to `(..., out)`."""
     return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
 
 
 def layer_norm(x, eps, weight=None, bias=None):
+    """Normalise the last dimension, and scale and shift it if a weight and bias are passed."""
     mean = x.mean(-1, keepdim=True)
     variance = ((x - mean) ** 2).mean(-1, keepdim=True)
     normed = (x - mean) / torch.sqrt(variance + eps)
@@ -21,14 +25,17 @@ def layer_norm(x, eps, weight=None, bias=None):
 
 
 def gelu(x):
+    """Compute GELU with the error function."""
     return x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))
 
 
 def silu(x):
+    """Compute SiLU."""
     return x / (1 + torch.exp(-x))
 
 
 def timestep_vector(config, step, total):
+    """Compute the sinusoid of a step of a clip with `total` steps: 256 values."""
     if config.timestep == "index":
         timestep = min(step, config.timestep_limit or step)
     else:
@@ -38,6 +45,7 @@ def timestep_vector(config, step, total):
 
 
 def timestep_embedding(state, config, step, total):
+    """Compute the timestep embedding of a step of a clip with `total` steps: `(D,)`."""
     name = "model.vision_tower.timestep_embedding"
     return linear(
         state, f"{name}.linear_2", silu(linear(state, f"{name}.linear_1", timestep_vector(config, step, total)))
@@ -45,12 +53,14 @@ def timestep_embedding(state, config, step, total):
 
 
 def adaptive_norm(state, name, x, embedding, eps, groups=1):
+    """Apply AdaLN to `(..., width)`; `groups` equal runs of channels are normalised separately."""
     scale, shift = linear(state, f"{name}.modulation", silu(embedding)).chunk(2)
     normed = torch.cat([layer_norm(part, eps) for part in x.chunk(groups, dim=-1)], dim=-1)
     return normed * (1 + scale) + shift
 
 
 def spatial_attention(state, name, x, heads):
+    """Attend over the positions of one step: `(N, D)` to the same shape."""
     positions, width = x.shape
     size = width // heads
     query, key, value = (linear(state, f"{name}.{p}_proj", x) for p in "qkv")
@@ -66,7 +76,18 @@ def spatial_attention(state, name, x, heads):
 
 
 def temporal_attention(state, name, history, heads, window):
-    """`history`: what AdaLN gave at one position for steps 0 .. t; returns the update of step t."""
+    """Attend over time at one position.
+
+    Args:
+        state: the state dict.
+        name: name of the attention layer.
+        history: outputs of AdaLN at this position for steps 0 .. t, `(D,)` each.
+        heads: number of heads.
+        window: number of steps that a step sees, or None.
+
+    Returns:
+        The update of step t, `(D,)`.
+    """
     visible = history[-window:] if window else history
     now = history[-1]
     size = now.shape[-1] // heads
@@ -84,6 +105,7 @@ def temporal_attention(state, name, history, heads, window):
 
 
 def spatial_layer(state, name, x, config):
+    """Apply a layer of InternVL's tower to one step: `(N, D)` to the same shape."""
     eps = config.layer_norm_eps
     before = layer_norm(x, eps, state[f"{name}.layernorm_before.weight"], state[f"{name}.layernorm_before.bias"])
     attended = spatial_attention(state, f"{name}.attention", before, config.num_attention_heads)
@@ -94,6 +116,7 @@ def spatial_layer(state, name, x, config):
 
 
 def embed(state, config, frame):
+    """Embed a frame `(3, S, S)` to `(N, D)`: the class token and the patches."""
     name = "model.vision_tower.embeddings"
     kernel = state[f"{name}.patch_embeddings.projection.weight"]
     bias = state[f"{name}.patch_embeddings.projection.bias"]
@@ -107,9 +130,19 @@ def embed(state, config, frame):
 
 
 def compress(state, config, x, embedding):
-    """`(1 + grid^2, D)` to `(K, L)`: patches of an r x r block side by side, row by row.
+    """Compress the hidden states of one step to visual tokens.
 
-    With groups, the r x r patches are so many squares; those of one square come one after another.
+    A token has the patches of an r x r block in row order. With groups, these patches form that number of squares, and
+    the patches of each square are consecutive.
+
+    Args:
+        state: the state dict.
+        config: configuration of the model.
+        x: `(1 + grid^2, D)` hidden states.
+        embedding: `(D,)` timestep embedding.
+
+    Returns:
+        `(K, L)`.
     """
     grid, factor, groups = config.vision_config.grid, config.downsample_factor, config.compressor_norm_groups
     side = round(groups**0.5)
@@ -133,9 +166,17 @@ def compress(state, config, x, embedding):
 
 
 def encode_clip(state, config, frames, steps, first=0):
-    """`(frames, 3, S, S)` to `(steps, K, L)`; a single frame is repeated from the very start.
+    """Encode a clip. A single frame is repeated before the first layer.
 
-    `first` is the number of the first step.
+    Args:
+        state: the state dict of the model.
+        config: configuration of the model.
+        frames: `(T, 3, S, S)` or `(1, 3, S, S)`.
+        steps: number of steps T.
+        first: number of the first step.
+
+    Returns:
+        `(T, K, L)`.
     """
     state = {key: value.double() for key, value in state.items()}
     vision = config.vision_config
@@ -170,7 +211,15 @@ def encode_clip(state, config, frames, steps, first=0):
 
 
 def raster(tokens, groups):
-    """`(steps, K, L)` of one tile to `(steps * K, L)`, by hand: a token of step t is block t's, in the base's grid."""
+    """Order the tokens of one tile by the grid of the base model; a token of step t stands for block t.
+
+    Args:
+        tokens: `(T, K, L)`.
+        groups: number of blocks of a visual token.
+
+    Returns:
+        `(T * K, L)`.
+    """
     order = {1: [0], 4: [0, 3, 1, 2]}[groups]
     blocks, out = round(groups**0.5), round(tokens.shape[1] ** 0.5)
     side = out * blocks

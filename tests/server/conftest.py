@@ -1,4 +1,4 @@
-"""A server in this process, and one in a process of its own."""
+"""Fixtures: a server in this process, and one in a separate process. Helpers to build requests."""
 
 import base64
 import os
@@ -30,8 +30,8 @@ def app(engine):
 
 @pytest.fixture(scope="session")
 def client(app):
-    with TestClient(app, raise_server_exceptions=False) as made:
-        yield made
+    with TestClient(app, raise_server_exceptions=False) as test_client:
+        yield test_client
 
 
 def data_url(path):
@@ -39,32 +39,34 @@ def data_url(path):
     return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
-def shown(path, text="what does the sign say?", kind=None):
+def media_content(path, text="what does the sign say?", kind=None):
+    """Build the content of a message: a medium and a question."""
     kind = kind or ("video_url" if path.suffix in (".mp4", ".mkv", ".webm", ".avi", ".m4a") else "image_url")
     return [{"type": kind, kind: {"url": data_url(path)}}, {"type": "text", "text": text}]
 
 
-def asked(content, **more):
-    return {"messages": [{"role": "user", "content": content}], **more}
+def chat_body(content, **fields):
+    """Build the body of a request with one message."""
+    return {"messages": [{"role": "user", "content": content}], **fields}
 
 
-def until(true, seconds=60):
-    """Wait for what another thread or process does."""
+def wait_until(condition, seconds=60):
+    """Wait until another thread or process makes a condition true."""
     end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it does not come about"
+    while not condition():
+        assert time.monotonic() < end, "the condition did not become true"
         time.sleep(0.01)
 
 
-def children(process):
-    """Ids of the processes that a process has started: a server's decoders."""
+def get_child_pids(process):
+    """Return the ids of the processes that a process has started: the decoding workers of a server."""
     stats = (path.read_text() for path in Path("/proc").glob("[0-9]*/stat"))
     fields = [(int(text.split()[0]), text.rpartition(")")[2].split()) for text in stats]
     return [number for number, rest in fields if int(rest[1]) == process.pid]
 
 
-class Lines(list):
-    """What a process writes to its stderr, line by line as it comes."""
+class StderrLines(list):
+    """Lines that a process writes to stderr, added as they arrive."""
 
     def __init__(self, process):
         super().__init__()
@@ -72,13 +74,15 @@ class Lines(list):
         self.thread.start()
 
 
-def started(*options, **more):
-    """`pvc serve` in a process of its own, once it is ready: its address and its process."""
+def start_server(*options, **popen_options):
+    """Start `pvc serve` in a separate process, wait until it is ready, and return its address and process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "pvc", "serve", "--port", str(port), "--queue", "16", *options]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}, **more)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}, **popen_options
+    )
     address = f"http://127.0.0.1:{port}"
 
     def is_ready():
@@ -88,13 +92,13 @@ def started(*options, **more):
         except httpx.TransportError:
             return False
 
-    until(is_ready, 180)  # on a busy machine imports alone take most of a minute
+    wait_until(is_ready, 180)  # on a busy machine imports alone take most of a minute
     return address, process
 
 
 @pytest.fixture(scope="module")
 def server():
-    address, process = started("--max-new-tokens", "4096")
+    address, process = start_server("--max-new-tokens", "4096")
     try:
         yield address, process
     finally:

@@ -1,4 +1,4 @@
-"""Chat completions: what OpenAI's clients get, and that it is what the engine says."""
+"""Chat completions: responses have OpenAI's form, and the answers are those of the engine."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.conftest import asked, data_url, shown
+from tests.server.conftest import chat_body, data_url, media_content
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 QUESTIONS = [
@@ -24,23 +24,23 @@ def post(client, body, **options):
 @pytest.mark.parametrize(("name", "question"), QUESTIONS)
 def test_answers_are_the_engines(client, engine, name, question):
     expected = engine.chat().ask(question, media=[EXAMPLES / name])
-    told = post(client, asked(shown(EXAMPLES / name, question))).json()
-    assert told["choices"][0]["message"]["content"] == expected.text
-    assert told["choices"][0]["finish_reason"] == "stop"
-    assert told["usage"]["prompt_tokens"] == expected.prompt_tokens
-    assert told["usage"]["completion_tokens"] == expected.completion_tokens
-    (medium,) = told["pvc"]["media"]
+    response = post(client, chat_body(media_content(EXAMPLES / name, question))).json()
+    assert response["choices"][0]["message"]["content"] == expected.text
+    assert response["choices"][0]["finish_reason"] == "stop"
+    assert response["usage"]["prompt_tokens"] == expected.prompt_tokens
+    assert response["usage"]["completion_tokens"] == expected.completion_tokens
+    (medium,) = response["pvc"]["media"]
     assert medium["tokens"] == expected.visual_tokens
     assert medium["timestamps"] == [round(time, 3) for time in expected.media[0].timestamps]
-    assert {"queue_s", "encode_s", "prefill_s", "total_s"} <= told["pvc"]["timing"].keys()
+    assert {"queue_s", "encode_s", "prefill_s", "total_s"} <= response["pvc"]["timing"].keys()
 
 
 def test_many_at_once_are_answered_as_one_by_one(client, engine):
     jobs = [(EXAMPLES / name, question) for name, question in QUESTIONS] * 3
     expected = [engine.chat().ask(question, media=[path]).text for path, question in jobs]
     with ThreadPoolExecutor(8) as pool:
-        told = list(pool.map(lambda job: post(client, asked(shown(*job))).json(), jobs))
-    assert [one["choices"][0]["message"]["content"] for one in told] == expected
+        responses = list(pool.map(lambda job: post(client, chat_body(media_content(*job))).json(), jobs))
+    assert [response["choices"][0]["message"]["content"] for response in responses] == expected
 
 
 def test_turns_and_systems(client, engine):
@@ -48,13 +48,13 @@ def test_turns_and_systems(client, engine):
     first = chat.ask("what does the sign say?", media=[EXAMPLES / "sign.png"]).text
     messages = [
         {"role": "system", "content": "be brief"},
-        {"role": "user", "content": shown(EXAMPLES / "sign.png")},
+        {"role": "user", "content": media_content(EXAMPLES / "sign.png")},
         {"role": "assistant", "content": first},
         {"role": "user", "content": "what colour is it?"},
     ]
-    told = post(client, {"messages": messages}).json()
-    assert told["pvc"]["media"][0]["cached"] is True
-    assert isinstance(told["choices"][0]["message"]["content"], str)
+    response = post(client, {"messages": messages}).json()
+    assert response["pvc"]["media"][0]["cached"] is True
+    assert isinstance(response["choices"][0]["message"]["content"], str)
 
 
 def events(response):
@@ -63,57 +63,55 @@ def events(response):
     return [json.loads(line) for line in lines[:-1]]
 
 
-def test_a_stream_says_the_same(client):
-    body = asked(shown(EXAMPLES / "digits.mp4", "which digits are shown?"))
+def test_a_stream_has_the_same_answer(client):
+    body = chat_body(media_content(EXAMPLES / "digits.mp4", "which digits are shown?"))
     whole = post(client, body).json()
-    told = events(post(client, {**body, "stream": True, "stream_options": {"include_usage": True}}))
-    text = "".join(choice["delta"].get("content") or "" for one in told for choice in one["choices"])
+    chunks = events(post(client, {**body, "stream": True, "stream_options": {"include_usage": True}}))
+    text = "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
     assert text == whole["choices"][0]["message"]["content"]
-    assert told[-1]["usage"] == whole["usage"]
-    assert told[-1]["pvc"]["visual_tokens"] == whole["pvc"]["visual_tokens"]
-    assert [one["choices"][0]["finish_reason"] for one in told if one["choices"]][-1] == "stop"
-    assert {one["object"] for one in told} == {"chat.completion.chunk"}
-    assert len({one["id"] for one in told}) == 1
+    assert chunks[-1]["usage"] == whole["usage"]
+    assert chunks[-1]["pvc"]["visual_tokens"] == whole["pvc"]["visual_tokens"]
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks if chunk["choices"]][-1] == "stop"
+    assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
+    assert len({chunk["id"] for chunk in chunks}) == 1
 
 
 def test_sampling_choices_and_logprobs(client):
-    body = asked(
-        shown(EXAMPLES / "sign.png"), n=3, temperature=1.5, seed=7, logprobs=True, top_logprobs=3, max_tokens=6
+    body = chat_body(
+        media_content(EXAMPLES / "sign.png"), n=3, temperature=1.5, seed=7, logprobs=True, top_logprobs=3, max_tokens=6
     )
-    one, two = (post(client, body).json() for _ in range(2))
-    assert [choice["message"] for choice in one["choices"]] == [choice["message"] for choice in two["choices"]]
-    assert [choice["index"] for choice in one["choices"]] == [0, 1, 2]
-    content = one["choices"][0]["logprobs"]["content"]
+    first, second = (post(client, body).json() for _ in range(2))
+    assert [choice["message"] for choice in first["choices"]] == [choice["message"] for choice in second["choices"]]
+    assert [choice["index"] for choice in first["choices"]] == [0, 1, 2]
+    content = first["choices"][0]["logprobs"]["content"]
     assert all(len(token["top_logprobs"]) == 3 and token["logprob"] <= 0 for token in content)
-    cut = post(client, asked("tell me everything", max_tokens=1)).json()
+    cut = post(client, chat_body("tell me everything", max_tokens=1)).json()
     assert cut["choices"][0]["finish_reason"] in ("length", "stop")
     assert cut["usage"]["completion_tokens"] == 1
 
 
-def test_wishes_are_followed(client):
-    steps = post(client, asked(shown(EXAMPLES / "sign.png"), pvc={"image_steps": 1, "max_tiles": 1})).json()
+def test_media_options_are_followed(client):
+    steps = post(client, chat_body(media_content(EXAMPLES / "sign.png"), pvc={"image_steps": 1, "max_tiles": 1})).json()
     assert (steps["pvc"]["media"][0]["steps"], steps["pvc"]["media"][0]["tiles"]) == (1, 1)
-    frames = post(client, asked(shown(EXAMPLES / "digits.mp4", "which?"), pvc={"frames": 3})).json()
+    frames = post(client, chat_body(media_content(EXAMPLES / "digits.mp4", "which?"), pvc={"frames": 3})).json()
     assert frames["pvc"]["media"][0]["frames"] == 3
-    auto = post(client, asked(shown(EXAMPLES / "sign.png"), pvc={"image_steps": "auto"})).json()
-    assert auto["pvc"]["media"][0]["steps"] in (1, 2, 4)
 
 
-def test_the_cache_is_a_tenants_own():
-    from pvc.engine.engine import MediaOptions
+def test_visual_cache_keys_differ():
+    from pvc.engine.options import MediaOptions
     from pvc.server.visual_cache import VisualCache
 
-    one = VisualCache.key("a", b"x", "image", MediaOptions())
+    key = VisualCache.compute_key("a", b"x", "image", MediaOptions())
     others = [
-        VisualCache.key("b", b"x", "image", MediaOptions()),
-        VisualCache.key("a", b"y", "image", MediaOptions()),
-        VisualCache.key("a", b"x", "video", MediaOptions()),
-        VisualCache.key("a", b"x", "image", MediaOptions(image_steps=1)),
+        VisualCache.compute_key("b", b"x", "image", MediaOptions()),
+        VisualCache.compute_key("a", b"y", "image", MediaOptions()),
+        VisualCache.compute_key("a", b"x", "video", MediaOptions()),
+        VisualCache.compute_key("a", b"x", "image", MediaOptions(image_steps=1)),
     ]
-    assert len({one, *others}) == 5
+    assert len({key, *others}) == 5
 
 
-def test_the_cache_is_bounded():
+def test_the_visual_cache_is_bounded():
     import torch
 
     from pvc.engine.encode import EncodedMedia
@@ -126,18 +124,18 @@ def test_the_cache_is_bounded():
         assert cache.get("0") is not None
     assert cache.get("1") is None and cache.get("4") is not None
     tokens = torch.randn(300, 64)
-    own = VisualCache(10**6)
-    own.put("x", EncodedMedia("image", "x", tokens))
-    kept = own.get("x").tokens
-    assert torch.equal(kept, tokens) and kept.data_ptr() != tokens.data_ptr()
+    large_cache = VisualCache(10**6)
+    large_cache.put("x", EncodedMedia("image", "x", tokens))
+    copy = large_cache.get("x").tokens
+    assert torch.equal(copy, tokens) and copy.data_ptr() != tokens.data_ptr()
     cache.put("large", EncodedMedia("image", "x", torch.zeros(1000)))
     assert cache.get("large") is None
 
 
 def test_models_and_operations(client):
     (model,) = client.get("/v1/models").json()["data"]
-    assert post(client, asked("hello", model=model["id"])).status_code == 200
-    assert post(client, asked("hello", model="gpt-4")).json()["error"]["code"] == "model_not_found"
+    assert post(client, chat_body("hello", model=model["id"])).status_code == 200
+    assert post(client, chat_body("hello", model="gpt-4")).json()["error"]["code"] == "model_not_found"
     assert client.get("/health").json() == {"status": "ok"}
     assert client.get("/ready").json() == {"status": "ready"}
     text = client.get("/metrics").text
@@ -146,16 +144,16 @@ def test_models_and_operations(client):
     assert 'route="/v1/chat/completions",status="200"' in text
 
 
-def test_a_stream_has_no_chunk_without_choices_unless_asked(client):
-    """`chunk.choices[0]` is what everybody's loop says."""
-    told = events(post(client, asked(shown(EXAMPLES / "sign.png"), stream=True, n=2)))
-    assert all(len(one["choices"]) == 1 for one in told)
-    assert [("pvc" in one) for one in told] == [False] * (len(told) - 1) + [True]
-    assert told[-1]["pvc"]["visual_tokens"] > 0 and told[-1]["choices"][0]["finish_reason"]
+def test_a_stream_has_no_chunk_without_choices_unless_requested(client):
+    """Clients' loops read `chunk.choices[0]`."""
+    chunks = events(post(client, chat_body(media_content(EXAMPLES / "sign.png"), stream=True, n=2)))
+    assert all(len(chunk["choices"]) == 1 for chunk in chunks)
+    assert [("pvc" in chunk) for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+    assert chunks[-1]["pvc"]["visual_tokens"] > 0 and chunks[-1]["choices"][0]["finish_reason"]
 
 
-def test_what_clients_send_of_themselves(client):
-    body = asked("hello", max_tokens=1)
+def test_neutral_fields_change_nothing(client):
+    body = chat_body("hello", max_tokens=1)
     plain = post(client, body).json()["choices"]
     neutral = {
         "response_format": {"type": "text"},
@@ -180,23 +178,23 @@ def test_what_clients_send_of_themselves(client):
 
 
 def test_an_answer_can_be_sent_back(client):
-    """As clients do: the whole message, with all that the server or another one put into it."""
-    body = asked(shown(EXAMPLES / "sign.png"))
-    said = post(client, body).json()["choices"][0]["message"]
+    """Clients send back the whole message, with all fields that this server or another one has added."""
+    body = chat_body(media_content(EXAMPLES / "sign.png"))
+    message = post(client, body).json()["choices"][0]["message"]
     more = {"tool_calls": None, "function_call": None, "annotations": [], "audio": None}
-    turns = [*body["messages"], {**said, **more}, {"role": "user", "content": "what colour is it?"}]
-    told = post(client, {"messages": turns})
-    assert told.status_code == 200, told.text
+    turns = [*body["messages"], {**message, **more}, {"role": "user", "content": "what colour is it?"}]
+    response = post(client, {"messages": turns})
+    assert response.status_code == 200, response.text
     turns[1] = {"role": "assistant", "content": None, "tool_calls": []}
     assert post(client, {"messages": turns}).status_code == 200
 
 
 def test_low_detail_is_one_tile(client):
-    low = shown(EXAMPLES / "chart.png")
-    high = post(client, asked(low)).json()["pvc"]["media"][0]
-    low[0]["image_url"]["detail"] = "low"
-    told = post(client, asked(low)).json()["pvc"]["media"][0]
-    assert told["tiles"] == 1 < high["tiles"] and told["tokens"] < high["tokens"]
+    content = media_content(EXAMPLES / "chart.png")
+    high = post(client, chat_body(content)).json()["pvc"]["media"][0]
+    content[0]["image_url"]["detail"] = "low"
+    medium = post(client, chat_body(content)).json()["pvc"]["media"][0]
+    assert medium["tiles"] == 1 < high["tiles"] and medium["tokens"] < high["tokens"]
 
 
 def test_the_official_client(server):
@@ -216,17 +214,17 @@ def test_the_official_client(server):
     pieces = client.chat.completions.create(
         model="pvc-nano", messages=messages, stream=True, stream_options={"include_usage": True}
     )
-    told = list(pieces)
-    assert "".join(one.choices[0].delta.content or "" for one in told if one.choices) == "42"
-    assert told[-1].usage.total_tokens == whole.usage.total_tokens
+    chunks = list(pieces)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == "42"
+    assert chunks[-1].usage.total_tokens == whole.usage.total_tokens
     with pytest.raises(openai.BadRequestError) as caught:
         client.chat.completions.create(model="pvc-nano", messages=messages, temperature=9)
     assert caught.value.code == "invalid_request"
-    loop = client.chat.completions.create(model="pvc-nano", messages=messages, stream=True)
-    assert "".join(one.choices[0].delta.content or "" for one in loop) == "42"
+    stream = client.chat.completions.create(model="pvc-nano", messages=messages, stream=True)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == "42"
     turns = [*messages, whole.choices[0].message, {"role": "user", "content": "what colour is it?"}]
     assert client.chat.completions.create(model="pvc-nano", messages=turns).choices[0].message.role == "assistant"
-    wishes = client.chat.completions.create(
+    with_options = client.chat.completions.create(
         model="pvc-nano", messages=messages, extra_body={"pvc": {"image_steps": 1, "max_tiles": 1}}
     )
-    assert wishes.pvc["media"][0]["steps"] == 1
+    assert with_options.pvc["media"][0]["steps"] == 1

@@ -1,6 +1,6 @@
-"""What public clients send by default is answered, and what they ask for beyond it is done or refused by name.
+"""Default requests of public clients are answered. Other fields are followed, or rejected by name.
 
-The bodies were read in the sources that are named with them.
+The bodies come from the sources that are named with them.
 """
 
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pvc.server.compat import RequestFields
-from tests.server.conftest import asked, data_url
+from tests.server.conftest import chat_body, data_url
 from tests.server.test_chat import post
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -135,7 +135,7 @@ CLIENTS = {
         "seed": 0,
         "stop": [],
     },
-    # an agent for which this turn is talk only (vllm-project/vllm#9426)
+    # an agent, in a turn without tool calls (vllm-project/vllm#9426)
     "an agent": {
         "messages": [{"role": "user", "content": "hello"}],
         "tools": [TOOL],
@@ -320,7 +320,7 @@ DEFAULTS = {
 
 
 @pytest.mark.parametrize("name", CLIENTS)
-def test_what_clients_send_by_default_is_answered(client, name):
+def test_default_requests_of_clients_are_answered(client, name):
     response = post(client, CLIENTS[name])
     assert response.status_code == 200, response.text
     if CLIENTS[name].get("stream"):
@@ -330,32 +330,32 @@ def test_what_clients_send_by_default_is_answered(client, name):
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
-def test_defaults_of_other_servers_ask_for_nothing(client, name):
-    body = asked("hello", max_tokens=3)
+def test_defaults_of_other_servers_are_neutral(client, name):
+    body = chat_body("hello", max_tokens=3)
     response = post(client, {**body, **DEFAULTS[name]})
     assert response.status_code == 200, response.text
     assert response.json()["choices"] == post(client, body).json()["choices"]
 
 
-@pytest.mark.parametrize("name", sorted(RequestFields.only))
-def test_every_value_of_the_table_passes_and_others_are_named(client, name):
-    """Also that OpenAPI says so."""
-    only = RequestFields.only[name]
-    values = [*only.values, *(kind() for kind in only.kinds), None]
+@pytest.mark.parametrize("name", sorted(RequestFields.unsupported))
+def test_accepted_values_and_rejected_ones(client, name):
+    """The OpenAPI schema lists the accepted values, too."""
+    accepted = RequestFields.unsupported[name]
+    values = [*accepted.values, *(kind() for kind in accepted.kinds), None]
     for value in values:
-        response = post(client, asked("hello", max_tokens=1, **{name: value}))
+        response = post(client, chat_body("hello", max_tokens=1, **{name: value}))
         assert response.status_code == 200, (value, response.text)
-    wrong = next(value for value in ({"x": [1]}, "no such", [[1]]) if not only.passes(value))
-    error = post(client, asked("hello", max_tokens=1, **{name: wrong}))
+    wrong = next(value for value in ({"x": [1]}, "no such", [[1]]) if not accepted.accepts(value))
+    error = post(client, chat_body("hello", max_tokens=1, **{name: wrong}))
     assert error.status_code == 400
     error = error.json()["error"]
     assert error["param"] == name and error["message"].startswith(f"{name}: ")
     assert "is not supported here; leave it out" in error["message"]
-    assert all(json.dumps(value) in error["message"] for value in only.values)
+    assert all(json.dumps(value) in error["message"] for value in accepted.values)
     schema = client.get("/openapi.json").json()["components"]["schemas"]["ChatRequest"]["properties"][name]
     assert schema["anyOf"][-1] == {"type": "null"}
-    constants = [value for value in only.values if value not in ([], {})]
-    assert [one["enum"] for one in schema["anyOf"] if "enum" in one] == ([constants] if constants else [])
+    constants = [value for value in accepted.values if value not in ([], {})]
+    assert [item["enum"] for item in schema["anyOf"] if "enum" in item] == ([constants] if constants else [])
 
 
 @pytest.mark.parametrize(
@@ -374,14 +374,14 @@ def test_every_value_of_the_table_passes_and_others_are_named(client, name):
         ({"user": 3}, ("user: 3 is", "any string")),
         ({"stop": list("abcde")}, ("stop: ", "at most 4", "not 5")),
         ({"stop": 5}, ("stop: ", "list")),
-        ({"pvc": {"image_steps": "many"}}, ("pvc.image_steps: ", "'auto'")),
+        ({"pvc": {"image_steps": "many"}}, ("pvc.image_steps: ", "integer")),
         ({"max_tokens": 0}, ("max_tokens: ", "at least 1")),
         ({"stream_options": {"foo": 1}, "stream": True}, ("foo: not a field of stream_options",)),
     ],
     ids=str,
 )
-def test_what_is_not_supported_is_named_with_its_value(client, change, words):
-    response = client.post("/v1/chat/completions", content=json.dumps({**asked("hello"), **change}), headers=JSON)
+def test_rejected_fields_are_named_with_their_values(client, change, words):
+    response = client.post("/v1/chat/completions", content=json.dumps({**chat_body("hello"), **change}), headers=JSON)
     assert response.status_code == 400, response.text
     message = response.json()["error"]["message"]
     assert all(word in message for word in words), message

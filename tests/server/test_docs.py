@@ -1,4 +1,4 @@
-"""The examples of docs/serve.md work as printed, against a server that runs."""
+"""The examples of docs/serve.md work as printed, with a running server."""
 
 import json
 import re
@@ -13,8 +13,8 @@ TEXT = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
 
 
 def block(language, start):
-    found = [code for kind, code in re.findall(r"```(\w+)\n(.*?)```", TEXT, re.DOTALL) if kind == language]
-    return next(code for code in found if code.startswith(start))
+    blocks = [code for kind, code in re.findall(r"```(\w+)\n(.*?)```", TEXT, re.DOTALL) if kind == language]
+    return next(code for code in blocks if code.startswith(start))
 
 
 @pytest.fixture
@@ -23,9 +23,9 @@ def run(server):
 
     def run(command, code):
         code = code.replace("http://127.0.0.1:8000", address)
-        done = subprocess.run([*command, code], cwd=ROOT, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        process = subprocess.run([*command, code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert process.returncode == 0, process.stderr
+        return process.stdout
 
     return run
 
@@ -38,13 +38,13 @@ def test_a_live_video(run):
     assert run([sys.executable, "-c"], block("python", "import time")).startswith("2 frames: ")
 
 
-def test_an_application_of_ones_own():
+def test_a_custom_application():
     code = block("python", "import pvc\n")
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stderr
 
 
-def test_the_table_of_bounds_is_right():
+def test_the_table_of_settings_is_complete():
     from pvc.server.settings import Settings
 
     fields = set(Settings.__dataclass_fields__)
@@ -53,6 +53,6 @@ def test_the_table_of_bounds_is_right():
 
 
 def test_curl(run):
-    told = json.loads(run(["bash", "-c"], block("sh", "curl")))
-    assert told["choices"][0]["message"]["content"] == "472"
-    assert told["pvc"]["media"][0]["frames"] == 8
+    response = json.loads(run(["bash", "-c"], block("sh", "curl")))
+    assert response["choices"][0]["message"]["content"] == "472"
+    assert response["pvc"]["media"][0]["frames"] == 8

@@ -1,4 +1,4 @@
-"""Files below the media folder are passed to the decoding process as descriptors, whatever their size."""
+"""Files below the media directory are passed to the workers as descriptors, whatever their size."""
 
 import asyncio
 import gc
@@ -17,9 +17,9 @@ from PIL import Image
 from pvc.media import DEFAULT_LIMITS, write_video
 from pvc.server.app import create_app
 from pvc.server.errors import ApiError
-from pvc.server.media_fetch import LocalFile, read_source
+from pvc.server.media_fetch import LocalFile, fetch_media
 from pvc.server.settings import Settings
-from tests.server.conftest import asked
+from tests.server.conftest import chat_body
 
 HOLE = 300 * 2**20
 
@@ -31,39 +31,39 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(engine, root):
-    with TestClient(create_app(engine, Settings(root=root, decoders=1))) as made:
-        yield made
+    with TestClient(create_app(engine, Settings(root=root, decoders=1))) as client:
+        yield client
 
 
 def video(path, shade=0):
-    """A clip of eight frames."""
+    """Write a clip of eight frames."""
     write_video(path, np.full((8, 48, 64, 3), shade, np.uint8), fps=4)
     return path
 
 
 def ask(client, name, kind="video_url"):
     content = [{"type": kind, kind: {"url": f"file:///{name}"}}, {"type": "text", "text": "what is this?"}]
-    return client.post("/v1/chat/completions", json=asked(content, max_tokens=1))
+    return client.post("/v1/chat/completions", json=chat_body(content, max_tokens=1))
 
 
 def read_bytes():
-    """Bytes that this process has read from files and pipes so far."""
+    """Return the bytes that this process has read from files and pipes so far."""
     with open("/proc/self/io") as file:
         return int(next(line for line in file if line.startswith("rchar")).split()[1])
 
 
 def test_a_large_video(client, root):
-    """It is longer than what the server takes over the network, and the parent does not read it."""
+    """It is larger than the limit for the network, and the server's process does not read it."""
     path = video(root / "long.mp4")
     with open(path, "ab") as file:
         file.write(struct.pack(">I4s", HOLE, b"free"))
         file.truncate(file.tell() + HOLE - 8)
     assert path.stat().st_size > DEFAULT_LIMITS.max_bytes > Settings().media.max_bytes
     before = read_bytes()
-    told = ask(client, "long.mp4")
-    assert told.status_code == 200, told.text
+    response = ask(client, "long.mp4")
+    assert response.status_code == 200, response.text
     assert read_bytes() - before < 32 * 2**20
-    assert told.json()["pvc"]["media"][0]["cached"] is False
+    assert response.json()["pvc"]["media"][0]["cached"] is False
     assert ask(client, "long.mp4").json()["pvc"]["media"][0]["cached"] is True
 
 
@@ -87,8 +87,8 @@ def test_a_large_photo(client, root):
     header = b"IHDR" + struct.pack(">IIBBBBB", 8064, 6048, 8, 2, 0, 0, 0)
     png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
     (root / "photo.png").write_bytes(png)
-    told = ask(client, "photo.png", "image_url")
-    assert (told.status_code, told.json()["error"]["code"]) == (413, "too_many_pixels")
+    response = ask(client, "photo.png", "image_url")
+    assert (response.status_code, response.json()["error"]["code"]) == (413, "too_many_pixels")
 
 
 def test_damaged_files_and_no_leak(client, root, app):
@@ -105,17 +105,17 @@ def test_damaged_files_and_no_leak(client, root, app):
             ask(client, name)
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) <= before
-    decoders = client.app.state.parts.decoders
-    assert decoders.counts["died"] == decoders.counts["killed"] == 0
-    for child in decoders._all:
-        names = os.listdir(f"/proc/{child.process.pid}/fd")
-        links = [os.readlink(f"/proc/{child.process.pid}/fd/{name}") for name in names]
+    workers = client.app.state.parts.workers
+    assert workers.counts["died"] == workers.counts["killed"] == 0
+    for worker in workers._workers:
+        names = os.listdir(f"/proc/{worker.process.pid}/fd")
+        links = [os.readlink(f"/proc/{worker.process.pid}/fd/{name}") for name in names]
         assert not any(str(root) in link for link in links), "the file is closed when it has been decoded"
 
 
 def test_a_descriptor_is_closed_with_its_file(root):
     path = video(root / "closed.mp4")
-    file = asyncio.run(read_source(f"file://{path}", Settings(root=root)))
+    file = asyncio.run(fetch_media(f"file://{path}", Settings(root=root)))
     assert isinstance(file, LocalFile)
     descriptor, identity = file.descriptor, file.identity
     os.fstat(descriptor)
@@ -125,26 +125,26 @@ def test_a_descriptor_is_closed_with_its_file(root):
     gc.collect()
     with pytest.raises(OSError, match="(?i)bad file descriptor"):
         os.fstat(descriptor)
-    again = asyncio.run(read_source(f"file://{path}", Settings(root=root)))
+    again = asyncio.run(fetch_media(f"file://{path}", Settings(root=root)))
     assert again.identity == identity
 
 
-def test_what_comes_over_the_network_keeps_its_limit(root):
+def test_data_from_the_network_keep_their_limit(root):
     limit = Settings().media.max_bytes
     with pytest.raises(ApiError) as caught:
-        asyncio.run(read_source("data:video/mp4;base64," + "A" * (limit * 4 // 3 + 8), Settings(root=root)))
+        asyncio.run(fetch_media("data:video/mp4;base64," + "A" * (limit * 4 // 3 + 8), Settings(root=root)))
     assert (caught.value.status, caught.value.code) == (413, "too_many_bytes")
 
 
 SEALED = """
 import ctypes, json, os, resource, sys
-descriptor, told = int(sys.argv[1]), {}
+descriptor, results = int(sys.argv[1]), {}
 def attempt(name, call):
     try:
         call()
-        told[name] = "done"
+        results[name] = "done"
     except Exception as error:
-        told[name] = type(error).__name__
+        results[name] = type(error).__name__
 from pvc.server.sandbox.seccomp import isolate, seal
 isolate()
 sealed = seal(2**31, 60)
@@ -159,22 +159,22 @@ attempt("attribute", lambda: os.setxattr(descriptor, "user.x", b"x"))
 attempt("open again", lambda: os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR))
 attempt("open beside", lambda: os.open("secret", os.O_RDONLY, dir_fd=descriptor))
 attempt("pass on", lambda: __import__("socket").socketpair())
-print(json.dumps({"told": told, "sealed": sealed}))
+print(json.dumps({"results": results, "sealed": sealed}))
 """
 
 
-def test_what_a_sandboxed_process_can_do_with_a_file(root):
+def test_a_sandboxed_process_can_only_read_a_file(root):
     path = video(root / "precious.mp4")
     data, status = path.read_bytes(), path.stat()
-    file = asyncio.run(read_source(f"file://{path}", Settings(root=root)))
+    file = asyncio.run(fetch_media(f"file://{path}", Settings(root=root)))
     command = [sys.executable, "-c", SEALED, str(file.descriptor)]
-    done = subprocess.run(command, capture_output=True, text=True, pass_fds=[file.descriptor])
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["sealed"] is True
-    told = found["told"]
-    assert (told.pop("read"), told.pop("seek")) == ("done", "done")
-    assert set(told.values()) <= {"PermissionError", "OSError", "NotADirectoryError"}, told
-    assert len(told) == 9
+    process = subprocess.run(command, capture_output=True, text=True, pass_fds=[file.descriptor])
+    assert process.returncode == 0, process.stderr
+    report = json.loads(process.stdout)
+    assert report["sealed"] is True
+    results = report["results"]
+    assert (results.pop("read"), results.pop("seek")) == ("done", "done")
+    assert set(results.values()) <= {"PermissionError", "OSError", "NotADirectoryError"}, results
+    assert len(results) == 9
     assert path.read_bytes() == data
     assert (path.stat().st_mode, path.stat().st_mtime_ns) == (status.st_mode, status.st_mtime_ns)

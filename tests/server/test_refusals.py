@@ -1,4 +1,4 @@
-"""What is hostile, malformed or too much is refused with a status, quickly, and the server goes on."""
+"""Hostile, malformed or too large requests are rejected with a status, quickly, and the server goes on."""
 
 import base64
 import json
@@ -14,9 +14,9 @@ from fastapi.testclient import TestClient
 
 from pvc.server.app import create_app
 from pvc.server.settings import Settings
-from tests.server.conftest import asked, data_url
+from tests.server.conftest import chat_body, data_url
 
-HELLO = asked("hello", max_tokens=1)
+HELLO = chat_body("hello", max_tokens=1)
 
 
 def post(client, body, **options):
@@ -24,7 +24,7 @@ def post(client, body, **options):
 
 
 def with_url(url, kind="image_url"):
-    return asked([{"type": kind, kind: {"url": url}}, {"type": "text", "text": "x"}], max_tokens=1)
+    return chat_body([{"type": kind, kind: {"url": url}}, {"type": "text", "text": "x"}], max_tokens=1)
 
 
 @pytest.mark.parametrize(
@@ -40,9 +40,9 @@ def with_url(url, kind="image_url"):
         (b"\xff\xfe\x00", 400, "invalid_request"),
     ],
 )
-def test_bodies_that_are_none(client, body, status, code):
-    told = client.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
-    assert (told.status_code, told.json()["error"]["code"]) == (status, code)
+def test_malformed_bodies(client, body, status, code):
+    response = client.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
+    assert (response.status_code, response.json()["error"]["code"]) == (status, code)
 
 
 @pytest.mark.parametrize(
@@ -87,12 +87,12 @@ def test_bodies_that_are_none(client, body, status, code):
     ids=str,
 )
 def test_requests_that_make_no_sense(client, change):
-    told = post(client, {**HELLO, **change})
-    assert told.status_code == 400, told.text
-    error = told.json()["error"]
+    response = post(client, {**HELLO, **change})
+    assert response.status_code == 400, response.text
+    error = response.json()["error"]
     assert error["type"] == "invalid_request_error"
     assert error["code"] in ("invalid_request", "too_many")
-    assert error["request_id"] == told.headers["x-request-id"]
+    assert error["request_id"] == response.headers["x-request-id"]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_requests_that_make_no_sense(client, change):
     ],
 )
 def test_errors_name_the_field(client, content, place, words):
-    error = post(client, asked(content)).json()["error"]
+    error = post(client, chat_body(content)).json()["error"]
     assert error["param"] == place
     assert error["message"].startswith(f"{place}: ") and words in error["message"]
 
@@ -125,15 +125,17 @@ def test_errors_name_every_field_at_once(client):
         in client.post("/v1/chat/completions", content=b"{}").json()["error"]["message"]
     )
     bad = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
-    assert post(client, asked([{"type": "text", "text": "x"}, bad])).json()["error"]["param"] == "messages.0.content.1"
+    assert (
+        post(client, chat_body([{"type": "text", "text": "x"}, bad])).json()["error"]["param"] == "messages.0.content.1"
+    )
     assert "GET" in client.delete("/v1/models").json()["error"]["message"]
     assert "/v1/chat/completions" in client.post("/v1/responses").json()["error"]["message"]
 
 
 def test_a_thousand_pictures(client):
     part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
-    assert post(client, asked([part] * 1000)).status_code == 400
-    assert post(client, asked([part] * 40)).json()["error"]["code"] == "too_many"
+    assert post(client, chat_body([part] * 1000)).status_code == 400
+    assert post(client, chat_body([part] * 40)).json()["error"]["code"] == "too_many"
 
 
 @pytest.mark.parametrize(
@@ -166,68 +168,73 @@ def test_a_thousand_pictures(client):
 )
 def test_sources(client, url, status):
     for kind in ("image_url", "video_url"):
-        told = post(client, with_url(url, kind))
-        assert told.status_code == status, told.text
-        message = told.json()["error"]["message"]  # a request's id may hold any digits
+        response = post(client, with_url(url, kind))
+        assert response.status_code == status, response.text
+        message = response.json()["error"]["message"]  # a request's id may hold any digits
         assert "passwd" not in message and "127" not in message
 
 
 def test_too_large_a_body(client):
-    told = post(client, with_url("data:image/png;base64," + "A" * (33 * 2**20)))
-    assert (told.status_code, told.json()["error"]["code"]) == (413, "body_too_large")
+    response = post(client, with_url("data:image/png;base64," + "A" * (33 * 2**20)))
+    assert (response.status_code, response.json()["error"]["code"]) == (413, "body_too_large")
 
     def pieces():
         for _ in range(40):
             yield b" " * 2**20
 
-    told = client.post("/v1/chat/completions", content=pieces())
-    assert told.status_code == 413
+    response = client.post("/v1/chat/completions", content=pieces())
+    assert response.status_code == 413
 
 
 class Audit:
-    """What this process opens and connects to while it is on; a hook of Python's cannot be taken out again."""
+    """Records what this process opens and connects to while `on` is set. Python's audit hooks cannot be removed."""
 
     on = False
-    seen: list = []
+    events: list = []
 
     @classmethod
     def hook(cls, event, arguments):
         if cls.on and event in ("open", "socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.exec"):
-            cls.seen.append((event, str(arguments[1 if event == "socket.connect" else 0])))
+            cls.events.append((event, str(arguments[1 if event == "socket.connect" else 0])))
 
 
 def test_hostile_files(client, shared, app):
-    for name, kind in (("ok_rgb.png", "image_url"), ("ok_h264.mp4", "video_url")):  # what is imported only once
+    for name, kind in (
+        ("ok_rgb.png", "image_url"),
+        ("ok_h264.mp4", "video_url"),
+    ):  # triggers imports that happen only once
         assert post(client, with_url(data_url(shared / "hostile" / name), kind)).status_code == 200
     sys.addaudithook(Audit.hook)
     manifest = json.loads((shared / "hostile" / "manifest.json").read_text())["files"]
-    seen = 0
+    num_files = 0
     for row in manifest:
         if row["kind"] not in ("image", "video"):
             continue
         path = shared / "hostile" / row["file"]
         kind = f"{row['kind']}_url"
         url = f"data:application/octet-stream;base64,{base64.b64encode(path.read_bytes()).decode()}"
-        started = time.monotonic()
+        started_at = time.monotonic()
         Audit.on = True
-        told = client.post("/v1/chat/completions", json=with_url(url, kind))
+        response = client.post("/v1/chat/completions", json=with_url(url, kind))
         Audit.on = False
-        assert time.monotonic() - started < 10, row["file"]  # the issue's two seconds are measured, on an idle machine
-        wanted = row["expected"]
-        allowed = {int(number) for number in re.findall(r"\b(4\d\d)\b", wanted)}
-        if wanted.startswith(("ok", "partial")) or "unless" in wanted:
+        assert time.monotonic() - started_at < 10, row[
+            "file"
+        ]  # the issue's two seconds are measured, on an idle machine
+        expected = row["expected"]
+        allowed = {int(number) for number in re.findall(r"\b(4\d\d)\b", expected)}
+        if expected.startswith(("ok", "partial")) or "unless" in expected:
             allowed.add(200)
-        assert told.status_code in allowed, (row, told.status_code, told.text[:200])
-        assert str(shared) not in told.text
-        seen += 1
-    assert seen >= 60
-    assert Audit.seen == [], "the parent opens no file and no connection of its own for any of them"
+        assert response.status_code in allowed, (row, response.status_code, response.text[:200])
+        assert str(shared) not in response.text
+        num_files += 1
+    assert num_files >= 60
+    assert Audit.events == [], "the server's process opens no file and no connection for any of them"
     assert client.get("/health").status_code == 200
-    assert app.state.parts.decoders.counts["died"] == 0
+    assert app.state.parts.workers.counts["died"] == 0
 
 
 def test_text_is_text(client, engine, shared):
-    """No string of a user becomes a control token."""
+    """No text of a user becomes a control token."""
     strings = json.loads((shared / "hostile" / "prompts_injection.json").read_text())
     texts = strings if isinstance(strings, list) else strings.get("strings", strings.get("prompts"))
     plain = post(client, HELLO).json()["usage"]["prompt_tokens"]
@@ -236,23 +243,31 @@ def test_text_is_text(client, engine, shared):
         text = text if isinstance(text, str) else text["text"]
         if not text.strip():
             continue
-        told = post(client, asked(text, max_tokens=1))
-        if told.status_code == 400 and "together" in told.text:  # longer than the bundled model can read
+        response = post(client, chat_body(text, max_tokens=1))
+        if response.status_code == 400 and "together" in response.text:  # longer than the bundled model can read
             continue
-        assert told.status_code == 200, told.text
+        assert response.status_code == 200, response.text
         ids = engine.processor.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         assert not specials & set(ids)
-        assert told.json()["usage"]["prompt_tokens"] > 0 and plain > 0
+        assert response.json()["usage"]["prompt_tokens"] > 0 and plain > 0
 
 
 def test_keys(engine):
     keys = ("k" * 20, "another-key-that-is-long")
     with TestClient(create_app(engine, Settings(keys=keys, decoders=1))) as client:
-        for given in (None, "", "Bearer", "Bearer wrong", f"Basic {keys[0]}", f"Bearer {keys[0]}x", "Bearer \u00e9"):
-            headers = {} if given is None else {"authorization": given.encode("utf-8")}
-            told = post(client, HELLO, headers=headers)
-            assert (told.status_code, told.json()["error"]["code"]) == (401, "invalid_api_key")
-            assert told.headers["www-authenticate"] == "Bearer"
+        for authorization in (
+            None,
+            "",
+            "Bearer",
+            "Bearer wrong",
+            f"Basic {keys[0]}",
+            f"Bearer {keys[0]}x",
+            "Bearer \u00e9",
+        ):
+            headers = {} if authorization is None else {"authorization": authorization.encode("utf-8")}
+            response = post(client, HELLO, headers=headers)
+            assert (response.status_code, response.json()["error"]["code"]) == (401, "invalid_api_key")
+            assert response.headers["www-authenticate"] == "Bearer"
         mine, theirs = ({"authorization": f"Bearer {key}"} for key in keys)
         assert post(client, HELLO, headers=mine).status_code == 200
         assert client.get("/health").status_code == 200
@@ -293,7 +308,7 @@ def test_files_below_a_root(engine, tmp_path, monkeypatch):
         assert post(client, with_url("file://elsewhere/inner/a%20b.png")).status_code == 403
 
 
-def test_hosts_that_are_not_what_they_seem(engine, monkeypatch):
+def test_allowed_names_with_addresses_that_are_not_global(engine, monkeypatch):
     """A name that is allowed but leads to an address that is not global is refused, wherever a redirect comes from."""
     with TestClient(create_app(engine, Settings(hosts=("pictures.example",), decoders=1))) as client:
         for address in ("127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "fd00::1", "::ffff:10.0.0.1", "224.0.0.1"):
@@ -309,7 +324,7 @@ def test_hosts_that_are_not_what_they_seem(engine, monkeypatch):
         assert post(client, with_url("http://pictures.example.evil/x.png")).status_code == 403
 
 
-def test_redirects_are_looked_at_anew(monkeypatch):
+def test_every_redirect_is_checked(monkeypatch):
     import asyncio
 
     from pvc.server import media_fetch
@@ -324,29 +339,31 @@ def test_redirects_are_looked_at_anew(monkeypatch):
     async def resolve(host, port):
         return "8.8.8.8"
 
-    real = httpx.AsyncClient
-    monkeypatch.setattr(httpx, "AsyncClient", lambda **options: real(transport=httpx.MockTransport(answer), **options))
-    monkeypatch.setattr(media_fetch, "_resolved", resolve)
+    client_class = httpx.AsyncClient
+    monkeypatch.setattr(
+        httpx, "AsyncClient", lambda **options: client_class(transport=httpx.MockTransport(answer), **options)
+    )
+    monkeypatch.setattr(media_fetch, "_resolve_host", resolve)
     for path, status in (("a", 403), ("loop", 502)):
         with pytest.raises(ApiError) as caught:
             asyncio.run(
-                media_fetch.read_source(f"http://pictures.example/{path}", Settings(hosts=("pictures.example",)))
+                media_fetch.fetch_media(f"http://pictures.example/{path}", Settings(hosts=("pictures.example",)))
             )
         assert caught.value.status == status
 
 
-def test_a_decoder_that_dies_fails_its_own_request_alone(client, app):
-    decoders = app.state.parts.decoders
+def test_a_dying_worker_fails_only_its_request(client, app):
+    workers = app.state.parts.workers
     from pathlib import Path
 
     sign = Path(__file__).parents[2] / "examples" / "sign.png"
-    for child in list(decoders._all):
-        child.process.kill()
-        child.process.wait()
-    told = [post(client, with_url(data_url(sign) + "AAAA"[:0])).status_code for _ in range(3)]
-    # The cache may know the picture: then nothing was decoded at all.
-    assert set(told) <= {200, 422}
-    fresh = asked(
+    for worker in list(workers._workers):
+        worker.process.kill()
+        worker.process.wait()
+    statuses = [post(client, with_url(data_url(sign) + "AAAA"[:0])).status_code for _ in range(3)]
+    # If the visual cache has the picture, nothing is decoded.
+    assert set(statuses) <= {200, 422}
+    fresh = chat_body(
         [
             {"type": "video_url", "video_url": {"url": data_url(sign.with_name("digits.mp4"))}},
             {"type": "text", "text": "x"},
@@ -356,11 +373,11 @@ def test_a_decoder_that_dies_fails_its_own_request_alone(client, app):
     )
     codes = [post(client, {**fresh, "pvc": {"frames": 5 + number}}).status_code for number in range(4)]
     assert codes[-1] == 200
-    assert decoders.counts["died"] >= 1
-    decoders.counts["died"] = 0
+    assert workers.counts["died"] >= 1
+    workers.counts["died"] = 0
 
 
-def test_what_a_setting_may_be():
+def test_settings_are_checked():
     from pvc.errors import UsageError
 
     with pytest.raises(UsageError, match="queue must be above 0"):
@@ -374,29 +391,31 @@ def test_bodies_and_pictures_of_all_requests_are_bounded(engine):
 
     sign = Path(__file__).parents[2] / "examples" / "sign.png"
     with TestClient(create_app(engine, Settings(max_flying=1000, decoders=1))) as client:
-        told = post(client, with_url(data_url(sign)))
-        assert (told.status_code, told.json()["error"]["code"]) == (429, "busy")
-        assert post(client, HELLO).status_code == 200, "what was refused is not held"
+        response = post(client, with_url(data_url(sign)))
+        assert (response.status_code, response.json()["error"]["code"]) == (429, "busy")
+        assert post(client, HELLO).status_code == 200, "a rejected body is not counted any more"
     with TestClient(create_app(engine, Settings(max_pixels=10_000, decoders=1, holding=1))) as client:
-        for _ in range(3):  # the right to hold media comes back
-            told = post(client, with_url(data_url(sign)))
-            assert (told.status_code, told.json()["error"]["code"]) == (413, "too_many_pixels")
+        for _ in range(3):  # the decode permit is released
+            response = post(client, with_url(data_url(sign)))
+            assert (response.status_code, response.json()["error"]["code"]) == (413, "too_many_pixels")
         assert post(client, HELLO).status_code == 200
 
 
 def test_a_body_of_a_million_things(engine):
-    """Small for a network, large for a parser."""
+    """Such a body is small for the network and large for the parser."""
     with TestClient(create_app(engine, Settings(decoders=1))) as client:
         for inner in (b"{}", b"0", b"[]"):
             for head, tail in ((b'{"messages":[', b"]}"), (b'{"messages":[{"role":"user","content":[', b"]}]}")):
                 data = head + b",".join([inner] * 10**6) + tail
-                began = time.monotonic()
-                told = client.post("/v1/chat/completions", content=data, headers={"content-type": "application/json"})
-                assert told.status_code == 400 and told.json()["error"]["code"] == "too_many"
-                assert time.monotonic() - began < 5  # a hundredth of a second on an idle machine
+                started_at = time.monotonic()
+                response = client.post(
+                    "/v1/chat/completions", content=data, headers={"content-type": "application/json"}
+                )
+                assert response.status_code == 400 and response.json()["error"]["code"] == "too_many"
+                assert time.monotonic() - started_at < 5  # a hundredth of a second on an idle machine
         for messages in ([{}] * 50_000, [{"role": "user", "content": "x"}] * 50_000):
-            told = post(client, {"messages": messages})
-            assert told.status_code == 400 and len(told.text) < 1000
+            response = post(client, {"messages": messages})
+            assert response.status_code == 400 and len(response.text) < 1000
         assert (
             post(client, {"messages": [{"role": "user", "content": "x"}] * 300}).json()["error"]["code"] == "too_many"
         )
@@ -406,7 +425,7 @@ def test_a_body_of_a_million_things(engine):
 @pytest.mark.parametrize(
     "url", ["http://[", "http://[::1", "https://pictures.example/a\0", "http://pictures.example:x/"]
 )
-def test_addresses_that_are_none(engine, url, tmp_path):
+def test_malformed_urls(engine, url, tmp_path):
     with TestClient(create_app(engine, Settings(hosts=("pictures.example",), root=tmp_path, decoders=1))) as client:
         assert post(client, with_url(url)).status_code in (403, 502)
         assert post(client, with_url("file://[")).status_code == 403
@@ -415,7 +434,7 @@ def test_addresses_that_are_none(engine, url, tmp_path):
 def test_addresses_that_lead_inside():
     import ipaddress
 
-    from pvc.server.media_fetch import _global
+    from pvc.server.media_fetch import _is_global
 
     inside = [
         "64:ff9b::a9fe:a9fe",
@@ -427,8 +446,8 @@ def test_addresses_that_lead_inside():
         "fec0::1",
     ]
     inside += ["::", "::1", "fe80::1", "::ffff:127.0.0.1", "100.64.0.1", "0.0.0.0", "192.0.2.1", "ff02::1"]
-    assert not [text for text in inside if _global(ipaddress.ip_address(text))]
-    assert all(_global(ipaddress.ip_address(text)) for text in ("8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8"))
+    assert not [text for text in inside if _is_global(ipaddress.ip_address(text))]
+    assert all(_is_global(ipaddress.ip_address(text)) for text in ("8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8"))
 
 
 def test_data_that_is_not_base64_is_small(client):
@@ -437,11 +456,11 @@ def test_data_that_is_not_base64_is_small(client):
     assert post(client, with_url("data:image/png," + "%41" * 100_000)).status_code == 413
 
 
-def test_extremes_of_drawing(client):
+def test_extremes_of_sampling(client):
     for top_p in (1e-300, 1e-46, 1e-9):
-        told = post(client, asked("hello", temperature=1.0, top_p=top_p, max_tokens=4))
-        assert told.status_code == 200
-    likely = post(client, asked("hello", temperature=2.0, logprobs=True, top_logprobs=20, max_tokens=8)).json()
+        response = post(client, chat_body("hello", temperature=1.0, top_p=top_p, max_tokens=4))
+        assert response.status_code == 200
+    likely = post(client, chat_body("hello", temperature=2.0, logprobs=True, top_logprobs=20, max_tokens=8)).json()
     for token in likely["choices"][0]["logprobs"]["content"]:
         assert bytes(token["bytes"]).decode(errors="replace") == token["token"] != "<|im_end|>"
 
@@ -460,26 +479,26 @@ def test_no_key_takes_all_places(engine):
         assert [scheduler.reserve("key-1") for _ in range(3)] == [True, True, False]
 
 
-def test_errors_of_ours_have_ids_and_a_trace(engine, caplog, monkeypatch):
+def test_internal_errors_have_ids_and_a_traceback(engine, caplog, monkeypatch):
     app = create_app(engine, Settings(decoders=1))
     with TestClient(app, raise_server_exceptions=False) as client:
 
         def broken(*arguments):
             raise ZeroDivisionError("of ours")
 
-        monkeypatch.setattr("pvc.server.app.check_ceilings", broken)
-        told = post(client, HELLO)
+        monkeypatch.setattr("pvc.server.app.check_limits", broken)
+        response = post(client, HELLO)
         monkeypatch.undo()
-        assert (told.status_code, told.json()["error"]["code"]) == (500, "internal_error")
-        assert told.headers["x-content-type-options"] == "nosniff"
-        assert "of ours" not in told.text
+        assert (response.status_code, response.json()["error"]["code"]) == (500, "internal_error")
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert "of ours" not in response.text
         record = next(record for record in caplog.records if "unexpected" in record.message)
-        assert told.headers["x-request-id"] in record.message and record.exc_info[0] is ZeroDivisionError
+        assert response.headers["x-request-id"] in record.message and record.exc_info[0] is ZeroDivisionError
         for name in ("start", "step"):
             monkeypatch.setattr("pvc.engine.batch._ends", lambda engine: set())
             monkeypatch.setattr(f"pvc.engine.batch.Batch.{name}", broken)
-            told = post(client, asked("hello", max_tokens=4))
-            assert told.status_code == 500, name
+            response = post(client, chat_body("hello", max_tokens=4))
+            assert response.status_code == 500, name
             monkeypatch.undo()
-            assert post(client, HELLO).status_code == 200, "it goes on"
+            assert post(client, HELLO).status_code == 200, "the server goes on"
         assert client.get("/ready").status_code == 200

@@ -1,4 +1,4 @@
-"""Fields of a request that are followed: bounds of an answer, sampling, usage while streaming, how videos are read."""
+"""Fields of a request that are followed: length of an answer, sampling, usage while streaming, frame sampling."""
 
 import logging
 from pathlib import Path
@@ -7,19 +7,19 @@ import pytest
 from fastapi.testclient import TestClient
 
 from pvc.server.app import create_app
-from pvc.server.media_options import EVERY_FRAME
+from pvc.server.media_options import EVERY_FRAME_FPS
 from pvc.server.schemas import ChatRequest
 from pvc.server.settings import Settings
-from tests.server.conftest import asked, shown
+from tests.server.conftest import chat_body, media_content
 from tests.server.test_chat import events, post
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-MOST = 64  # the fixture's max_new_tokens
+MAX_NEW_TOKENS = 64  # the fixture's max_new_tokens
 CONTEXT = 4096  # the bundled model's
 
 
 def video(**fields):
-    return asked(shown(EXAMPLES / "digits.mp4", "which digits are shown?"), max_tokens=1, **fields)
+    return chat_body(media_content(EXAMPLES / "digits.mp4", "which digits are shown?"), max_tokens=1, **fields)
 
 
 def frames(client, **fields):
@@ -31,35 +31,35 @@ def frames(client, **fields):
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "n_predict"])
 @pytest.mark.parametrize("count", [2048, 10**9, -1])
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_request_for_more_tokens_gets_the_most_there_are(client, name, count, stream):
-    body = asked("hello", ignore_eos=True, **{name: count})
+def test_a_request_for_more_tokens_gets_the_maximum(client, name, count, stream):
+    body = chat_body("hello", ignore_eos=True, **{name: count})
     if stream:
         response = events(post(client, {**body, "stream": True, "stream_options": {"include_usage": True}}))
         usage, finish = response[-1]["usage"], response[-2]["choices"][0]["finish_reason"]
     else:
-        whole = post(client, body).json()
-        usage, finish = whole["usage"], whole["choices"][0]["finish_reason"]
-    assert (usage["completion_tokens"], finish) == (MOST, "length")
-    assert usage["total_tokens"] == usage["prompt_tokens"] + MOST
+        completion = post(client, body).json()
+        usage, finish = completion["usage"], completion["choices"][0]["finish_reason"]
+    assert (usage["completion_tokens"], finish) == (MAX_NEW_TOKENS, "length")
+    assert usage["total_tokens"] == usage["prompt_tokens"] + MAX_NEW_TOKENS
 
 
 def test_an_answer_ends_where_the_context_does(client, engine):
     assert engine.model.config.text_config.max_position_embeddings == CONTEXT
-    one = post(client, asked("x", max_tokens=1)).json()["usage"]["prompt_tokens"]
-    words = " x" * (CONTEXT - one - 20)
-    body = asked("x" + words, ignore_eos=True, max_tokens=2048)
+    num_tokens = post(client, chat_body("x", max_tokens=1)).json()["usage"]["prompt_tokens"]
+    words = " x" * (CONTEXT - num_tokens - 20)
+    body = chat_body("x" + words, ignore_eos=True, max_tokens=2048)
     response = post(client, body).json()
     room = CONTEXT - response["usage"]["prompt_tokens"]
-    assert 0 < room < MOST
+    assert 0 < room < MAX_NEW_TOKENS
     assert (response["usage"]["completion_tokens"], response["usage"]["total_tokens"]) == (room, CONTEXT)
     assert response["choices"][0]["finish_reason"] == "length"
-    error = post(client, asked("x" + words + " x" * room, max_tokens=1)).json()["error"]
+    error = post(client, chat_body("x" + words + " x" * room, max_tokens=1)).json()["error"]
     assert error["code"] == "context_length_exceeded" and str(CONTEXT) in error["message"]
 
 
 def test_an_answer_goes_on_after_its_end(client, engine):
-    """The same tokens come first, then others, and the end is no text."""
-    body = asked(shown(EXAMPLES / "sign.png"), logprobs=True)
+    """The same tokens come first, then others. The end-of-turn token has no text."""
+    body = chat_body(media_content(EXAMPLES / "sign.png"), logprobs=True)
     plain = post(client, {**body, "max_tokens": 8}).json()
     assert plain["choices"][0]["finish_reason"] == "stop"
     count = plain["usage"]["completion_tokens"]  # its last one is the end
@@ -76,19 +76,19 @@ def test_an_answer_goes_on_after_its_end(client, engine):
 
 
 def test_others_still_end_beside_one_that_goes_on(client):
-    """Two answers of one batch, of which only one ignores its end."""
+    """Two answers in one batch, of which only one ignores its end."""
     from concurrent.futures import ThreadPoolExecutor
 
-    bodies = [asked(shown(EXAMPLES / "sign.png"), max_tokens=40, ignore_eos=flag) for flag in (True, False)]
+    bodies = [chat_body(media_content(EXAMPLES / "sign.png"), max_tokens=40, ignore_eos=flag) for flag in (True, False)]
     with ThreadPoolExecutor(2) as pool:
-        on, off = (one.json() for one in pool.map(lambda body: post(client, body), bodies))
+        on, off = (item.json() for item in pool.map(lambda body: post(client, body), bodies))
     assert on["usage"]["completion_tokens"] == 40 > off["usage"]["completion_tokens"]
     assert off["choices"][0]["finish_reason"] == "stop"
 
 
 @pytest.mark.parametrize("greedy", [{"temperature": 1e-8}, {"temperature": 0.001}, {"top_p": 0}, {"top_k": 1}])
-def test_nearly_no_temperature_is_none(client, greedy):
-    body = asked(shown(EXAMPLES / "chart.png", "which bar is the tallest?"))
+def test_a_very_low_temperature_is_greedy(client, greedy):
+    body = chat_body(media_content(EXAMPLES / "chart.png", "which bar is the tallest?"))
     expected = post(client, body).json()["choices"]
     for seed in range(3):
         warm = {"temperature": 2.0, "seed": seed}
@@ -97,19 +97,19 @@ def test_nearly_no_temperature_is_none(client, greedy):
 
 def test_usage_in_every_chunk(client):
     options = {"include_usage": True, "continuous_usage_stats": True}
-    body = asked("tell me everything", n=2, temperature=1.5, seed=3, max_tokens=6, ignore_eos=True, stream=True)
+    body = chat_body("tell me everything", n=2, temperature=1.5, seed=3, max_tokens=6, ignore_eos=True, stream=True)
     *chunks, last = events(post(client, {**body, "stream_options": options}))
-    seen = {0: [], 1: []}
-    for one in chunks:
-        usage = one["usage"]
+    counts_by_index = {0: [], 1: []}
+    for chunk in chunks:
+        usage = chunk["usage"]
         assert usage["prompt_tokens"] == last["usage"]["prompt_tokens"]
         assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
-        seen[one["choices"][0]["index"]].append(usage["completion_tokens"])
-    for counts in seen.values():
+        counts_by_index[chunk["choices"][0]["index"]].append(usage["completion_tokens"])
+    for counts in counts_by_index.values():
         assert counts == sorted(counts) and counts[-1] == 6
     assert last["usage"]["completion_tokens"] == 12 and last["choices"] == []
     without = events(post(client, {**body, "stream_options": {"include_usage": True}}))
-    assert [one for one in without if "usage" in one] == without[-1:]
+    assert [chunk for chunk in without if "usage" in chunk] == without[-1:]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_usage_in_every_chunk(client):
     ],
     ids=str,
 )
-def test_videos_are_read_as_vllms_clients_say(client, fields, same):
+def test_videos_are_sampled_as_vllms_clients_request(client, fields, same):
     assert frames(client, **fields) == frames(client, pvc=same)
 
 
@@ -145,12 +145,14 @@ def test_frames_up_to_a_number(client):
     few = frames(client, media_io_kwargs={"video": {"num_frames": 3, "fps": 1000}})
     assert len(few) == 3 and set(few) <= set(every)
     assert len(frames(client, mm_processor_kwargs={"max_frames": 4})) == 4
-    assert ChatRequest(**video(media_io_kwargs={"video": {"num_frames": -1}})).preparation.fps == EVERY_FRAME
+    assert ChatRequest(**video(media_io_kwargs={"video": {"num_frames": -1}})).preparation.fps == EVERY_FRAME_FPS
 
 
-def test_pictures_are_prepared_as_processors_options_say(client):
+def test_pictures_follow_processor_options(client):
     def tiles(**fields):
-        response = post(client, asked(shown(EXAMPLES / "chart.png"), max_tokens=1, **fields)).json()["pvc"]["media"][0]
+        response = post(client, chat_body(media_content(EXAMPLES / "chart.png"), max_tokens=1, **fields)).json()["pvc"][
+            "media"
+        ][0]
         return response["tiles"], response["steps"]
 
     for name in ("max_patches", "max_dynamic_patch"):
@@ -175,16 +177,16 @@ def test_pictures_are_prepared_as_processors_options_say(client):
     ],
     ids=str,
 )
-def test_what_such_options_may_not_say(client, fields, words):
+def test_invalid_media_options(client, fields, words):
     response = post(client, video(**fields))
     assert response.status_code == 400, response.text
     assert all(word in response.json()["error"]["message"] for word in words), response.text
 
 
-def test_a_salt_parts_the_cache(client):
+def test_a_salt_separates_the_visual_cache(client):
     def cached(**fields):
-        content = shown(EXAMPLES / "sign.png", "salted?")
-        response = post(client, asked(content, max_tokens=1, pvc={"image_steps": 1}, **fields))
+        content = media_content(EXAMPLES / "sign.png", "salted?")
+        response = post(client, chat_body(content, max_tokens=1, pvc={"image_steps": 1}, **fields))
         return response.json()["pvc"]["media"][0]["cached"]
 
     cached()
@@ -193,7 +195,7 @@ def test_a_salt_parts_the_cache(client):
         assert [cached(**fields), cached(**fields)] == [False, True]
 
 
-def test_the_log_says_why_and_never_what_a_client_wrote(engine, caplog):
+def test_the_log_has_the_reason_and_no_text_of_the_client(engine, caplog):
     caplog.set_level(logging.INFO, logger="pvc.server")
     with TestClient(create_app(engine, Settings(decoders=1))) as client:
         for change, why in [
@@ -208,14 +210,14 @@ def test_the_log_says_why_and_never_what_a_client_wrote(engine, caplog):
             ({"media_io_kwargs": {"video": {"num_frames": 999}}}, "(media_io_kwargs.video.num_frames: 999 frames"),
         ]:
             caplog.clear()
-            response = post(client, {**asked("secret"), **change})
+            response = post(client, {**chat_body("secret"), **change})
             assert response.status_code == 400, response.text
             (line,) = [record.getMessage() for record in caplog.records if record.name == "pvc.server"]
             assert " 400 " in line and response.headers["x-request-id"] in line
             assert why in line and "secret" not in line and "\n" not in line, line
 
 
-def test_the_command_line_has_the_same_bound():
+def test_the_command_line_has_the_same_limit():
     import inspect
 
     from pvc.cli.serve import serve

@@ -1,4 +1,4 @@
-"""What code could do in a decoder that hostile bytes have taken over: compute, and answer."""
+"""Code that has taken over a worker can compute and respond, and nothing else."""
 
 import json
 import os
@@ -10,15 +10,15 @@ import pytest
 
 TRY = """
 import ctypes, json, os, signal, socket, subprocess, sys, threading
-go, told = threading.Event(), {}
+go, results = threading.Event(), {}
 def attempt(name, call):
     try:
         call()
-        told[name] = "done"
+        results[name] = "done"
     except Exception as error:
-        told[name] = type(error).__name__
+        results[name] = type(error).__name__
 from pvc.server.sandbox.seccomp import isolate, seal
-spaced = isolate()
+is_isolated = isolate()
 import numpy as np
 libc = ctypes.CDLL(None, use_errno=True)
 def system(number, *arguments):
@@ -56,64 +56,64 @@ def compute():
     late.start()
     late.join()
 attempt("compute", compute)
-print(json.dumps({"told": told, "spaced": spaced, "sealed": sealed}))
+print(json.dumps({"results": results, "is_isolated": is_isolated, "sealed": sealed}))
 """
 
 
 @pytest.mark.parametrize("threads", ["1", "4"])
-def test_a_decoder_can_do_nothing_else(tmp_path, threads):
-    there = tmp_path / "there"
-    there.write_text("precious")
+def test_a_worker_can_do_nothing_else(tmp_path, threads):
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
-    arguments = [str(os.getpid()), str(tmp_path / "new"), str(there)]
-    done = subprocess.run([sys.executable, "-c", TRY, *arguments], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["sealed"] is True
-    told = found["told"]
-    assert told.pop("compute") == "done"
-    assert len(told) == 32
-    assert set(told.values()) <= {"PermissionError", "OSError"}, told
-    assert there.read_text() == "precious" and not (tmp_path / "new").exists()
+    arguments = [str(os.getpid()), str(tmp_path / "new"), str(precious)]
+    process = subprocess.run([sys.executable, "-c", TRY, *arguments], capture_output=True, text=True, env=environment)
+    assert process.returncode == 0, process.stderr
+    report = json.loads(process.stdout)
+    assert report["sealed"] is True
+    results = report["results"]
+    assert results.pop("compute") == "done"
+    assert len(results) == 32
+    assert set(results.values()) <= {"PermissionError", "OSError"}, results
+    assert precious.read_text() == "precious" and not (tmp_path / "new").exists()
 
 
-def test_what_its_environment_holds(app, client, monkeypatch):
-    for child in app.state.parts.decoders._all:
-        with open(f"/proc/{child.process.pid}/environ", "rb") as file:
+def test_a_worker_environment_holds_no_secrets(app, client, monkeypatch):
+    for worker in app.state.parts.workers._workers:
+        with open(f"/proc/{worker.process.pid}/environ", "rb") as file:
             names = {entry.partition(b"=")[0] for entry in file.read().split(b"\0") if entry}
         assert names <= {b"LANG", b"OMP_NUM_THREADS", b"OPENBLAS_NUM_THREADS", b"LD_LIBRARY_PATH"}
-        until = time.monotonic() + 20
-        while not child.ready and time.monotonic() < until:
-            if child.connection.poll(0.1):  # it is ready, and nobody has asked it yet
+        deadline = time.monotonic() + 20
+        while not worker.is_ready and time.monotonic() < deadline:
+            if worker.connection.poll(0.1):  # it has reported that it is ready, and has no request yet
                 break
-        for task in os.listdir(f"/proc/{child.process.pid}/task"):
-            with open(f"/proc/{child.process.pid}/task/{task}/status") as file:
+        for task in os.listdir(f"/proc/{worker.process.pid}/task"):
+            with open(f"/proc/{worker.process.pid}/task/{task}/status") as file:
                 status = dict(line.split(":\t") for line in file.read().splitlines() if ":\t" in line)
             assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
 
 
-class Fake:
-    """A child that answers whatever it is told to."""
+class FakeWorker:
+    """A worker with a fixed response."""
 
-    network, ready, served, alive = "namespace", True, 0, True
+    network, is_ready, num_served, is_alive = "namespace", True, 0, True
 
-    def __init__(self, told):
-        self.told, self.process = told, self
+    def __init__(self, response):
+        self.response, self.process = response, self
 
     def wait_ready(self):
         pass
 
-    def ask(self, *arguments):
-        if isinstance(self.told, Exception):
-            raise self.told
-        return self.told
+    def request(self, *arguments):
+        if isinstance(self.response, Exception):
+            raise self.response
+        return self.response
 
     def kill(self):
-        self.alive = False
+        self.is_alive = False
 
 
 @pytest.mark.parametrize(
-    "told",
+    "response",
     [
         (1, None),
         ([], b""),
@@ -127,50 +127,52 @@ class Fake:
     ],
     ids=str,
 )
-def test_whatever_a_child_answers(told):
+def test_a_malformed_response_is_a_media_error(response):
     import asyncio
 
     from pvc.errors import MediaError
     from pvc.server.sandbox.pool import WorkerPool
     from pvc.server.settings import Settings
 
-    decoders = WorkerPool(Settings(decoders=1))
-    decoders._all.add(fake := Fake(told))
-    decoders._all.add(Fake(told))  # as many as there may be: none is started
-    decoders.free.put(fake)
+    workers = WorkerPool(Settings(decoders=1))
+    workers._workers.add(fake := FakeWorker(response))
+    workers._workers.add(FakeWorker(response))  # the maximum, so that none is started
+    workers._idle.put(fake)
     with pytest.raises(MediaError):
-        asyncio.run(decoders.decode(b"x", "image"))
-    decoders.close()
+        asyncio.run(workers.decode(b"x", "image"))
+    workers.close()
 
 
-def test_what_it_says_of_media_is_not_told_on():
-    from pvc.server.sandbox.pool import _made
+def test_texts_of_a_worker_are_not_passed_on():
+    from pvc.server.sandbox.pool import _build_media
 
-    told = {"shape": [1, 1, 3], "warnings": ["sk-secret: x", "partial_decode: sk-secret", "size_changed"]}
-    made = _made(told, b"abc", "image")
-    assert made.warnings == (
+    response = {"shape": [1, 1, 3], "warnings": ["sk-secret: x", "partial_decode: sk-secret", "size_changed"]}
+    picture = _build_media(response, b"abc", "image")
+    assert picture.warnings == (
         "partial_decode: frames are missing or damaged",
         "size_changed: some frames have another size than the first one; they were resized",
     )
 
 
-def test_one_that_cannot_be_cut_off_does_not_decode(monkeypatch):
+def test_a_worker_without_sandbox_does_not_decode(monkeypatch):
     import asyncio
 
     from pvc.errors import ConfigError, MediaError
     from pvc.server.sandbox import pool as module
     from pvc.server.settings import Settings
 
-    open_ = "from pvc.server.sandbox import worker; worker.isolate = lambda: False; worker.seal = lambda *x: False; "
+    no_sandbox = (
+        "from pvc.server.sandbox import worker; worker.isolate = lambda: False; worker.seal = lambda *x: False; "
+    )
     monkeypatch.setattr(
         module,
         "PROGRAM",
-        module.PROGRAM.replace("from pvc.server.sandbox.worker import main; ", open_ + "main = worker.main; "),
+        module.PROGRAM.replace("from pvc.server.sandbox.worker import main; ", no_sandbox + "main = worker.main; "),
     )
-    refused = module.WorkerPool(Settings(decoders=1))
+    pool = module.WorkerPool(Settings(decoders=1))
     with pytest.raises(ConfigError, match="--unsafe-decode"):
-        refused.start()
-    late = module.WorkerPool(Settings(decoders=1))  # whose first children were fine, and later ones are not
+        pool.start()
+    late = module.WorkerPool(Settings(decoders=1))  # without `start`: as if only later workers had no sandbox
     with pytest.raises(MediaError):
         asyncio.run(late.decode(b"x", "image"))
     late.close()
@@ -178,33 +180,38 @@ def test_one_that_cannot_be_cut_off_does_not_decode(monkeypatch):
     unsafe.start()
     assert unsafe.network is None
     unsafe.close()
+    # Cut off from the network, but without a filter of system calls: the worker could open files.
+    monkeypatch.setattr(module, "PROGRAM", module.PROGRAM.replace("isolate = lambda: False", "isolate = lambda: True"))
+    half = module.WorkerPool(Settings(decoders=1))
+    with pytest.raises(ConfigError, match="--unsafe-decode"):
+        half.start()
 
 
-def test_decoders_come_back(monkeypatch):
-    """The system may have no process to give for a while."""
+def test_workers_are_restarted(monkeypatch):
+    """The system may be unable to start a process for a while."""
     import asyncio
 
     from pvc.errors import MediaError
     from pvc.server.sandbox import pool as module
     from pvc.server.settings import Settings
 
-    decoders = module.WorkerPool(Settings(decoders=1, decode_seconds=1))
-    decoders.start()
-    real = module._Child
+    workers = module.WorkerPool(Settings(decoders=1, decode_seconds=1))
+    workers.start()
+    worker_class = module._Worker
 
-    def none(settings):
+    def fail(settings):
         raise OSError(24, "too many open files")
 
-    monkeypatch.setattr(module, "_Worker", none)
-    for child in list(decoders._all):
-        child.process.kill()
-        child.process.wait()
+    monkeypatch.setattr(module, "_Worker", fail)
+    for worker in list(workers._workers):
+        worker.process.kill()
+        worker.process.wait()
     with pytest.raises(MediaError) as caught:
-        asyncio.run(decoders.decode(b"x", "image"))
-    assert caught.value.code == "no_decoder" and not decoders.alive
-    monkeypatch.setattr(module, "_Worker", real)
-    object.__setattr__(decoders.settings, "decode_seconds", 30)
+        asyncio.run(workers.decode(b"x", "image"))
+    assert caught.value.code == "no_decoder" and not workers.is_alive
+    monkeypatch.setattr(module, "_Worker", worker_class)
+    object.__setattr__(workers.settings, "decode_seconds", 30)
     with pytest.raises(MediaError) as caught:
-        asyncio.run(decoders.decode(b"x", "image"))
-    assert caught.value.code == "unsupported_format" and decoders.alive
-    decoders.close()
+        asyncio.run(workers.decode(b"x", "image"))
+    assert caught.value.code == "unsupported_format" and workers.is_alive
+    workers.close()

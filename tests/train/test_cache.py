@@ -8,7 +8,7 @@ import torch
 
 from pvc.errors import CheckpointError
 from pvc.testing import tiny_processor
-from pvc.train.augment import augmented
+from pvc.train.augment import augment_pixels
 from pvc.train.data.mixture import ChatCollator, StageDataset
 from pvc.train.data.sample_cache import CachedDataset, PackedCollator, pack, write_cache
 from pvc.train.recipe import Augment, Stage
@@ -43,7 +43,7 @@ def test_batches_equal_those_of_the_processor(cached):
         items = [samples[number * 4 + i] for i in range(4)]
         seen.add((items[0].generated.origin.kind, items[0].image_steps))
         expected = ChatCollator(processor)(items)
-        packed = [kept.sample_at(number * 4 + i, items[0].image_steps) for i in range(4)]
+        packed = [kept.read_example(number * 4 + i, items[0].image_steps) for i in range(4)]
         given = PackedCollator(processor)(packed)
         assert set(given) == set(expected)
         for key, value in expected.items():
@@ -75,7 +75,7 @@ def test_tiles_and_several_media_are_packed_as_they_are():
 def test_every_round_has_all_samples_in_another_order(cached):
     directory, _ = cached
     kept = CachedDataset(directory, STAGE, 3)
-    rounds = [[kept._order(number)[place] for place in range(40)] for number in range(2)]
+    rounds = [[kept._get_order(number)[place] for place in range(40)] for number in range(2)]
     assert sorted(rounds[0]) == sorted(rounds[1]) == list(range(40))
     assert rounds[0] != rounds[1]
     again = CachedDataset(directory, STAGE, 3)
@@ -112,10 +112,10 @@ def test_a_cache_belongs_to_one_processor(cached, part, name, value):
 def test_augmentation_depends_on_its_seed_alone_and_keeps_the_middle():
     pixels = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     augment = Augment(contrast=0.2, brightness=0.1, noise=0.05)
-    first, second = augmented(pixels, augment, 5), augmented(pixels, augment, 5)
+    first, second = augment_pixels(pixels, augment, 5), augment_pixels(pixels, augment, 5)
     assert torch.equal(first, second)
-    assert not torch.equal(first, augmented(pixels, augment, 6))
+    assert not torch.equal(first, augment_pixels(pixels, augment, 6))
     scale = (first - first.mean((1, 2, 3), keepdim=True)).std((1, 2, 3)) / pixels.std((1, 2, 3))
     assert ((scale > 0.79) & (scale < 1.22)).all()
     assert scale.std() > 0.01
-    assert torch.allclose(augmented(pixels, Augment(), 1), pixels, atol=1e-6)
+    assert torch.allclose(augment_pixels(pixels, Augment(), 1), pixels, atol=1e-6)

@@ -21,9 +21,9 @@ from pvc.media import write_image, write_video
 from pvc.model.order import block_positions
 from pvc.processing.processor import PVCProcessor
 from pvc.train.data.collate import Example
-from pvc.train.distill.media import MediaCollator, MediaDataset, MediaFolder, encode_media, without_media
+from pvc.train.distill.media import MediaCollator, MediaDataset, MediaFolder, encode_media, find_missing_media
 from pvc.train.distill.teacher import check_pair, share_frozen
-from pvc.train.distill.tokens import TokenDistiller, TokenMap, blocks_of, shown_blocks
+from pvc.train.distill.tokens import TokenDistiller, TokenMap, get_step_blocks, split_blocks
 from pvc.train.distill.visual import load_visual
 from pvc.train.export import export_checkpoint
 from pvc.train.model_init import resolve_recipe
@@ -102,7 +102,7 @@ def test_blocks_are_those_of_the_steps(groups):
     side, times = 3, round(groups**0.5)
     whole = side * times
     numbers = torch.arange(whole * whole).float()[:, None]  # the teacher's tokens, numbered in raster order
-    blocks = blocks_of(numbers[None], groups)[0, :, :, 0]
+    blocks = split_blocks(numbers[None], groups)[0, :, :, 0]
     for step, (row, column) in enumerate(block_positions(groups)):
         expected = [(y * times + row) * whole + x * times + column for y in range(side) for x in range(side)]
         assert blocks[step].tolist() == expected
@@ -128,17 +128,17 @@ def test_wrong_blocks_have_a_loss(pair):
     batch = clip(offset=1)
     with torch.no_grad():
         tokens, _ = made.student.model.encode_clips(batch["pixel_values_videos"], frames=[7], step_offset=[1])
-        base = made._base_blocks(batch["pixel_values_videos"], [7])[0]
-        assert made._of_clip(tokens[0], base, 1) <= 1e-8
-        assert made._of_clip(tokens[0], base, 0) > 0.1
-        assert made._of_tile(tokens[0][:4], base[0]) > 0.1
+        base = made._encode_teacher_blocks(batch["pixel_values_videos"], [7])[0]
+        assert made._compute_clip_loss(tokens[0], base, 1) <= 1e-8
+        assert made._compute_clip_loss(tokens[0], base, 0) > 0.1
+        assert made._compute_tile_loss(tokens[0][:4], base[0]) > 0.1
 
 
 def test_steps_beyond_a_period_or_a_limit():
     config = copy.copy(pvc.PVCVisionConfig(timestep="cyclic", timestep_period=8))
-    assert shown_blocks(config, 6, 4, 4) == [2, 3, 0, 1]
+    assert get_step_blocks(config, 6, 4, 4) == [2, 3, 0, 1]
     config = pvc.PVCVisionConfig(timestep="index", timestep_limit=5)
-    assert shown_blocks(config, 3, 5, 4) == [3, 0, 1, 1, 1]
+    assert get_step_blocks(config, 3, 5, 4) == [3, 0, 1, 1, 1]
 
 
 def test_a_map_starts_as_a_copy():
@@ -206,8 +206,8 @@ def test_frozen_tensors_are_shared(pair):
 def test_a_folder_is_read_whole(folder):
     found = MediaFolder(folder)
     assert found.names == sorted(found.names) and len(found.names) == 12
-    assert {row.kind for row in found.rows} == {"image", "video"}
-    assert found.bad == [] and found.total == 12 and found.row(0).id == found.names[0]
+    assert {row.kind for row in found.records} == {"image", "video"}
+    assert found.bad == [] and found.total == 12 and found.get_record(0).id == found.names[0]
 
 
 def test_what_is_no_folder(tmp_path):
@@ -244,7 +244,7 @@ def test_files_of_conversations_are_data_too(pair, folder, tmp_path):
     samples = MediaDataset(made.stages[0], 0, 32, 6, processor=processor)
     assert set(samples.kind_weights) == {f"{path} (image)", f"{folder} (image)", f"{folder} (video)"}
     assert sum(samples.kind_weights.values()) == 2
-    assert without_media(MediaFolder(folder).rows[0]) is None
+    assert find_missing_media(MediaFolder(folder).records[0]) is None
 
 
 # Whole runs

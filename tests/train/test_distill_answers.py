@@ -16,7 +16,7 @@ from pvc.media import write_image, write_video
 from pvc.processing.processor import PVCProcessor
 from pvc.train.data.collate import Example
 from pvc.train.distill.answer_data import QUESTIONS, AnswerCollator, encode_pair
-from pvc.train.distill.answers import AnswerDistiller, mean_per_sample
+from pvc.train.distill.answers import AnswerDistiller, compute_example_mean
 from pvc.train.export import export_checkpoint
 from pvc.train.pipeline import run_recipe
 from pvc.train.recipe import Recipe, Stage
@@ -107,7 +107,7 @@ def test_texts_that_differ_are_refused(home):
 
 def test_samples_weigh_the_same():
     marks = torch.tensor([[0, 1, 1, 1], [0, 0, 2, 0]])
-    assert mean_per_sample(torch.tensor([1.0, 2.0, 3.0, 10.0]), marks).item() == 6.0
+    assert compute_example_mean(torch.tensor([1.0, 2.0, 3.0, 10.0]), marks).item() == 6.0
 
 
 def recipe(home, **changes):

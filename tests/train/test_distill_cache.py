@@ -10,8 +10,8 @@ import pvc.train.distill.setup
 from pvc.errors import ConfigError
 from pvc.train.distill.answer_data import AnswerDataset
 from pvc.train.distill.answers import AnswerDistiller
-from pvc.train.distill.teacher import PIXELS, run_teacher, teacher_text
-from pvc.train.distill.teacher_cache import TOP, TeacherCache, TeacherOutputs, kl_divergence, top_divergence
+from pvc.train.distill.teacher import PIXELS, get_teacher_text, run_teacher
+from pvc.train.distill.teacher_cache import TOP_K, TeacherCache, TeacherOutputs, kl_divergence, top_divergence
 from pvc.train.pipeline import run_recipe
 from pvc.train.recipe import Recipe, Stage
 from tests.train.test_distill_answers import batch, distiller, home, recipe  # noqa: F401 (fixtures)
@@ -23,14 +23,14 @@ def random_log_probs(positions, vocabulary, seed, scale=3.0):
 
 
 def test_the_divergence_of_a_small_vocabulary_is_whole():
-    teacher, student = random_log_probs(5, TOP, 0), random_log_probs(5, TOP, 1)
-    top, indices = teacher.topk(TOP, -1)
+    teacher, student = random_log_probs(5, TOP_K, 0), random_log_probs(5, TOP_K, 1)
+    top, indices = teacher.topk(TOP_K, -1)
     torch.testing.assert_close(top_divergence(student, indices, top), kl_divergence(student, teacher))
 
 
 def test_the_divergence_is_that_of_the_top_and_one_event_for_the_rest():
     teacher, student = random_log_probs(6, 500, 2), random_log_probs(6, 500, 3)
-    top, indices = teacher.topk(TOP, -1)
+    top, indices = teacher.topk(TOP_K, -1)
     found = top_divergence(student, indices, top)
     for row in range(6):  # the definition, token by token
         inside = sum(teacher[row, i].exp() * (teacher[row, i] - student[row, i]) for i in indices[row])
@@ -45,7 +45,7 @@ def test_a_gradient_is_finite_where_nothing_is_left_for_the_rest():
     logits = torch.full((1, 100), -80.0)
     logits[0, 3] = 80.0
     logits.requires_grad_()
-    top, indices = random_log_probs(1, 100, 4).float().topk(TOP, -1)
+    top, indices = random_log_probs(1, 100, 4).float().topk(TOP_K, -1)
     top_divergence(logits.log_softmax(-1), indices, top).sum().backward()
     assert torch.isfinite(logits.grad).all()
 
@@ -73,11 +73,11 @@ def test_what_is_stored_is_read_and_a_killed_process_leaves_what_it_finished(tmp
     index = tmp_path / "cache" / "index.jsonl"
     index.write_text(index.read_text()[:-9])
     again = TeacherCache(tmp_path / "cache", 8, 4)
-    assert set(again.places) == set(stored)
+    assert set(again.entries) == set(stored)
     again.add(("d.png", "where?", 0), outputs(3, 2, 2))
     last = TeacherCache(tmp_path / "cache", 8, 4)
     stored["d.png", "where?", 0] = outputs(3, 2, 2)
-    assert set(last.places) == set(stored)
+    assert set(last.entries) == set(stored)
     assert all(equal(last.get(key), value) for key, value in stored.items())
 
 
@@ -91,9 +91,9 @@ def test_hidden_states_that_float16_cannot_store():
 def test_the_loss_is_that_of_the_teacher_itself(home, distiller, pack, frames):  # noqa: F811
     made = batch(home, 2, pack, frames)
     hidden, log_probs = run_teacher(
-        distiller._teacher.module, {name: made.get(name) for name in PIXELS}, teacher_text(made)
+        distiller._teacher.module, {name: made.get(name) for name in PIXELS}, get_teacher_text(made)
     )
-    stored = TeacherOutputs.from_run(hidden, log_probs).named()
+    stored = TeacherOutputs.from_run(hidden, log_probs).get_batch()
     without = AnswerDistiller(distiller.student, None)
     without.variance.copy_(distiller.variance)
     ours = {name: value for name, value in made.items() if not name.startswith("teacher_")}

@@ -8,7 +8,7 @@ import torch
 import pvc
 from pvc.errors import ConfigError
 from pvc.testing import randomize
-from pvc.train.model_init import build_model, build_processor, grow, resolve_recipe, stored_state
+from pvc.train.model_init import build_model, build_processor, get_untied_state, grow, resolve_recipe
 from pvc.train.pipeline import run_recipe
 from pvc.train.recipe import Recipe
 from tests.train.test_run import TINY
@@ -29,7 +29,7 @@ def test_the_stage_starts_with_the_tokens_of_the_one_before():
     made = recipe(BASE, EXACT)
     processor = build_processor(made)
     base = randomize(build_model(made, made.stages[0], processor)).eval()
-    model, fresh = grow(made, made.stages[1], processor, stored_state(base))
+    model, fresh = grow(made, made.stages[1], processor, get_untied_state(base))
     assert all(".temporal." in name for name in fresh)
     assert (model.config.compressor_norm_groups, model.config.image_token_order) == (4, "raster")
     pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -67,4 +67,4 @@ def test_what_cannot_be_exact_is_refused():
     processor = build_processor(made)
     base = randomize(build_model(made, made.stages[0], processor))
     with pytest.raises(ConfigError, match="temporal blocks have not been trained"):
-        grow(made, made.stages[1], processor, stored_state(base))
+        grow(made, made.stages[1], processor, get_untied_state(base))

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from pvc.train.optimizer import Float32Muon, orthogonalized
+from pvc.train.optimizer import Float32Muon, orthogonalize
 
 OPTIONS = {"lr": 0.02, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
 
@@ -39,7 +39,7 @@ def test_its_steps_are_those_of_torch(nesterov):
 def test_singular_values_end_near_one():
     group = torch.optim.Muon([torch.nn.Parameter(torch.zeros(2, 2))]).param_groups[0]
     torch.manual_seed(0)
-    values = torch.linalg.svdvals(orthogonalized(torch.randn(5, 12, 40), group))
+    values = torch.linalg.svdvals(orthogonalize(torch.randn(5, 12, 40), group))
     assert values.min() > 0.5 and values.max() < 1.4
 
 

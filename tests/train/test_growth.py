@@ -2,7 +2,7 @@
 
 import torch
 
-from pvc.train.model_init import build_processor, grow, stored_state
+from pvc.train.model_init import build_processor, get_untied_state, grow
 from pvc.train.recipe import Recipe
 
 VISION = {"image_size": 32, "patch_size": 8, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48}
@@ -37,7 +37,7 @@ def test_new_layers_start_as_the_identity():
     with torch.no_grad():
         for parameter in before.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    after, fresh = grow(deep, deep.stages[0], processor, stored_state(before))
+    after, fresh = grow(deep, deep.stages[0], processor, get_untied_state(before))
     assert any("encoder.layer.3." in name for name in fresh) and any("layers.2." in name for name in fresh)
     expected, found = logits(before, processor), logits(after, processor)
     assert torch.allclose(found, expected, atol=1e-6)
@@ -53,6 +53,6 @@ def test_layers_that_are_known_are_taken_as_they_are():
     small = recipe()
     processor = build_processor(small)
     before, _ = grow(small, small.stages[0], processor, {})
-    after, fresh = grow(small, small.stages[0], processor, stored_state(before))
+    after, fresh = grow(small, small.stages[0], processor, get_untied_state(before))
     assert not fresh
-    assert all(torch.equal(value, stored_state(after)[name]) for name, value in stored_state(before).items())
+    assert all(torch.equal(value, get_untied_state(after)[name]) for name, value in get_untied_state(before).items())

@@ -19,4 +19,4 @@ def test_bad_rows_after_a_kill(tmp_path):
     BadRowLog(path).add("x.jsonl", 3, "no answer")
     path.write_text(path.read_text()[:-4])
     BadRowLog(path).add("x.jsonl", 4, "too long")
-    assert BadRowLog(path).of("x.jsonl") == {4: "too long"}
+    assert BadRowLog(path).get_reasons("x.jsonl") == {4: "too long"}

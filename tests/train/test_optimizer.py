@@ -12,7 +12,7 @@ from pvc.errors import ConfigError
 from pvc.testing import tiny_model
 from pvc.train import run_stage
 from pvc.train.memory import stage_memory
-from pvc.train.optimizer import MuonAdamW, build_muon, muon_names
+from pvc.train.optimizer import MuonAdamW, build_muon, get_muon_names
 from pvc.train.pipeline import run_recipe
 from pvc.train.recipe import Recipe
 from tests.train.test_run import TINY
@@ -44,7 +44,7 @@ def distance(one, two):
 
 def test_matrices_of_hidden_layers_are_muon_s():
     model = tiny_model()
-    matrices = muon_names(model)
+    matrices = get_muon_names(model)
     left = {name for name, parameter in model.named_parameters() if parameter.ndim > 1} - matrices
     assert {name for name in left if ".layer.3." not in name and ".layer.2." not in name} == {
         "lm_head.weight",
@@ -70,8 +70,8 @@ def test_heads_and_adapters_are_adamw_s():
             self.maps = torch.nn.ModuleDict({"2": torch.nn.Linear(4, 4)})
             self.inner = torch.nn.Linear(4, 4)
 
-    assert muon_names(Part()) == {"inner.weight"}
-    assert muon_names(torch.nn.Linear(4, 4)) == {"weight"}
+    assert get_muon_names(Part()) == {"inner.weight"}
+    assert get_muon_names(torch.nn.Linear(4, 4)) == {"weight"}
 
 
 def grouped(optimizer):

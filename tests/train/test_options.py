@@ -12,7 +12,7 @@ from pvc.testing import tiny_model
 from pvc.train.data.mixture import StageDataset
 from pvc.train.pipeline import run_recipe
 from pvc.train.recipe import Recipe
-from pvc.train.trainer import EMA, schedule_factor
+from pvc.train.trainer import EMA, get_lr_factor
 from tests.train.test_run import TINY
 
 
@@ -78,8 +78,8 @@ def test_rates_by_module(tmp_path, plain):
             assert moved < 1e-7, name
         elif "temporal" not in name and "k_proj.bias" not in name:  # no softmax feels a key's bias
             assert moved > 1e-5, name
-    assert schedule_factor("model.language_model.embed_tokens.weight", {"language_model": 2.0, "embed": 3.0}) == 3.0
-    assert schedule_factor("lm_head", {"language_model": 2.0}) == 1.0
+    assert get_lr_factor("model.language_model.embed_tokens.weight", {"language_model": 2.0, "embed": 3.0}) == 3.0
+    assert get_lr_factor("lm_head", {"language_model": 2.0}) == 1.0
 
 
 def test_an_average_is_what_is_left_and_survives_a_stop(tmp_path, monkeypatch, plain):
@@ -113,7 +113,7 @@ def test_the_average_by_hand():
         average.on_step_end(None, state, None)
         decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * step
-    average.put()
+    average.copy_to_model()
     assert model.weight.item() == pytest.approx(expected)
 
 
@@ -142,6 +142,6 @@ def test_checkpointed_gradients_are_equal_and_activations_are_made_again():
 
 
 def test_a_loss_that_is_no_number_names_its_batch(tmp_path):
-    with pytest.raises(PVCError, match=r"stopped before it. Its batch: samples \d+ and on, drawn") as caught:
+    with pytest.raises(PVCError, match=r"stopped before it. Its batch: examples \d+ to \d+, generated") as caught:
         run(tmp_path, learning_rate=1e30, warmup_steps=0, max_grad_norm=1e30)
     assert "pvc" in str(caught.value)

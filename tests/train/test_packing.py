@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pvc.testing import tiny_config, tiny_model, tiny_processor
-from pvc.train.data.collate import IGNORED, ChatCollator, Example, count_tokens, encode, loss_weights_of, pack_rows
+from pvc.train.data.collate import IGNORED, ChatCollator, Example, compute_loss_weights, count_tokens, encode, pack_rows
 from pvc.train.data.mixture import StageDataset
 from pvc.train.recipe import Stage
 
@@ -30,7 +30,7 @@ def mixed(processor):
     samples = StageDataset(STAGE, 0, 32)
     for index in range(len(samples)):
         item = samples[index]
-        found.setdefault(item.generated.kind, []).append(item)
+        found.setdefault(item.generated.origin.kind, []).append(item)
     text = [{"role": "user", "content": [{"type": "text", "text": "one and two?"}]}]
     text.append({"role": "assistant", "content": [{"type": "text", "text": "three"}]})
     chosen = [item for kind in sorted(found) for item in found[kind][:3]] + [Example(text, 1)]
@@ -121,8 +121,8 @@ def test_what_a_batch_counts(processor):
     assert packed[0] == packed[2] < padded[2]
     assert 0 < packed[1] < packed[0]
     labels = torch.tensor([IGNORED, 4, 5, IGNORED, 6, 7])
-    assert loss_weights_of(labels, "square").tolist() == [0, 0.5, 0.5, 0, 0.5, 0.5]
-    assert loss_weights_of(labels, "sample").sum() == 1
+    assert compute_loss_weights(labels, "square").tolist() == [0, 0.5, 0.5, 0, 0.5, 0.5]
+    assert compute_loss_weights(labels, "sample").sum() == 1
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pvc.cli.main import main
 from pvc.errors import ConfigError
 from pvc.media import write_image
 from pvc.testing import tiny_processor
-from pvc.train.data.check import check_file, spread
+from pvc.train.data.check import check_file, summarize
 from pvc.train.data.mixture import ChatCollator, StageDataset
 from pvc.train.recipe import Stage
 
@@ -123,8 +123,8 @@ def test_too_long_rows(folder):
     report = check_file(str(path), tiny_processor(), frames=4, longest=150)
     assert list(report.bad) == [2]
     assert "too long: " in report.bad[2]
-    assert spread([]) == {"total": 0, "least": 0, "median": 0, "p95": 0, "most": 0}
-    assert spread([3, 1, 2, 10]) == {"total": 16, "least": 1, "median": 3, "p95": 10, "most": 10}
+    assert summarize([]) == {"total": 0, "least": 0, "median": 0, "p95": 0, "most": 0}
+    assert summarize([3, 1, 2, 10]) == {"total": 16, "least": 1, "median": 3, "p95": 10, "most": 10}
 
 
 def test_from_the_command_line(folder, capsys):

@@ -257,7 +257,7 @@ def test_a_compressor_for_fewer_tokens_starts_as_the_mean_of_those_it_replaces()
     from pvc.model.compressor import pixel_shuffle
     from pvc.model.config import PVCConfig
     from pvc.testing import tiny_config
-    from pvc.train.model_init import widened_compressor
+    from pvc.train.model_init import widen_compressor
 
     config = PVCConfig(**{**tiny_config().to_dict(), "downsample_ratio": 0.25})
     width = config.vision_config.hidden_size
@@ -268,7 +268,7 @@ def test_a_compressor_for_fewer_tokens_starts_as_the_mean_of_those_it_replaces()
         f"{prefix}norm.modulation.weight": torch.randn(8 * width, width, generator=generator),
         f"{prefix}norm.modulation.bias": torch.randn(8 * width, generator=generator),
     }
-    wide = widened_compressor(weights, config)
+    wide = widen_compressor(weights, config)
     patches = torch.randn(1, 16, width, generator=generator)
     four = pixel_shuffle(patches, 2) @ weights[f"{prefix}linear_1.weight"].T
     one = pixel_shuffle(patches, 4) @ wide[f"{prefix}linear_1.weight"].T
@@ -281,8 +281,8 @@ def test_a_compressor_for_fewer_tokens_starts_as_the_mean_of_those_it_replaces()
         (pixel_shuffle(marked, 4) * wide_scale + wide_shift)[0, 0].view(2, 2, 2, 2, width)[0, :, 0].flatten(),
         (pixel_shuffle(marked, 2) * scale + shift)[0, 0],
     )
-    assert widened_compressor(wide, config) == {}
-    assert widened_compressor({}, config) == {}
+    assert widen_compressor(wide, config) == {}
+    assert widen_compressor({}, config) == {}
 
 
 def test_half_a_checkpoint_is_not_used(tmp_path):
@@ -305,7 +305,7 @@ def test_a_gradient_that_is_no_number_stops_before_the_step(value):
     state = type("State", (), {"global_step": 6})
     log.on_pre_optimizer_step(None, state, None, model=model)
     model.weight.grad[1, 2] = value
-    with pytest.raises(PVCError, match="gradient is no number at step 7"):
+    with pytest.raises(PVCError, match="gradient is not finite at step 7"):
         log.on_pre_optimizer_step(None, state, None, model=model)
 
 

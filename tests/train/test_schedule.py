@@ -9,7 +9,7 @@ from pvc.errors import UsageError
 from pvc.train import run_stage
 from pvc.train.pipeline import run_recipe
 from pvc.train.recipe import Recipe, Stage
-from pvc.train.time_budget import factor_at
+from pvc.train.time_budget import compute_lr_factor
 from tests.train.test_run import TINY
 
 
@@ -66,9 +66,9 @@ def test_schedules_that_do_not_fit(changes, message):
 
 
 def test_schedules_by_the_clock():
-    assert [factor_at(part, "wsd") for part in (0.05, 0.5, 0.8, 0.9, 1.0)] == pytest.approx([1, 1, 1, 0.5, 0])
-    assert [factor_at(part, "cosine") for part in (0.5, 1.0)] == pytest.approx([0.5, 0])
-    assert factor_at(0.025, "wsd") == pytest.approx(0.501)
+    assert [compute_lr_factor(part, "wsd") for part in (0.05, 0.5, 0.8, 0.9, 1.0)] == pytest.approx([1, 1, 1, 0.5, 0])
+    assert [compute_lr_factor(part, "cosine") for part in (0.5, 1.0)] == pytest.approx([0.5, 0])
+    assert compute_lr_factor(0.025, "wsd") == pytest.approx(0.501)
 
 
 def test_a_recipe_of_an_earlier_version_is_the_same(tmp_path):

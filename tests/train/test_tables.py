@@ -116,7 +116,7 @@ def shards(tmp_path, picture):
 
 def test_tar_shards(shards):
     rows = RecordSource(str(shards), 1.0)
-    assert {row.id: row.kind for row in rows.good()} == {
+    assert {row.id: row.kind for row in rows.read_good_records()} == {
         "x/one": "image",
         "x/two": "image",
         "three": "video",
@@ -179,7 +179,7 @@ def test_tables_and_streams(table, name, stream):
     again = StageDataset(made, 0, 32, processor=tiny_processor())
     for index in (30, 3, 17, 39):
         assert again[index].messages[-1]["content"][0]["text"] == answers[index], "whatever was read before"
-    assert next(iter(samples.rows.values()))[0].bad
+    assert next(iter(samples.sources.values()))[0].bad
 
 
 def test_a_table_is_checked(table):
@@ -203,7 +203,7 @@ def test_every_round_has_every_row(tmp_path, picture):
     for start in range(0, 40, 10):
         assert sorted(answers[start : start + 10], key=int) == [str(n) for n in range(10)]
     assert answers[:10] != answers[10:20]
-    assert "lines " in samples.named(3)
+    assert "lines " in samples.describe_batch(3)
 
 
 def test_bad_rows_are_counted_over_workers_and_runs(tmp_path, picture):

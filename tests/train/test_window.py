@@ -78,7 +78,7 @@ def test_training_tokens_are_those_of_a_stream(tmp_path, monkeypatch, changes):
     engine = pvc.load(tmp_path, device="cpu", dtype="float32")
     for item in items:
         (video,) = item.sample.media
-        stream = engine.stream(keep=FrameRetention.latest(FRAMES))
+        stream = engine.live(keep=FrameRetention.latest(FRAMES))
         assert stream.window == WINDOW
         for frame, time in zip(video.frames, video.timestamps, strict=True):
             stream.push(frame, time)
@@ -87,7 +87,7 @@ def test_training_tokens_are_those_of_a_stream(tmp_path, monkeypatch, changes):
         (whole,) = engine.encode([Video(video.frames, tuple(video.timestamps))])
         assert differ(whole.tokens.view_as(clip), clip) < 1e-5
         # The window is shorter than the clip, so that it matters.
-        without = engine.stream(keep=FrameRetention.latest(FRAMES), window=FRAMES)
+        without = engine.live(keep=FrameRetention.latest(FRAMES), window=FRAMES)
         for frame, time in zip(video.frames, video.timestamps, strict=True):
             without.push(frame, time)
         assert differ(without.tokens[:WINDOW], clip[:WINDOW]) < 1e-5
@@ -99,8 +99,8 @@ def test_a_trained_checkpoint_has_the_window(tmp_path):
     model = run_recipe(made, tmp_path / "run", report=lambda line: None)
     engine = pvc.load(model, device="cpu")
     assert engine.model.config.vision_config.temporal_window == WINDOW
-    assert engine.stream().window == WINDOW
+    assert engine.live().window == WINDOW
     # A recipe without a model that starts from it trains with the same window.
     again = Recipe.model_validate({"name": "again", "start": str(model), "stages": [made.stages[0].model_dump()]})
     model = run_recipe(again, tmp_path / "again", report=lambda line: None)
-    assert pvc.load(model, device="cpu").stream().window == WINDOW
+    assert pvc.load(model, device="cpu").live().window == WINDOW

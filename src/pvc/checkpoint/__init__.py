@@ -1,4 +1,7 @@
-"""Checkpoints: safetensors directories, looked into without torch, and loaded whole or not at all."""
+"""Checkpoints: safetensors directories that are inspected without torch, and loaded completely or not at all.
+
+Called by the engine, the command line, conversion and training.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A checkpoint directory as files: its configuration, its tensors' names and shapes, its media settings.
+"""The files of a checkpoint directory: configuration, names and shapes of tensors, media settings.
 
-Reads JSON and safetensors headers only, so it needs neither torch nor transformers; a directory that cannot work
-is refused here, before anything heavy is imported. Loading is `loading.py`.
+Reads JSON and safetensors headers only, without torch and transformers. An unusable directory is therefore rejected
+before slow imports. Called by `loading.py`, the command line, conversion and training.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pvc.errors import CheckpointError
 
 BUNDLED = Path(__file__).resolve().parent.parent / "nano"
 
-_MAX_HEADER = 100 * 2**20  # the safetensors format's own limit
+_MAX_HEADER = 100 * 2**20  # bytes; the limit of the safetensors format
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
@@ -23,7 +23,7 @@ PARTS = ("vision", "temporal", "compressor", "language")
 
 
 def part_of(name: str) -> str:
-    """Which of PARTS a tensor belongs to, by its name."""
+    """Return the entry of PARTS that a tensor belongs to, by its name."""
     if ".temporal." in name or ".timestep_embedding." in name:
         return "temporal"
     if "vision_tower." in name:
@@ -33,11 +33,11 @@ def part_of(name: str) -> str:
 
 @dataclass(frozen=True)
 class MediaSettings:
-    """What has to be known to decode media for a checkpoint.
+    """The settings that decoding media for a checkpoint requires.
 
     Attributes:
         image_size: side of a frame or tile in pixels.
-        num_frames: frames taken from a video when nothing else is asked for.
+        num_frames: default number of frames of a video.
     """
 
     image_size: int
@@ -46,7 +46,14 @@ class MediaSettings:
 
 @dataclass(frozen=True)
 class Tensor:
-    """Name, dtype and shape of a stored tensor, and the byte of its file at which its values start."""
+    """A stored tensor, as its file's header describes it.
+
+    Attributes:
+        name: name in the checkpoint.
+        dtype: dtype in the notation of safetensors, for example "BF16".
+        shape: size of each dimension.
+        start: offset of the values in the file, in bytes.
+    """
 
     name: str
     dtype: str
@@ -55,6 +62,7 @@ class Tensor:
 
     @property
     def count(self) -> int:
+        """Number of values."""
         count = 1
         for side in self.shape:
             count *= side
@@ -62,51 +70,64 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
+        """Size in bytes."""
         return self.count * _BYTES.get(self.dtype, 1)
 
 
 class CheckpointFiles:
-    """A model directory that has what a model needs.
+    """A model directory that contains all files of a model.
+
+    Args:
+        directory: the directory; by default that of the bundled model.
+
+    Attributes:
+        directory: the directory.
+        config: content of `config.json`.
+        shards: paths of the safetensors files.
 
     Raises:
-        CheckpointError: the directory, its configuration or its weights are missing, unreadable or not PVC's.
+        CheckpointError: the directory, its configuration or its weights are missing, unreadable or not of PVC.
     """
 
     def __init__(self, directory: str | Path | None = None) -> None:
         self.directory = BUNDLED if directory is None else Path(directory)
         if not self.directory.is_dir():
             raise CheckpointError(f"no model directory at {self.directory}")
-        self.config = self._json("config.json")
-        kind = self.config.get("model_type")
-        if kind != "pvc":
-            raise CheckpointError(f"{self.directory} holds a model of type {kind!r}, not 'pvc'")
-        self._refuse_code()
+        self.config = self._read_json("config.json")
+        model_type = self.config.get("model_type")
+        if model_type != "pvc":
+            raise CheckpointError(f"{self.directory} holds a model of type {model_type!r}, not 'pvc'")
+        self._check_remote_code()
         self.shards = find_shards(self.directory)
 
-    def _json(self, name: str) -> dict[str, Any]:
+    def _read_json(self, name: str) -> dict[str, Any]:
         return read_json(self.directory / name)
 
-    def _refuse_code(self) -> None:
-        """Refuse a directory that asks for code of its own to be run, and JSON that cannot be read.
+    def _check_remote_code(self) -> None:
+        """Reject a directory whose configurations contain remote code or cannot be read.
 
-        transformers would ask on the terminal whether to run it; here the answer is no.
+        transformers would ask on the terminal whether to run the code. PVC never runs it.
         """
         for path in sorted(self.directory.glob("*.json")):
-            if path.name.endswith("config.json") and _mentions(self._json(path.name), "auto_map"):
-                raise CheckpointError(f"{path} asks for code of its own to be run (auto_map); that is never done")
+            if path.name.endswith("config.json") and _contains_key(self._read_json(path.name), "auto_map"):
+                raise CheckpointError(f"{path} contains remote code (auto_map), which pvc never runs; remove auto_map")
 
     def tensors(self) -> list[Tensor]:
-        """Every stored tensor, from the shards' headers."""
+        """Read the entries of all stored tensors from the headers of the shards."""
         return [tensor for shard in self.shards for tensor in read_header(shard)[0]]
 
     def optional_json(self, name: str) -> dict[str, Any]:
-        """A JSON object, or an empty one when the file is not there."""
-        return self._json(name) if (self.directory / name).exists() else {}
+        """Read a JSON object of the directory; the result is empty if the file does not exist."""
+        return self._read_json(name) if (self.directory / name).exists() else {}
 
     @property
     def media_settings(self) -> MediaSettings:
-        """Frame size and default number of frames, from the processor's configuration."""
-        processor = self._json("processor_config.json")
+        """Frame size and default number of frames, from the processor's configuration.
+
+        Raises:
+            CheckpointError: the configuration is missing, or lacks one of the two.
+        """
+        processor = self._read_json("processor_config.json")
         video = processor.get("video_processor")
         size = video.get("size") if isinstance(video, dict) else None
         size = size.get("height") if isinstance(size, dict) else None
@@ -117,7 +138,11 @@ class CheckpointFiles:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; raises CheckpointError."""
+    """Read a JSON object from a file.
+
+    Raises:
+        CheckpointError: the file is missing, unreadable or not a JSON object.
+    """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -130,13 +155,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def find_shards(directory: Path) -> list[Path]:
-    """The safetensors files of a model directory, by its index or its one file; raises CheckpointError."""
+    """List the safetensors files of a model directory, from its index, or its single file.
+
+    Raises:
+        CheckpointError: a file is missing, or the index is invalid.
+    """
     index = directory / "model.safetensors.index.json"
     if index.exists():
-        places = read_json(index).get("weight_map")
-        if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        weight_map = read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
             raise CheckpointError(f"{index} has no weight_map from tensors to files")
-        names = sorted(set(places.values()))
+        names = sorted(set(weight_map.values()))
     else:
         names = ["model.safetensors"]
     for name in names:
@@ -148,18 +177,21 @@ def find_shards(directory: Path) -> list[Path]:
     return [directory / name for name in names]
 
 
-def _mentions(value: Any, key: str) -> bool:
-    """Whether `key` is a key anywhere in nested JSON values."""
+def _contains_key(value: Any, key: str) -> bool:
+    """Check whether `key` is a key anywhere in nested JSON values."""
     if isinstance(value, dict):
-        return key in value or any(_mentions(item, key) for item in value.values())
-    return isinstance(value, list) and any(_mentions(item, key) for item in value)
+        return key in value or any(_contains_key(item, key) for item in value.values())
+    return isinstance(value, list) and any(_contains_key(item, key) for item in value)
 
 
 def read_header(path: Path) -> tuple[list[Tensor], dict[str, str]]:
-    """Tensors and metadata of one safetensors file: 8 bytes of header length, then a JSON header.
+    """Read the header of a safetensors file: 8 bytes of header length, then the header as JSON.
+
+    Returns:
+        The tensors and the metadata.
 
     Raises:
-        CheckpointError: no safetensors file, or one that is cut short.
+        CheckpointError: the file is not a safetensors file, or is cut short.
     """
     try:
         with path.open("rb") as file:

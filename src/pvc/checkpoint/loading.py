@@ -1,7 +1,7 @@
-"""Loads a checkpoint: every tensor in its place and of its shape, model and processor fitting together, or an error.
+"""Loading of a checkpoint: all tensors with their shapes, and a model and processor that fit together, or an error.
 
-transformers would fill a missing tensor with random numbers and go on; here nothing is half-loaded. Leaves out
-conversion from other formats.
+transformers would fill a missing tensor with random numbers and continue; here nothing is loaded in part. Conversion
+from other formats is in `pvc.convert`. Called by the engine, training and conversion.
 """
 
 from __future__ import annotations
@@ -34,21 +34,26 @@ def load_checkpoint(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
 ) -> tuple[PVCForConditionalGeneration, PVCProcessor]:
-    """Model (in eval mode) and processor of a checkpoint directory; the bundled one by default.
+    """Load the model and processor of a checkpoint directory.
 
     Args:
+        directory: the directory; by default that of the bundled model.
         device: by default the GPU if there is one, else the CPU.
-        dtype: float32, bfloat16 or float16; by default (or "auto") as `precision.default_dtype` decides: bfloat16 on
-            a GPU; on a CPU float32, or bfloat16 for a large bfloat16 checkpoint where the CPU has instructions for it.
-            Modulations are float32 in any case.
+        dtype: float32, bfloat16 or float16. By default, or with "auto", `precision.default_dtype` chooses: bfloat16 on
+            a GPU; on a CPU float32, or bfloat16 for a large bfloat16 checkpoint if the CPU has instructions for it.
+            Modulations are always float32.
+
+    Returns:
+        The model in eval mode, and the processor.
 
     Raises:
-        CheckpointError: something is missing, left over, misshapen or does not fit together; no such dtype.
-        UsageError: a device that does not exist here.
+        CheckpointError: a file or tensor is missing, unknown or misshapen; model and processor do not fit together; the
+            dtype is invalid.
+        UsageError: the device does not exist or cannot be used.
     """
     files = CheckpointFiles(directory)
-    tensors = files.tensors()  # headers first: a file that is cut short is named before anything is built
-    device = _device(device)
+    tensors = files.tensors()  # headers first: a file that is cut short is reported before a model is built
+    device = _resolve_device(device)
     if dtype is None or dtype == "auto":
         dtype = default_dtype(tensors, device.type)
     if isinstance(dtype, str):
@@ -68,35 +73,50 @@ def load_checkpoint(
     return model, processor
 
 
-def _device(device: str | torch.device | None) -> torch.device:
+def _resolve_device(device: str | torch.device | None) -> torch.device:
+    """Return the device to load on, after a test allocation; by default the GPU if there is one, else the CPU."""
     try:
-        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        if chosen.type == "meta":
+        resolved = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if resolved.type == "meta":
             raise RuntimeError("meta has no memory")
-        torch.empty(0, device=chosen)
+        torch.empty(0, device=resolved)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"device {str(device)!r} cannot be used here: {_one_line(error).split('.')[0]}") from error
-    return chosen
+        reason = _to_one_line(error).split(".")[0]
+        raise UsageError(f"device {str(device)!r} cannot be used here: {reason}") from error
+    return resolved
 
 
 def load_config(files: CheckpointFiles) -> PVCConfig:
+    """Build the configuration of a checkpoint.
+
+    Raises:
+        CheckpointError: a value or key is invalid.
+    """
     try:
         return PVCConfig.from_dict(dict(files.config))
-    except Exception as error:  # whatever a hostile or clumsy file provokes in the libraries is the file's fault
-        raise CheckpointError(f"{files.directory}/config.json: {_one_line(error)}") from error
+    except Exception as error:  # a hostile or invalid file can provoke any exception in the libraries
+        raise CheckpointError(f"{files.directory}/config.json: {_to_one_line(error)}") from error
 
 
 def load_processor(files: CheckpointFiles) -> PVCProcessor:
+    """Load the processor of a checkpoint.
+
+    Raises:
+        CheckpointError: a file is missing or invalid.
+    """
     try:
         return PVCProcessor.from_pretrained(files.directory, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # as above
-        raise CheckpointError(f"cannot load the processor of {files.directory}: {_one_line(error)}") from error
+        raise CheckpointError(f"cannot load the processor of {files.directory}: {_to_one_line(error)}") from error
 
 
 def check_quantization(files: CheckpointFiles) -> None:
-    """Raise CheckpointError for quantised weights of a method that transformers does not know.
+    """Check that transformers supports the method of quantised weights.
 
-    transformers would only log it, and load the weights as if they were not quantised.
+    Otherwise transformers would only log the unknown method, and load the weights as if they were not quantised.
+
+    Raises:
+        CheckpointError: the method is unknown, or `quantization_config` is not an object.
     """
     settings = files.config.get("quantization_config")
     if settings is None:
@@ -114,26 +134,27 @@ def check_quantization(files: CheckpointFiles) -> None:
 def _load_model(
     files: CheckpointFiles, config: PVCConfig, dtype: torch.dtype, device: torch.device
 ) -> PVCForConditionalGeneration:
+    """Load the weights, and raise CheckpointError unless every tensor has its name and shape."""
     level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity(logging.CRITICAL)  # its report of missing tensors becomes our error below
-    bar = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.CRITICAL)  # missing tensors are reported by the error below
+    has_progress_bar = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
         model, info = _read_model(files, config, dtype)
         model.to(device)
     except ImportError as error:
-        quantised = files.config.get("quantization_config")
-        if quantised is None:
+        quantization = files.config.get("quantization_config")
+        if quantization is None:
             raise
         raise CheckpointError(
-            f"the weights of {files.directory} are quantised ({quantised.get('quant_method')}), and the package for it "
-            f"is missing: {_one_line(error)}; install it, or load the checkpoint that was quantised"
+            f"the weights of {files.directory} are quantised ({quantization.get('quant_method')}), and the package for "
+            f"it is missing: {_to_one_line(error)}; install it, or load the checkpoint that was quantised"
         ) from error
     except Exception as error:  # as above
-        raise CheckpointError(f"cannot load the weights of {files.directory}: {_one_line(error)}") from error
+        raise CheckpointError(f"cannot load the weights of {files.directory}: {_to_one_line(error)}") from error
     finally:
         transformers_logging.set_verbosity(level)
-        if bar:
+        if has_progress_bar:
             transformers_logging.enable_progress_bar()
     for key, what in (("missing_keys", "missing"), ("unexpected_keys", "unknown"), ("mismatched_keys", "misshapen")):
         names = sorted(str(entry[0] if isinstance(entry, tuple) else entry) for entry in info.get(key, ()))
@@ -146,15 +167,15 @@ def _load_model(
 def _read_model(
     files: CheckpointFiles, config: PVCConfig, dtype: torch.dtype
 ) -> tuple[PVCForConditionalGeneration, dict[str, Any]]:
-    """Model and loading info of transformers; tensors are read one by one, so that no weight is in memory twice."""
+    """Load the model with transformers' loading info. Tensors are read singly, so that no weight is in memory twice."""
     options: dict[str, Any] = {
         "config": config,
         "dtype": dtype,
         "output_loading_info": True,
-        "ignore_mismatched_sizes": True,  # reported in the loading info, and refused by the caller
+        "ignore_mismatched_sizes": True,  # the caller rejects sizes that the loading info reports
     }
     if files.config.get("quantization_config") is not None or is_deepspeed_zero3_enabled():
-        # Both need more of the directory than its tensors, or real ones.
+        # Quantised weights need other files of the directory, and ZeRO-3 needs real tensors.
         return PVCForConditionalGeneration.from_pretrained(
             files.directory, use_safetensors=True, local_files_only=True, **options
         )
@@ -166,7 +187,15 @@ def _read_model(
 
 
 def check_fit(config: PVCConfig, processor: PVCProcessor) -> None:
-    """Raise CheckpointError unless the processor makes what the model takes; the message names both values."""
+    """Check that the results of a processor fit the inputs of a model.
+
+    Args:
+        config: configuration of the model.
+        processor: the processor.
+
+    Raises:
+        CheckpointError: sizes, placeholders or vocabulary differ; the message names both values.
+    """
     side = config.vision_config.image_size[0]
     sizes = [
         tuple(dict(part.size).get(edge) for edge in ("height", "width"))
@@ -179,9 +208,9 @@ def check_fit(config: PVCConfig, processor: PVCProcessor) -> None:
         ("image placeholder id", processor.image_token_id, config.image_token_id),
         ("video placeholder id", processor.video_token_id, config.video_token_id),
     ]
-    for what, ours, models in pairs:
-        if ours != models:
-            raise CheckpointError(f"the processor's {what} is {ours}, but the model's is {models}")
+    for what, value, expected in pairs:
+        if value != expected:
+            raise CheckpointError(f"the processor's {what} is {value}, but the model's is {expected}")
     if len(processor.tokenizer) > config.text_config.vocab_size:
         raise CheckpointError(
             f"the tokenizer has {len(processor.tokenizer)} tokens, but the model {config.text_config.vocab_size}"
@@ -189,7 +218,15 @@ def check_fit(config: PVCConfig, processor: PVCProcessor) -> None:
 
 
 def check_template(processor: PVCProcessor, videos: bool = False) -> None:
-    """Raise CheckpointError unless the chat template can render a question with a picture (and with a video)."""
+    """Check that the chat template can render a question with a picture.
+
+    Args:
+        processor: the processor with the template.
+        videos: also check a question with a video.
+
+    Raises:
+        CheckpointError: the template is missing or fails.
+    """
     parts = [
         {"type": "image", "image": ""},
         *([{"type": "video", "video": ""}] * videos),
@@ -198,11 +235,11 @@ def check_template(processor: PVCProcessor, videos: bool = False) -> None:
     media = {"image_grid_thw": [[1, 1, 1]], "image_steps": [1], "timestamps": [[0.0]] * videos}
     try:
         processor.encode_chat([{"role": "user", "content": parts}], media)
-    except Exception as error:  # Jinja, its sandbox and templates raise all kinds
-        raise CheckpointError(f"the chat template does not work: {_one_line(error)}") from error
+    except Exception as error:  # Jinja, its sandbox and the templates raise exceptions of many types
+        raise CheckpointError(f"the chat template does not work: {_to_one_line(error)}") from error
 
 
-def _one_line(error: Exception) -> str:
+def _to_one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
 

@@ -1,6 +1,6 @@
-"""The precision that a checkpoint is computed in when none is asked for. Needs no torch.
+"""The default precision of a checkpoint's computation. Needs no torch.
 
-Called by `loading.py` and by `pvc info`, which shows the choice for this machine's CPU.
+Called by `loading.py` and by `pvc info`, which prints the default for the CPU of the machine.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from pvc.checkpoint.files import Tensor
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-# Parameters. Below this, float32 takes at most 400 MB, and answers are the same on every machine.
+# Number of parameters. Smaller models use float32: it takes at most 400 MB, and answers are equal on every machine.
 SMALL_MODEL = 100_000_000
 
 _CPUINFO = Path("/proc/cpuinfo")
@@ -21,10 +21,10 @@ _BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def has_bfloat16(cpuinfo: Path = _CPUINFO) -> bool:
-    """Return whether the CPU has instructions that multiply bfloat16 matrices.
+    """Check whether the CPU has instructions that multiply bfloat16 matrices.
 
     Linux lists them in `/proc/cpuinfo`: `avx512_bf16` or `amx_bf16` on x86, `bf16` on ARM. Without that file the
-    answer is no.
+    result is False.
     """
     try:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -35,10 +35,11 @@ def has_bfloat16(cpuinfo: Path = _CPUINFO) -> bool:
 
 
 def default_dtype(tensors: Sequence[Tensor], device_type: str) -> str:
-    """Return the name of the dtype that `auto` stands for.
+    """Choose the dtype for "auto".
 
     On a GPU it is bfloat16. On a CPU it is float32, with one exception: a model of at least `SMALL_MODEL` parameters
-    that is stored in bfloat16 stays so if the CPU has instructions for it. Without them bfloat16 is emulated and slow.
+    that is stored in bfloat16 stays in bfloat16 if the CPU has instructions for it. Without them bfloat16 is emulated
+    and slow.
 
     Args:
         tensors: every stored tensor of the checkpoint.
@@ -50,10 +51,10 @@ def default_dtype(tensors: Sequence[Tensor], device_type: str) -> str:
     if device_type != "cpu":
         return "bfloat16" if device_type == "cuda" else "float32"
     total = sum(tensor.count for tensor in tensors)
-    # Modulations are stored in float32 beside bfloat16 weights: most of the parameters decide.
-    stored = sum(tensor.count for tensor in tensors if tensor.dtype == "BF16")
-    keeps = total >= SMALL_MODEL and 2 * stored > total and has_bfloat16()
-    return "bfloat16" if keeps else "float32"
+    # Modulations are stored in float32 beside bfloat16 weights, so the majority of the parameters decides.
+    in_bfloat16 = sum(tensor.count for tensor in tensors if tensor.dtype == "BF16")
+    should_use_bfloat16 = total >= SMALL_MODEL and 2 * in_bfloat16 > total and has_bfloat16()
+    return "bfloat16" if should_use_bfloat16 else "float32"
 
 
 __all__ = ["DTYPES", "SMALL_MODEL", "default_dtype", "has_bfloat16"]

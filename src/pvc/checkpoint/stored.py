@@ -1,7 +1,8 @@
 """Tensors of a checkpoint that are read from the file when their values are needed.
 
-transformers maps whole files into memory while it loads: a bfloat16 checkpoint that becomes float32 is held one and a
-half times. Here every tensor is read alone, and released once it is converted. Called by `loading.py` and `convert`.
+transformers maps whole files into memory while it loads. A bfloat16 checkpoint that is converted to float32 then takes
+1.5 times its memory. Here every tensor is read singly, and freed once it is converted. Called by `loading.py`,
+conversion and distillation.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ def read_values(path: Path, tensor: Tensor, rows: slice | None = None) -> torch.
 
     Args:
         path: the file.
-        tensor: its entry in the header of `path`, as `read_header` returns it.
-        rows: only these, of the first dimension; without a step.
+        tensor: the tensor's entry in the header of `path`, as `read_header` returns it.
+        rows: a slice of the first dimension without a step; by default all rows.
 
     Returns:
-        Values of the stored dtype and shape (of `rows`: of so many rows), in memory of their own.
+        A tensor of the stored dtype and shape, or with the requested rows only. It shares no memory with other tensors.
 
     Raises:
         CheckpointError: the file cannot be read, or has become shorter.
     """
     dtype, shape, start = _DTYPES.get(tensor.dtype), tensor.shape, tensor.start
     try:
-        if dtype is None:  # integers and what is quantised: rare, and small
+        if dtype is None:  # integers and quantised values, which are rare and small
             with safe_open(path, framework="pt") as file:
-                whole = file.get_tensor(tensor.name)
-                return (whole if rows is None else whole[rows]).clone()
+                stored = file.get_tensor(tensor.name)
+                return (stored if rows is None else stored[rows]).clone()
         if rows is not None:
             first, end, _ = rows.indices(shape[0])
             start += first * (tensor.nbytes // shape[0])
@@ -57,10 +58,10 @@ def read_values(path: Path, tensor: Tensor, rows: slice | None = None) -> torch.
 
 
 def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Return uninitialised memory that goes back to the system as soon as it is released.
+    """Allocate an uninitialised tensor whose memory returns to the system as soon as it is freed.
 
-    Buffers that are read, converted and freed in turn with the results would leave holes in malloc's heap, half as
-    large as the weights.
+    Buffers from malloc, freed in turn with the allocation of results, would leave holes in the heap of half the size
+    of the weights.
     """
     nbytes = prod(shape) * dtype.itemsize
     if nbytes < _LARGE:
@@ -69,7 +70,12 @@ def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
 
 
 class StoredTensor:
-    """One tensor of a safetensors file. Indexing reads it, which is how transformers reads a slice of a file."""
+    """One tensor of a safetensors file. Indexing reads it, because transformers reads slices of files by indexing.
+
+    Args:
+        path: the file.
+        tensor: the tensor's entry in the header of `path`.
+    """
 
     def __init__(self, path: Path, tensor: Tensor) -> None:
         self.path = path
@@ -77,10 +83,11 @@ class StoredTensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Shape of the tensor."""
         return self.tensor.shape
 
     def read(self, rows: slice | None = None) -> torch.Tensor:
-        """Read all values, or some `rows` of the first dimension; see `read_values`."""
+        """Read all values, or the requested rows of the first dimension; see `read_values`."""
         return read_values(self.path, self.tensor, rows)
 
     def __getitem__(self, index: Any) -> torch.Tensor:
@@ -88,7 +95,7 @@ class StoredTensor:
 
 
 def stored_tensors(files: CheckpointFiles) -> dict[str, StoredTensor]:
-    """Return every tensor of a checkpoint by its name, unread."""
+    """Return all tensors of a checkpoint by name, without reading their values."""
     return {tensor.name: StoredTensor(shard, tensor) for shard in files.shards for tensor in read_header(shard)[0]}
 
 

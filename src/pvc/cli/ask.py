@@ -17,7 +17,7 @@ import typer
 from pvc import media as pvc_media
 from pvc.checkpoint.files import CheckpointFiles
 from pvc.cli.budget import check_headers, open_planned, spending_of
-from pvc.cli.files import open_one, refuse_for_states, sampling_of, steps_of
+from pvc.cli.files import open_one, refuse_for_states, sampling_of
 from pvc.cli.jsonl import answer_rows, rows_file
 from pvc.cli.options import Dtype, DtypeOption
 from pvc.cli.progress import status
@@ -26,7 +26,8 @@ from pvc.processing.conversations import read_records
 
 if TYPE_CHECKING:
     from pvc.engine.budget import Plan
-    from pvc.engine.engine import Engine, MediaOptions
+    from pvc.engine.engine import Engine
+    from pvc.engine.options import MediaOptions
 
 _PICTURES = ".png .jpg .jpeg .webp .gif .bmp .tif .tiff .ico .jp2 .svg .heic .heif .avif .jxl .psd"
 _VIDEOS = (
@@ -76,7 +77,7 @@ def _looks_like_media(argument: str) -> bool:
     return Path(argument).suffix.lower() in _MEDIA_SUFFIXES or argument.startswith(("/", "./", "../", "~/"))
 
 
-STEPS_HELP = "Steps of a picture: more see more detail, auto gives each what it needs."
+STEPS_HELP = "Steps of a picture: more steps see more detail."
 
 
 def ask(
@@ -85,35 +86,34 @@ def ask(
     ] = None,
     model: Annotated[Path | None, typer.Option(help="Model directory; the bundled model by default.")] = None,
     frames: Annotated[
-        int | None,
-        typer.Option(min=1, help="Frames of a video, evenly in time; by default the checkpoint's own number."),
+        int | None, typer.Option(min=1, help="Frames of a video, evenly spaced; by default the checkpoint's number.")
     ] = None,
-    fps: Annotated[float | None, typer.Option(help="Take so many frames a second instead.")] = None,
-    times: Annotated[str | None, typer.Option(help="Take the frames shown at these seconds, e.g. 0.5,2,10.")] = None,
-    image_steps: Annotated[str | None, typer.Option(metavar="N|auto", help=STEPS_HELP)] = None,
-    max_tiles: Annotated[int | None, typer.Option(min=1, help="Most tiles a large picture is cut into.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames per second, instead of --frames.")] = None,
+    times: Annotated[str | None, typer.Option(help="Take the frames at these seconds, e.g. 0.5,2,10.")] = None,
+    image_steps: Annotated[int | None, typer.Option(min=1, help=STEPS_HELP)] = None,
+    max_tiles: Annotated[int | None, typer.Option(min=1, help="Maximum of tiles of a large picture.")] = None,
     budget: Annotated[
         str | None,
-        typer.Option(
-            metavar="TOKENS", help="Most visual tokens of all media (512), most memory to encode them (2GB), or both."
-        ),
+        typer.Option(metavar="TOKENS", help="Limit of visual tokens (512), memory to encode (2GB), or both."),
     ] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Maximum of tokens of an answer.")] = None,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is deterministic.")] = 0.0,
-    seed: Annotated[int | None, typer.Option(help="Makes sampling (temperature > 0) repeatable.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default the best there is.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of sampling (temperature > 0).")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default the GPU if there is one.")
+    ] = None,
     dtype: DtypeOption = Dtype.auto,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
 ) -> None:
-    """Ask about pictures and videos. Without a question, hold a conversation; of a FILE.jsonl, ask all questions."""
+    """Ask about pictures and videos. Without a question, start a conversation; for FILE.jsonl, ask all questions."""
     paths, question = sort_arguments(arguments or [])
     conversations = rows_file(paths, question)
     rows = read_records(conversations) if conversations else []
     if json_output and question is None and not rows:
         raise UsageError("--json needs a question")
-    chosen = {"frames": frames, "fps": fps, "times": times, "image_steps": image_steps, "max_tiles": max_tiles}
-    refuse_for_states(paths, **chosen, budget=budget)
-    spending, steps = spending_of(budget), steps_of(image_steps)
+    encoding = {"frames": frames, "fps": fps, "times": times, "image_steps": image_steps, "max_tiles": max_tiles}
+    refuse_for_states(paths, **encoding, budget=budget)
+    spending = spending_of(budget)
     if spending is not None and (question is None or rows):
         raise UsageError("--budget is for the media of one question")
     settings = CheckpointFiles(model).media_settings
@@ -121,24 +121,25 @@ def ask(
     with status("opening media"):
         opened, decode_s = _open([] if rows else paths, sampling, settings.image_size, headers=spending is not None)
     with status("loading the model"):
-        from pvc.engine.engine import Engine, MediaOptions
+        from pvc.engine.engine import Engine
+        from pvc.engine.options import MediaOptions
 
         engine = Engine.load(model, device=device, dtype=dtype)
-    media_options = MediaOptions(image_steps=steps, max_tiles=max_tiles)
-    said = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+    media_options = MediaOptions(image_steps=image_steps, max_tiles=max_tiles)
+    generation = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
     if rows:
-        answer_rows(engine, rows, media_options, sampling, said, json_output)
+        answer_rows(engine, rows, media_options, sampling, generation, json_output)
         return
     if question is None:
         from pvc.cli.conversation import converse
 
-        converse(engine, opened, media_options, sampling, said)
+        converse(engine, opened, media_options, sampling, generation)
         return
     plan: Plan | None = None
     if spending is not None:
         plan, opened, decode_s = open_planned(engine, paths, spending, media_options, sampling, frames)
-    options = media_options if plan is None else plan.options
-    _answer_once(engine, opened, question, options, said, json_output, decode_s, plan)
+    choice = plan.options if plan else media_options
+    _answer_once(engine, opened, question, choice, generation, json_output, decode_s, plan)
 
 
 def _answer_once(
@@ -146,7 +147,7 @@ def _answer_once(
     opened: list[Any],
     question: str,
     options: MediaOptions | Sequence[MediaOptions],
-    said: dict[str, Any],
+    generation: dict[str, Any],
     json_output: bool,
     decode_s: float,
     plan: Plan | None,
@@ -157,7 +158,7 @@ def _answer_once(
             print(f"pvc: warning: {item.name}: {warning}", file=sys.stderr)
     with status("encoding"):
         chat.add(opened, options)
-    for piece in chat.stream(question, **said):
+    for piece in chat.stream(question, **generation):
         if not json_output:
             print(piece, end="", flush=True)
     if not json_output:

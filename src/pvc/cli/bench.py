@@ -31,13 +31,15 @@ def bench(
     out: Annotated[Path | None, typer.Option(help="Directory for bench.md, bench.png and bench.json.")] = None,
     frames: Annotated[int, typer.Option(min=1, help="Frames of a video.")] = FRAMES,
     image_steps: Annotated[int | None, typer.Option(min=1, help="Steps of a picture.")] = None,
-    max_tiles: Annotated[int | None, typer.Option(min=1, help="Most tiles a large picture is cut into.")] = None,
-    way: Annotated[list[str] | None, typer.Option(help="Only pvc, published or base; may be given again.")] = None,
+    max_tiles: Annotated[int | None, typer.Option(min=1, help="Maximum of tiles of a large picture.")] = None,
+    baseline: Annotated[list[str] | None, typer.Option(help="Only pvc, published or base; may be given again.")] = None,
     tokens: Annotated[int, typer.Option(min=1, help="Length of every answer.")] = 16,
     repeats: Annotated[int, typer.Option(min=1, help="Runs, of which the median is taken.")] = 5,
     threads: Annotated[int, typer.Option(min=1, help="CPU cores to use.")] = 2,
     dtype: DtypeOption = Dtype.auto,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default the best there is.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default the GPU if there is one.")
+    ] = None,
 ) -> None:
     """Measure decoding, preparing, vision, prefill, generation and peak memory, as a table and a picture."""
     if out is not None:
@@ -50,14 +52,15 @@ def bench(
         with status("loading the model"):
             import torch
 
-            from pvc.engine.engine import Engine, MediaOptions
+            from pvc.engine.engine import Engine
+            from pvc.engine.options import MediaOptions
             from pvc.evaluate.cost import WAYS, measure_costs, peak_bytes
             from pvc.evaluate.cost_report import MEANING, draw, table
 
             torch.set_num_threads(threads)
             engine = Engine.load(model, device=device, dtype=dtype)
         options = MediaOptions(frames=frames, image_steps=image_steps, max_tiles=max_tiles)
-        ways = tuple(way) if way else WAYS
+        ways = tuple(baseline) if baseline else WAYS
 
         def report(line: str) -> None:
             if sys.stderr.isatty():

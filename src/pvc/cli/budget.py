@@ -18,7 +18,8 @@ from pvc.media.outline import outline
 
 if TYPE_CHECKING:
     from pvc.engine.budget import Plan
-    from pvc.engine.engine import Engine, MediaOptions
+    from pvc.engine.engine import Engine
+    from pvc.engine.options import MediaOptions
 
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG])(i?)B", re.IGNORECASE)
 _POWER = {"K": 1, "M": 2, "G": 3}

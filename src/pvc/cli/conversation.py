@@ -18,7 +18,8 @@ from pvc.errors import PVCError, UsageError
 
 if TYPE_CHECKING:
     from pvc.engine.chat import Chat
-    from pvc.engine.engine import Engine, MediaOptions
+    from pvc.engine.engine import Engine
+    from pvc.engine.options import MediaOptions
 
 HELP = "/add FILE... shows pictures or videos, /reset forgets everything, /quit ends; Ctrl-C stops an answer"
 

@@ -31,8 +31,9 @@ def check(
     files: Annotated[list[Path], typer.Argument(help="JSON-lines files of conversations.")],
     model: Annotated[Path | None, typer.Option(help="Whose tokenizer and tiling count; the bundled one's.")] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Frames of a video; by default the model's own.")] = None,
-    longest: Annotated[
-        int | None, typer.Option(min=1, help="Most tokens of a row; by default what the language model can take.")
+    max_seq_len: Annotated[
+        int | None,
+        typer.Option(min=1, help="Maximum of tokens of a row; by default the positions of the language model."),
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
 ) -> None:
@@ -44,7 +45,7 @@ def check(
 
     checkpoint = CheckpointFiles(model)
     processor = load_processor(checkpoint)
-    limit = longest or getattr(load_config(checkpoint).text_config, "max_position_embeddings", None)
+    limit = max_seq_len or getattr(load_config(checkpoint).text_config, "max_position_embeddings", None)
     taken = frames or processor.video_processor.num_frames
     reports = []
     for path in files:

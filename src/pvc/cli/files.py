@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pvc import media as pvc_media
 from pvc.checkpoint.state_file import is_state_path, open_state
@@ -23,17 +23,6 @@ def refuse_for_states(paths: list[str], **chosen: Any) -> None:
         )
 
 
-def steps_of(text: str | None) -> int | Literal["auto"] | None:
-    """Steps of a picture, from the command line; raises UsageError unless a number of at least 1, or "auto"."""
-    if text is None:
-        return None
-    if text == "auto":
-        return "auto"
-    if not text.isascii() or not text.isdigit() or not 1 <= len(text) <= 6 or int(text) < 1:
-        raise UsageError(f"--image-steps must be a number of at least 1, or auto, not {text!r}")
-    return int(text)
-
-
 def sampling_of(frames: int, fps: float | None, times: str | None) -> pvc_media.Sampling:
     """How videos are sampled, from the command line's options; raises UsageError for what makes no sense."""
     if fps is not None and times is not None:
@@ -47,4 +36,4 @@ def sampling_of(frames: int, fps: float | None, times: str | None) -> pvc_media.
     return pvc_media.Sampling(fps=fps) if fps is not None else pvc_media.Sampling(frames=frames)
 
 
-__all__ = ["open_one", "refuse_for_states", "sampling_of", "steps_of"]
+__all__ = ["open_one", "refuse_for_states", "sampling_of"]

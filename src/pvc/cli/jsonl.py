@@ -1,6 +1,6 @@
 """`pvc ask FILE.jsonl`: every question of a file of conversations, and whether the answer is the one it has.
 
-Called by `ask.py`. Leaves out measuring a model on fresh samples (`pvc eval`).
+Called by `ask.py`. Leaves out measuring a model on fresh samples (`pvc lab eval`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pvc import media as pvc_media
 from pvc.processing.conversations import Record
 
 if TYPE_CHECKING:
-    from pvc.engine.engine import Engine, MediaOptions
+    from pvc.engine.engine import Engine
+    from pvc.engine.options import MediaOptions
 
 
 def answer_rows(

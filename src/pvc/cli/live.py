@@ -1,6 +1,6 @@
-"""`pvc stream SOURCE`: watch a video as it runs, a folder that fills up, or a camera, and answer questions meanwhile.
+"""`pvc live SOURCE`: watch a video as it runs, a folder that fills up, or a camera, and answer questions meanwhile.
 
-Frames and questions take turns in one thread; a second one reads what is typed. Called by `main.py`; the stream is
+Frames and questions take turns in one thread; a second one reads what is typed. Called by `main.py`; the session is
 `pvc.engine.live`'s, the frames are `pvc.media.live`'s.
 """
 
@@ -31,7 +31,7 @@ POLL_S = 0.05
 END = None  # of what is typed
 
 
-def stream(
+def live(
     source: Annotated[Path, typer.Argument(help="Video file, folder of pictures, or camera (/dev/video0).")],
     ask: Annotated[
         list[str] | None, typer.Option(help="Ask this at the end (or see --every); may be given several times.")
@@ -42,9 +42,11 @@ def stream(
     seconds: Annotated[float | None, typer.Option(help="Stop after so many seconds of waiting for a folder.")] = None,
     window: Annotated[int | None, typer.Option(min=1, help="Steps that the tower remembers.")] = None,
     recent: Annotated[int | None, typer.Option(min=1, help="Latest frames that the language model keeps.")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Maximum of tokens of an answer.")] = None,
     model: Annotated[Path | None, typer.Option(help="Model directory; the bundled model by default.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default the best there is.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default the GPU if there is one.")
+    ] = None,
     dtype: DtypeOption = Dtype.auto,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object an answer.")] = False,
 ) -> None:
@@ -60,8 +62,8 @@ def stream(
         from pvc.engine.live import FrameRetention
 
         keep = FrameRetention(recent=recent) if recent is not None else None
-        live = Engine.load(model, device=device, dtype=dtype).stream(window=window, keep=keep)
-    watcher = Watcher(live, ask or [], every, max_new_tokens, json_output)
+        session = Engine.load(model, device=device, dtype=dtype).live(window=window, keep=keep)
+    watcher = Watcher(session, ask or [], every, max_new_tokens, json_output)
     if kind == "folder":
         frames = _folder(source, seconds)
     else:
@@ -193,4 +195,4 @@ class Watcher:
             print(f"\r{text}{self.live.nbytes / 2**20:.1f}{bound} MiB", end="", file=sys.stderr, flush=True)
 
 
-__all__ = ["stream"]
+__all__ = ["live"]

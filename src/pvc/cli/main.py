@@ -22,11 +22,8 @@ from pvc.cli.data import data
 from pvc.cli.distill import distill
 from pvc.cli.encode import encode
 from pvc.cli.info import info
-from pvc.cli.lab.ablate import ablate
-from pvc.cli.lab.evaluate import evaluate
-from pvc.cli.lab.fit_steps import fit_steps
-from pvc.cli.lab.synth import synth
-from pvc.cli.live import stream
+from pvc.cli.lab import lab
+from pvc.cli.live import live
 from pvc.cli.serve import serve
 from pvc.cli.train import train
 from pvc.errors import Interrupted, PVCError
@@ -39,7 +36,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(ablate)
 app.command()(ask)
 app.command()(bench)
 app.command()(convert)
@@ -47,11 +43,9 @@ app.add_typer(data, name="data")
 app.command()(distill)
 app.command()(encode)
 app.command()(info)
-app.command("eval")(evaluate)
-app.command("fit-steps")(fit_steps)
+app.add_typer(lab, name="lab")
+app.command()(live)
 app.command()(serve)
-app.command()(stream)
-app.command()(synth)
 app.command()(train)
 
 

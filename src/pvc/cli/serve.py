@@ -40,7 +40,7 @@ def serve(
     dtype: DtypeOption = Dtype.auto,
     engine: Annotated[str, typer.Option(help="pvc, or vllm: vLLM's own server on the same checkpoint.")] = "pvc",
     unsafe_decode: Annotated[
-        bool, typer.Option("--unsafe-decode", help="Decode even where decoders cannot be cut off from the network.")
+        bool, typer.Option("--unsafe-decode", help="Decode even where workers cannot be sandboxed.")
     ] = False,
 ) -> None:
     """Serve a model to OpenAI's clients, with /v1/chat/completions, /v1/streams, /health, /ready and /metrics."""

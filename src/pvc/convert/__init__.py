@@ -1,4 +1,4 @@
-"""Conversion of InternVL checkpoints to PVC ones, and back where nothing of PVC's own is in the way."""
+"""Conversion of InternVL checkpoints to PVC, and back if the PVC checkpoint still computes what InternVL does."""
 
 from pvc.convert.from_internvl import convert
 from pvc.convert.options import ConversionReport, Options

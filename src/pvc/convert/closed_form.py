@@ -1,10 +1,9 @@
-"""The closed form: a base model's visual tokens from a progressive compressor, without training.
+"""Closed form of a progressive compressor that emits a base model's visual tokens without training.
 
-A compressor of a smaller ratio sees several of the base's blocks of patches in one token. Step t then emits the base's
-token for one block: LayerNorm is taken per block, the modulation of timestep t lets that block pass and silences the
-others, and `linear_1` is the base's, repeated. The modulation is solved for, since it is a function of the embedded
-timestep. Called by conversion (`from_internvl.py`, `from_pvc.py`) and by training (`pvc.train.model_init`).
-
+A token of a smaller ratio spans several blocks of the base's patches; step t emits the base's token for one block.
+LayerNorm is computed per block, the modulation of timestep t passes that block and zeroes the others, and `linear_1` is
+the base's, repeated. The modulation is solved for, since it is a function of the embedded timestep. Called by
+`from_internvl.py`, `from_pvc.py`, `to_internvl.py` and `pvc.train.model_init`.
 U timesteps, D width of the tower, L width of the language model, s patches along a side of the base's token, G blocks.
 """
 
@@ -28,12 +27,12 @@ _TINY = 1e-12
 
 @dataclass(frozen=True)
 class ClosedForm:
-    """Tensors of a compressor in closed form, under their names in a checkpoint, and how exact they are.
+    """Tensors of a compressor in closed form, and their accuracy.
 
     Attributes:
-        tensors: `norm.modulation.weight` and `.bias` (float32), and `linear_1.weight` (as the base's).
-        residual: largest difference of a scale or shift, computed in float32, from the value that it stands for.
-        condition: condition number of the system that was solved.
+        tensors: `norm.modulation.weight` and `.bias` (float32), and `linear_1.weight` (the base's dtype), by full name.
+        residual: largest difference of a scale or shift, computed in float32, from its target.
+        condition: condition number of the linear system.
     """
 
     tensors: dict[str, torch.Tensor]
@@ -41,15 +40,15 @@ class ClosedForm:
     condition: float
 
 
-def solved_timesteps(config: PVCVisionConfig, blocks: int) -> list[int]:
+def get_timesteps(config: PVCVisionConfig, blocks: int) -> list[int]:
     """Return the timesteps for which the closed form has to hold.
 
     Args:
         config: of the converted tower.
-        blocks: `G`, the base's tokens in one of ours.
+        blocks: `G`, the number of the base's tokens per token of the converted model.
 
     Raises:
-        ConfigError: relative timesteps, a period that is no multiple of `blocks`, or an index without a limit.
+        ConfigError: relative timesteps, a period that is not a multiple of `blocks`, or an index without a limit.
     """
     if config.timestep == "cyclic":
         period = config.timestep_period or 0
@@ -64,9 +63,15 @@ def solved_timesteps(config: PVCVisionConfig, blocks: int) -> list[int]:
 
 
 def embed_timesteps(timesteps: list[int], scale: float, embedder: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Embed `(U,)` timesteps as the network does in float32, with SiLU: what a modulation reads, `(U, D)` float32.
+    """Embed timesteps as the network does in float32, including the SiLU before a modulation.
 
-    `embedder` has `linear_1.weight`, `linear_1.bias`, `linear_2.weight` and `linear_2.bias`.
+    Args:
+        timesteps: `U` step numbers.
+        scale: `timestep_scale` of the tower's configuration.
+        embedder: `linear_1.weight`, `linear_1.bias`, `linear_2.weight` and `linear_2.bias` of the timestep embedder.
+
+    Returns:
+        Input of a modulation, `(U, D)` float32.
     """
     wave = sinusoid(torch.tensor(timesteps, dtype=torch.float64), scale).float()
     state = {name: tensor.float() for name, tensor in embedder.items()}
@@ -84,19 +89,20 @@ def solve(
     """Solve for the compressor that emits the base's tokens block by block.
 
     Args:
-        norm_weight, norm_bias: `(s s D,)`, the LayerNorm of the base's projector.
-        linear: `(L, s s D)`, its first linear layer.
+        norm_weight: `(s s D,)`, weight of the LayerNorm in the base's projector.
+        norm_bias: `(s s D,)`, its bias.
+        linear: `(L, s s D)`, weight of the projector's first linear layer.
         config: of the converted model; `compressor_norm_groups` is `G`.
-        embedder: as for `embed_timesteps`, in the precision in which it is stored.
+        embedder: as for `embed_timesteps`, in the stored precision.
 
     Raises:
         ConfigError: the timesteps are too much alike: the residual exceeds `MAX_RESIDUAL`.
     """
     blocks, width = config.compressor_norm_groups, len(norm_weight)
-    timesteps = solved_timesteps(config.vision_config, blocks)
+    timesteps = get_timesteps(config.vision_config, blocks)
     scale = float(config.vision_config.timestep_scale or 1.0)
     embedded = embed_timesteps(timesteps, scale, embedder)
-    target = targets(norm_weight.double(), norm_bias.double(), timesteps, blocks)
+    target = compute_targets(norm_weight.double(), norm_bias.double(), timesteps, blocks)
     system = torch.cat((embedded.double(), torch.ones(len(timesteps), 1, dtype=torch.float64)), 1)
     solution = torch.linalg.lstsq(system, target, driver="gelsd").solution
     weight, bias = solution[:-1].T.float().contiguous(), solution[-1].float()
@@ -118,20 +124,27 @@ def solve(
     return ClosedForm(tensors, residual, condition)
 
 
-def targets(weight: torch.Tensor, bias: torch.Tensor, timesteps: list[int], blocks: int) -> torch.Tensor:
-    """Return scale (less 1) and shift of every channel at every timestep, `(U, 2 G s s D)` float64.
+def compute_targets(weight: torch.Tensor, bias: torch.Tensor, timesteps: list[int], blocks: int) -> torch.Tensor:
+    """Compute the scale (less 1) and shift that every channel needs at every timestep.
 
-    `weight` and `bias` `(s s D,)` are the base's LayerNorm; channels of one block are contiguous.
+    Args:
+        weight: `(s s D,)`, weight of the base's LayerNorm.
+        bias: `(s s D,)`, its bias.
+        timesteps: `U` step numbers.
+        blocks: `G`.
+
+    Returns:
+        `(U, 2 G s s D)` float64; the channels of one block are contiguous.
     """
     side, width = round(blocks**0.5), len(weight)
     target = torch.zeros(len(timesteps), 2, blocks, width, dtype=torch.float64)
-    target[:, 0] = -1.0  # 1 + scale = 0: this channel is silent
-    places = block_positions(blocks)
+    target[:, 0] = -1.0  # 1 + scale = 0: the channel is zero
+    positions = block_positions(blocks)
     for row, timestep in enumerate(timesteps):
-        place = places[timestep % blocks]
-        number = place[0] * side + place[1]
-        target[row, 0, number] = weight - 1
-        target[row, 1, number] = bias
+        block_row, block_column = positions[timestep % blocks]
+        block = block_row * side + block_column
+        target[row, 0, block] = weight - 1
+        target[row, 1, block] = bias
     return target.flatten(1)
 
 
@@ -140,8 +153,8 @@ __all__ = [
     "MAX_RESIDUAL",
     "PROJECTOR",
     "ClosedForm",
+    "compute_targets",
     "embed_timesteps",
+    "get_timesteps",
     "solve",
-    "solved_timesteps",
-    "targets",
 ]

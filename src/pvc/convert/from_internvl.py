@@ -1,7 +1,8 @@
-"""Converts a checkpoint, tensor by tensor: the key map's plan, new tensors for what PVC adds, shards as they fill up.
+"""Conversion of an InternVL checkpoint to a PVC one, tensor by tensor.
 
-Nothing is left of an attempt that fails: files are written beside the target and renamed at the end. Leaves out what is
-compared afterwards (`verify.py`).
+The key map says where each tensor belongs; tensors that only PVC has are initialised. Shards are written as they fill
+up, beside the target, and renamed at the end, so that a failed conversion leaves no files. Comparing the result with
+its source is in `verify.py`. Called by `pvc convert`.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from transformers import GenerationConfig
 
 from pvc.checkpoint.stored import read_values
 from pvc.convert import closed_form
-from pvc.convert.keymap import Rule, Step, plan
+from pvc.convert.keymap import Rule, Step, match_rules
 from pvc.convert.options import ConversionReport, Options, Progress
-from pvc.convert.shards import Shards, refuse_existing, staged
+from pvc.convert.shards import ShardWriter, refuse_existing, staging_directory
 from pvc.convert.source import Source, read_source
 from pvc.convert.tokenizer import MEDIA_TOKENS, build_processor, load_tokenizer
 from pvc.convert.transforms import TRANSFORMS, Shapes
@@ -27,32 +28,38 @@ from pvc.model.config import PVCConfig
 from pvc.model.linear import PROJECTION_STD
 from pvc.model.modeling import PVCForConditionalGeneration
 
-_SMALLEST_SHARD = 2**29
-# safetensors copies what it writes, so that so much of the largest source shard is held twice.
-_PART_OF_LARGEST = 0.4
-_NEW = ("norm.modulation.weight", ".temporal.", ".timestep_embedding.")
+_MIN_SHARD_BYTES = 2**29
+# safetensors copies what it writes: this fraction of the largest source shard is in memory twice.
+_LARGEST_SHARD_FRACTION = 0.4
+_NEW_TENSORS = ("norm.modulation.weight", ".temporal.", ".timestep_embedding.")
 EMBEDDING, OUTPUT = "model.language_model.embed_tokens.weight", "lm_head.weight"
 
 
-def config_of(source: Source, options: Options, placeholders: tuple[int, int], vocabulary: int) -> PVCConfig:
-    """Configuration of the converted model; `placeholders` are the ids of images and videos.
+def build_config(source: Source, options: Options, placeholders: tuple[int, int], vocabulary: int) -> PVCConfig:
+    """Build the configuration of the converted model.
+
+    Args:
+        source: checkpoint to convert.
+        options: settings of the converted model.
+        placeholders: ids of the image and the video placeholder token.
+        vocabulary: number of tokens in the tokenizer.
 
     Raises:
-        ConfigError: what does not fit together, or cannot be built.
+        ConfigError: settings that do not fit together, or a model that cannot be built from them.
     """
     try:
-        config = _config_of(source, options, placeholders, vocabulary)
-        shapes_wanted(config)
+        config = _build_config(source, options, placeholders, vocabulary)
+        get_expected_shapes(config)
     except PVCError:
         raise
-    except Exception as error:  # whatever a hostile or clumsy file provokes in the libraries is the file's fault
-        told = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        raise ConfigError(f"{source.directory}/config.json: {told}") from error
+    except Exception as error:  # a malformed config.json can raise any exception in the libraries
+        message = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise ConfigError(f"{source.directory}/config.json: {message}") from error
     return config
 
 
-def _config_of(source: Source, options: Options, placeholders: tuple[int, int], vocabulary: int) -> PVCConfig:
-    vision, whole = options.config_fields(source.ratio)
+def _build_config(source: Source, options: Options, placeholders: tuple[int, int], vocabulary: int) -> PVCConfig:
+    vision, fields = options.get_config_fields(source.ratio)
     return PVCConfig(
         vision_config={**source.vision, **vision},
         text_config={**source.text, "vocab_size": max(vocabulary, source.text["vocab_size"])},
@@ -60,30 +67,33 @@ def _config_of(source: Source, options: Options, placeholders: tuple[int, int], 
         video_token_id=placeholders[1],
         projector_hidden_act=source.activation,
         tie_word_embeddings=is_tied(source),
-        **whole,
+        **fields,
     )
 
 
 def is_tied(source: Source) -> bool:
-    """Whether the output layer is the input embedding: where both are stored, whether they are equal.
+    """Return whether the output layer is the input embedding; if both are stored, whether they are equal.
 
-    A configuration may say so by default and be wrong: transformers then goes by the tensors, too.
+    A configuration may say so by default although the tensors differ. transformers follows the tensors, too.
     """
     stored = {
-        target: name for step in planned(source) for name, target in _pairs(step) if target in (EMBEDDING, OUTPUT)
+        target: name
+        for step in map_tensors(source)
+        for name, target in _get_renames(step)
+        if target in (EMBEDDING, OUTPUT)
     }
     if OUTPUT not in stored:
         return True
     if not source.tied or EMBEDDING not in stored:
         return False
     first, second = (
-        read_values(source.places[name], source.tensors[name]) for name in (stored[EMBEDDING], stored[OUTPUT])
+        read_values(source.shard_paths[name], source.tensors[name]) for name in (stored[EMBEDDING], stored[OUTPUT])
     )
     return torch.equal(first, second)
 
 
-def _pairs(step: Step) -> list[tuple[str, str]]:
-    """(source, target) of a step that changes nothing but the name."""
+def _get_renames(step: Step) -> list[tuple[str, str]]:
+    """Return (source, target) names of a step that only renames tensors."""
     return list(zip(step.sources, step.targets, strict=True)) if step.transform == "same" else []
 
 
@@ -95,40 +105,44 @@ def convert(
     rules: Sequence[Rule] = (),
     progress: Progress = lambda done, total: None,
 ) -> ConversionReport:
-    """Write a PVC checkpoint made from an InternVL one.
+    """Convert an InternVL checkpoint to a PVC one.
 
     Args:
-        source: directory, or what `read_source` made of it.
-        target: directory that is not there yet, or is empty.
-        rules: beside the source kind's own, tried first.
-        progress: called with how many tensors are done, and of how many.
+        source: directory of the checkpoint, or the result of `read_source`.
+        target: directory to write; it must be empty or not exist.
+        options: settings of the converted model; None for the defaults.
+        rules: key map rules that are tried before those of the source's kind.
+        progress: called with the number of converted tensors and the number of all.
+
+    Returns:
+        Counts of tensors and bytes, and warnings for the user.
 
     Raises:
-        CheckpointError: the source is damaged, or some of its tensors have no place; all of them are named.
-        ConfigError: a configuration that cannot be converted, or options that do not fit it.
-        UsageError: the target exists.
+        CheckpointError: the source is damaged, or some tensors have no place; the message names all of them.
+        ConfigError: the configuration cannot be converted, or the options do not fit it.
+        UsageError: the target exists, or the ratio is larger than the source's.
     """
     options, target = options or Options(), Path(target).resolve()
     refuse_existing(target)
     source = source if isinstance(source, Source) else read_source(Path(source), rules)
     check_ratio(source, options.ratio)
-    steps = planned(source)
+    steps = map_tensors(source)
     tokenizer = load_tokenizer(source)
     image, video = (
-        tokenizer.convert_tokens_to_ids(MEDIA_TOKENS[f"{what}_token"]) for what in ("context_image", "video")
+        tokenizer.convert_tokens_to_ids(MEDIA_TOKENS[f"{name}_token"]) for name in ("context_image", "video")
     )
-    config = config_of(source, options, (image, video), len(tokenizer))
+    config = build_config(source, options, (image, video), len(tokenizer))
     check_complete(source, steps, config)
     processor, warnings = build_processor(source, tokenizer, config, options.num_frames)
     if source.tied and not config.tie_word_embeddings:
         warnings += (
-            "config.json says that the output layer is the embedding, but both are stored and differ: kept apart",
+            "config.json says that the output layer is the embedding, but both are stored and differ: both are kept",
         )
-    warnings += options.warnings(source.ratio)
+    warnings += options.get_warnings(source.ratio)
     report = ConversionReport(warnings=warnings, added_tokens=config.text_config.vocab_size - source.text["vocab_size"])
     if source.unknown:
-        report.warnings += (f"passed over in the language model's configuration: {', '.join(source.unknown)}",)
-    with staged(target) as staging:
+        report.warnings += (f"ignored in the language model's configuration: {', '.join(source.unknown)}",)
+    with staging_directory(target) as staging:
         _write_tensors(source, steps, config, options, staging, report, progress)
         config.architectures = [PVCForConditionalGeneration.__name__]
         config.save_pretrained(staging)
@@ -140,48 +154,72 @@ def convert(
 
 
 def check_ratio(source: Source, ratio: float) -> None:
-    """Raise UsageError for a target ratio that takes more tokens than the source has."""
+    """Raise UsageError if the target `ratio` needs more tokens per frame than the source has."""
     if ratio > source.ratio:
         raise UsageError(f"the source has ratio {source.ratio:g}: its compressor cannot become one of ratio {ratio:g}")
 
 
-def planned(source: Source) -> list[Step]:
-    """Every tensor's place. Raises CheckpointError that names all which have none, with their shapes."""
-    steps, unknown = plan(source.tensors, source.rules)
+def map_tensors(source: Source) -> list[Step]:
+    """Apply the key map to all tensors of a source.
+
+    Raises:
+        CheckpointError: some tensors have no place; the message lists them with their shapes.
+    """
+    steps, unknown = match_rules(source.tensors, source.rules)
     if unknown:
         hint = ""
         if source.kind == "pvc_internvl":
             hint = (
-                "; the names of a published PVC model's own tensors are not public: say where they belong with --map "
+                "; the names of tensors that only published PVC models have are not public: map them with --map "
                 "(docs/convert.md)"
             )
-        raise CheckpointError(_without_place(source, unknown, "a PVC model") + hint)
+        raise CheckpointError(_describe_unmapped(source, unknown, "a PVC model") + hint)
     return steps
 
 
 def check_complete(source: Source, steps: Sequence[Step], config: PVCConfig) -> None:
-    """Raise CheckpointError, before anything is read, for tensors that config.json does not ask for, or that lack."""
-    wanted = set(shapes_wanted(config)) | ({OUTPUT} if config.tie_word_embeddings else set())
-    extra = [name for step in steps for name in step.sources if not wanted.issuperset(step.targets)]
+    """Check before reading any tensor that the target tensors are exactly those of the configuration.
+
+    Args:
+        source: checkpoint to convert.
+        steps: result of `map_tensors`.
+        config: of the converted model.
+
+    Raises:
+        CheckpointError: tensors that the configuration does not have, or tensors that the source lacks.
+    """
+    expected = set(get_expected_shapes(config)) | ({OUTPUT} if config.tie_word_embeddings else set())
+    extra = [name for step in steps for name in step.sources if not expected.issuperset(step.targets)]
     if extra:
-        raise CheckpointError(_without_place(source, extra, "the model that config.json describes"))
-    made = {name for step in steps for name in step.targets} | {OUTPUT}
-    missing = sorted(name for name in wanted - made if not any(part in name for part in _NEW))
+        raise CheckpointError(_describe_unmapped(source, extra, "the model that config.json describes"))
+    targets = {name for step in steps for name in step.targets} | {OUTPUT}
+    missing = sorted(name for name in expected - targets if not any(part in name for part in _NEW_TENSORS))
     if missing:
         raise CheckpointError(f"the source lacks what becomes {', '.join(missing[:5])} ({len(missing)} tensors)")
 
 
-def _without_place(source: Source, names: Sequence[str], where: str) -> str:
+def _describe_unmapped(source: Source, names: Sequence[str], where: str) -> str:
     listed = ", ".join(f"{name} {list(source.tensors[name].shape)}" for name in names)
     return f"{len(names)} tensors have no place in {where}: {listed}"
 
 
-def shapes_of(source: Source, ratio: float) -> Shapes:
+def get_shapes(source: Source, ratio: float) -> Shapes:
+    """Return the sizes that transforms need to convert `source` to `ratio`."""
     return Shapes(round(1 / source.ratio), round(1 / ratio), *source.fused_heads)
 
 
 def read_tensor(path: Path, name: str) -> torch.Tensor:
-    """One tensor, copied: the file is not kept mapped, or all that was read of it would count as ours."""
+    """Read one tensor of a safetensors file and copy it.
+
+    The copy lets the file be unmapped. Otherwise all pages read so far would count as memory of this process.
+
+    Args:
+        path: safetensors file.
+        name: of the tensor.
+
+    Raises:
+        CheckpointError: the file or the tensor cannot be read.
+    """
     try:
         with safe_open(path, "pt") as file:
             return file.get_tensor(name).clone()
@@ -189,13 +227,22 @@ def read_tensor(path: Path, name: str) -> torch.Tensor:
         raise CheckpointError(f"cannot read {name} in {path}: {error}") from error
 
 
-def transformed(source: Source, step: Step, shapes: Shapes) -> dict[str, torch.Tensor]:
-    """What one step makes of the source's tensors, in the precision that PVC keeps them in."""
-    given = [read_values(source.places[name], source.tensors[name]) for name in step.sources]
-    made = TRANSFORMS[step.transform][0](given, shapes)
+def apply_step(source: Source, step: Step, shapes: Shapes) -> dict[str, torch.Tensor]:
+    """Read the source tensors of one step and transform them.
+
+    Args:
+        source: checkpoint to convert.
+        step: names of the tensors and the transform.
+        shapes: result of `get_shapes`.
+
+    Returns:
+        Target tensors by name, in the source's dtype; AdaLN's bias stays float32.
+    """
+    inputs = [read_values(source.shard_paths[name], source.tensors[name]) for name in step.sources]
+    outputs = TRANSFORMS[step.transform][0](inputs, shapes)
     if step.transform != "layernorm_to_adaln":
-        made = [tensor.to(given[0].dtype) for tensor in made]
-    return dict(zip(step.targets, made, strict=True))
+        outputs = [tensor.to(inputs[0].dtype) for tensor in outputs]
+    return dict(zip(step.targets, outputs, strict=True))
 
 
 def _write_tensors(
@@ -207,33 +254,33 @@ def _write_tensors(
     report: ConversionReport,
     progress: Progress,
 ) -> None:
-    wanted = shapes_wanted(config)
-    shard = Shards(folder, max(_SMALLEST_SHARD, int(_PART_OF_LARGEST * source.largest_shard)))
-    total, done, dtype = len(wanted), 0, torch.float32
+    missing = get_expected_shapes(config)
+    writer = ShardWriter(folder, max(_MIN_SHARD_BYTES, int(_LARGEST_SHARD_FRACTION * source.largest_shard)))
+    total, done, dtype = len(missing), 0, torch.float32
     embedder = {
-        name: fresh(name, wanted[name], config, options.seed, dtype)
-        for name in wanted
+        name: init_tensor(name, missing[name], config, options.seed, dtype)
+        for name in missing
         if name.startswith(closed_form.EMBEDDER)
     }
-    for name, tensor in mapped_tensors(source, steps, config, embedder, report):
-        if tensor.shape != wanted[name]:
-            raise CheckpointError(f"{name} is {list(tensor.shape)}, but config.json asks for {list(wanted[name])}")
-        del wanted[name]
+    for name, tensor in convert_tensors(source, steps, config, embedder, report):
+        if tensor.shape != missing[name]:
+            raise CheckpointError(f"{name} is {list(tensor.shape)}, but config.json requires {list(missing[name])}")
+        del missing[name]
         if name == EMBEDDING:
             dtype = tensor.dtype
-        shard.add(name, tensor)
+        writer.add(name, tensor)
         done += 1
         progress(done, total)
     report.used = len(source.tensors)
-    for name, shape in wanted.items():
-        shard.add(name, fresh(name, shape, config, options.seed, dtype))
+    for name, shape in missing.items():
+        writer.add(name, init_tensor(name, shape, config, options.seed, dtype))
         done += 1
         progress(done, total)
-    report.made = len(wanted)
-    report.shards, report.nbytes = shard.close()
+    report.made = len(missing)
+    report.shards, report.nbytes = writer.close()
 
 
-def mapped_tensors(
+def convert_tensors(
     source: Source,
     steps: Sequence[Step],
     config: PVCConfig,
@@ -243,26 +290,30 @@ def mapped_tensors(
     """Yield every target tensor that has a source, except an output layer that repeats the embedding.
 
     Args:
-        source, steps: what is converted, and where its tensors belong.
+        source: checkpoint to convert.
+        steps: result of `map_tensors`.
         config: of the converted model; with more than one group the compressor gets the closed form.
-        embedder: the timestep embedder's tensors by their full names, as stored; read for the closed form only.
-        report: takes the closed form's residual.
+        embedder: the timestep embedder's tensors by full name, as stored; read for the closed form only.
+        report: receives the closed form's residual.
+
+    Yields:
+        Name and tensor, as stored in the converted checkpoint.
     """
-    shapes = shapes_of(source, config.downsample_ratio)
-    exact = config.compressor_norm_groups > 1
-    if exact:
+    shapes = get_shapes(source, config.downsample_ratio)
+    is_exact = config.compressor_norm_groups > 1
+    if is_exact:
         form = _closed_form(source, steps, config, embedder)
         if report is not None:
             report.residual = form.residual
         yield from form.tensors.items()
     for step in steps:
-        if exact and step.transform in ("layernorm_to_adaln", "widen"):
+        if is_exact and step.transform in ("layernorm_to_adaln", "widen"):
             continue
-        for name, tensor in transformed(source, step, shapes).items():
+        for name, tensor in apply_step(source, step, shapes).items():
             if name == OUTPUT and config.tie_word_embeddings:
                 continue
             if name in (EMBEDDING, OUTPUT):
-                tensor = grown(tensor, config)
+                tensor = grow_embedding(tensor, config)
             yield name, tensor
 
 
@@ -270,21 +321,29 @@ def _closed_form(
     source: Source, steps: Sequence[Step], config: PVCConfig, embedder: Mapping[str, torch.Tensor]
 ) -> closed_form.ClosedForm:
     """Solve for the compressor, from the source's LayerNorm and first linear layer."""
-    found = {step.transform: step for step in steps if step.transform in ("layernorm_to_adaln", "widen")}
-    if len(found) != 2:
+    by_transform = {step.transform: step for step in steps if step.transform in ("layernorm_to_adaln", "widen")}
+    if len(by_transform) != 2:
         raise ConfigError("init 'exact' needs a projector of InternVL's form (a LayerNorm and two linear layers)")
     (weight, bias), (linear,) = (
-        [read_values(source.places[name], source.tensors[name]) for name in found[transform].sources]
+        [read_values(source.shard_paths[name], source.tensors[name]) for name in by_transform[transform].sources]
         for transform in ("layernorm_to_adaln", "widen")
     )
-    named = {name.removeprefix(f"{closed_form.EMBEDDER}."): tensor for name, tensor in embedder.items()}
-    return closed_form.solve(weight, bias, linear, config, named)
+    short_names = {name.removeprefix(f"{closed_form.EMBEDDER}."): tensor for name, tensor in embedder.items()}
+    return closed_form.solve(weight, bias, linear, config, short_names)
 
 
-def grown(tensor: torch.Tensor, config: PVCConfig) -> torch.Tensor:
-    """`(V, L)` with rows for tokens that the source did not know: those of the image placeholder.
+def grow_embedding(tensor: torch.Tensor, config: PVCConfig) -> torch.Tensor:
+    """Add rows to a `(V, L)` embedding or output layer for tokens that the source lacks.
 
-    Of all rows it is the one that training has least to do with: visual tokens take its place, and it is never said.
+    The new rows are copies of the image placeholder's. Training affects that row the least: visual tokens replace it
+    in the input, and it is never generated.
+
+    Args:
+        tensor: `(V, L)`.
+        config: of the converted model.
+
+    Returns:
+        `(vocab_size, L)`, or `tensor` itself if it is large enough.
     """
     missing = config.text_config.vocab_size - len(tensor)
     if missing <= 0:
@@ -293,8 +352,8 @@ def grown(tensor: torch.Tensor, config: PVCConfig) -> torch.Tensor:
     return torch.cat((tensor, tensor[row].expand(missing, -1)))
 
 
-def shapes_wanted(config: PVCConfig) -> dict[str, torch.Size]:
-    """Names and shapes of every tensor that a checkpoint of this configuration has to hold."""
+def get_expected_shapes(config: PVCConfig) -> dict[str, torch.Size]:
+    """Return name and shape of every tensor that a checkpoint of this configuration must contain."""
     with torch.device("meta"):
         model = PVCForConditionalGeneration(config)
     names = {name: tensor.shape for name, tensor in model.state_dict().items()}
@@ -303,19 +362,27 @@ def shapes_wanted(config: PVCConfig) -> dict[str, torch.Size]:
     return names
 
 
-def starts_at_zero(name: str) -> bool:
-    """Return whether a tensor that PVC adds is zero in a fresh model, as is what makes a block the identity."""
+def is_zero_at_start(name: str) -> bool:
+    """Return whether a tensor that PVC adds is zero in a new model; zero output layers make a block the identity."""
     return "modulation" in name or name.endswith(".bias") or ".projection_layer." in name
 
 
-def fresh(name: str, shape: torch.Size, config: PVCConfig, seed: int, dtype: torch.dtype) -> torch.Tensor:
-    """A tensor that PVC adds, as its own initialisation makes it: zero where a block starts as the identity."""
-    if "modulation" in name or "timestep_embedding" in name:  # float32 whatever the model's precision
+def init_tensor(name: str, shape: torch.Size, config: PVCConfig, seed: int, dtype: torch.dtype) -> torch.Tensor:
+    """Initialise a tensor that PVC adds, as a new model does: zero where a block starts as the identity.
+
+    Args:
+        name: full name; together with `seed` it determines the random numbers.
+        shape: of the tensor.
+        config: of the converted model.
+        seed: of the conversion.
+        dtype: of the result; modulations and the timestep embedder are float32 regardless.
+    """
+    if "modulation" in name or "timestep_embedding" in name:  # float32 at every precision of the model
         dtype = torch.float32
-    if starts_at_zero(name):
+    if is_zero_at_start(name):
         return torch.zeros(shape, dtype=dtype)
-    mixed = hashlib.sha256(f"{seed} {name}".encode()).digest()  # the same whatever the order of tensors
-    generator = torch.Generator().manual_seed(int.from_bytes(mixed[:7], "little"))
+    digest = hashlib.sha256(f"{seed} {name}".encode()).digest()  # independent of the order of tensors
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
     # Not the source's initializer_range: official configurations have 1e-10, because weights are always loaded.
     spread = shape[-1] ** -0.5 if "timestep_embedding" in name else PROJECTION_STD
     return (torch.randn(shape, generator=generator) * spread).to(dtype)
@@ -324,13 +391,18 @@ def fresh(name: str, shape: torch.Size, config: PVCConfig, seed: int, dtype: tor
 __all__ = [
     "EMBEDDING",
     "OUTPUT",
-    "config_of",
+    "apply_step",
+    "build_config",
+    "check_complete",
+    "check_ratio",
     "convert",
-    "mapped_tensors",
-    "planned",
+    "convert_tensors",
+    "get_expected_shapes",
+    "get_shapes",
+    "grow_embedding",
+    "init_tensor",
+    "is_tied",
+    "is_zero_at_start",
+    "map_tensors",
     "read_tensor",
-    "shapes_of",
-    "shapes_wanted",
-    "starts_at_zero",
-    "transformed",
 ]

@@ -1,7 +1,8 @@
-"""A key map from a file, for tensors whose names this project does not know.
+"""Reading of a key map from a JSON file, for tensors whose names this project does not know.
 
-JSON: a list of `{"source": "...", "target": "...", "transform": "same"}`. `{n}` stands for a layer's number, `{rest}`
-for whatever follows. Several tensors that become one, or one that becomes several, are lists of names.
+The file is a list of `{"source": "...", "target": "...", "transform": "same"}`. `{n}` stands for a layer's number,
+`{rest}` for all that follows. If several tensors become one, or one becomes several, that side is a list of names.
+Called by `pvc convert --map`.
 """
 
 from __future__ import annotations
@@ -15,15 +16,20 @@ from pvc.convert.keymap import Rule
 from pvc.convert.transforms import TRANSFORMS
 from pvc.errors import ConfigError, UsageError
 
-_PLACE = re.compile(r"\{n\}|\{rest\}")
-# Braces only as places, and neither of them twice.
+_PLACEHOLDER = re.compile(r"\{n\}|\{rest\}")
+# Braces are allowed in placeholders only, and each placeholder once.
 _NAME = re.compile(r"(?!.*\{n\}.*\{n\})(?!.*\{rest\}.*\{rest\})(?:[^{}]|\{n\}|\{rest\})+")
-# Tensors of a rule, by what becomes of them.
+# Numbers of source and target tensors of a rule, by transform.
 _COUNTS = {"same": (1, 1), "split_qkv": (1, 3), "split_wqkv": (1, 3), "layernorm_to_adaln": (2, 1), "widen": (1, 1)}
 
 
 def read_map(path: Path) -> tuple[Rule, ...]:
-    """Rules of a file; raises UsageError or ConfigError, which names the entry."""
+    """Read the rules of a key map file.
+
+    Raises:
+        UsageError: the file cannot be read.
+        ConfigError: the file is not JSON or a rule is malformed; the message gives the rule's number.
+    """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -32,10 +38,10 @@ def read_map(path: Path) -> tuple[Rule, ...]:
         raise ConfigError(f"{path} is not JSON: {error}") from error
     if not isinstance(data, list):
         raise ConfigError(f"{path} must hold a list of rules")
-    return tuple(_rule(entry, f"{path}, rule {number}") for number, entry in enumerate(data, 1))
+    return tuple(_parse_rule(entry, f"{path}, rule {number}") for number, entry in enumerate(data, 1))
 
 
-def _rule(entry: Any, where: str) -> Rule:
+def _parse_rule(entry: Any, where: str) -> Rule:
     if not isinstance(entry, dict) or not {"source", "target"} <= set(entry) <= {"source", "target", "transform"}:
         raise ConfigError(f"{where}: a rule has 'source', 'target' and, where it is not 'same', 'transform'")
     transform = entry.get("transform", "same")
@@ -48,14 +54,14 @@ def _rule(entry: Any, where: str) -> Rule:
             raise ConfigError(f"{where}: {key!r} must be a name or a list of names")
         sides.append(tuple(names))
         if not all(_NAME.fullmatch(name) for name in names):
-            raise ConfigError(f"{where}: {{n}} and {{rest}} are the places there are, each once in a name")
-    places = {tuple(sorted(_PLACE.findall(name))) for side in sides for name in side}
-    if len(places) != 1:
+            raise ConfigError(f"{where}: the only placeholders are {{n}} and {{rest}}, each at most once in a name")
+    placeholders = {tuple(sorted(_PLACEHOLDER.findall(name))) for side in sides for name in side}
+    if len(placeholders) != 1:
         raise ConfigError(f"{where}: {{n}} and {{rest}} must be the same in every name")
     counts = (len(sides[0]), len(sides[1]))
     if counts != _COUNTS[transform]:
-        wanted = " to ".join(str(count) for count in _COUNTS[transform])
-        raise ConfigError(f"{where}: {transform!r} takes {wanted} names, not {counts[0]} to {counts[1]}")
+        expected = " to ".join(str(count) for count in _COUNTS[transform])
+        raise ConfigError(f"{where}: {transform!r} takes {expected} names, not {counts[0]} to {counts[1]}")
     return Rule(sides[0], sides[1], transform)
 
 

@@ -1,6 +1,6 @@
-"""Models whose weights stay in their files: each module's are read when it is called, and released afterwards.
+"""Models whose weights stay in their files: a module's weights are read when it is called, and released afterwards.
 
-A model of any size computes in the memory of its largest layer and its activations, in float32 on the CPU. Called by
+A model of any size needs the memory of its largest layer and its activations, in float32 on the CPU. Called by
 `verify.py` and `reference.py`.
 """
 
@@ -21,40 +21,49 @@ from pvc.errors import CheckpointError
 TensorLookup = Callable[[str], StoredTensor]
 
 
-def offloaded(build: Callable[[], PreTrainedModel], find: TensorLookup) -> PreTrainedModel:
+def offload(build: Callable[[], PreTrainedModel], find: TensorLookup) -> PreTrainedModel:
     """Build a model without weights that computes as if it had been loaded in float32.
 
     Args:
-        build: makes the model; called with the meta device as the default.
-        find: the stored tensor behind the name of a parameter; raises CheckpointError where there is none.
+        build: builds the model; called with the meta device as the default.
+        find: returns the stored tensor of a parameter name; raises CheckpointError if there is none.
 
     Returns:
-        The model in eval mode. Calling it, or one of its modules, raises CheckpointError for a stored tensor of
-        another shape. Embeddings read only the rows that they look up.
+        The model in eval mode. If a stored tensor has another shape, calling its module raises CheckpointError.
+        Embeddings read only the rows that they look up.
     """
     with torch.device("meta"):
         model = build().float().eval()
     for path, module in list(model.named_modules()):
         if isinstance(module, nn.Embedding):
-            vars(module)["forward"] = partial(embedded, find(f"{path}.weight"))
+            vars(module)["forward"] = partial(look_up_embedding, find(f"{path}.weight"))
         elif path.rpartition(".")[2] == "rotary_emb":  # its buffers are computed from the configuration
             parent = model.get_submodule(path.rpartition(".")[0])
             parent.rotary_emb = type(module)(config=module.config)
         elif any(True for _ in module.parameters(recurse=False)):
-            _read_when_called(module, f"{path}." if path else "", find)
-    left = [name for name, buffer in model.named_buffers() if buffer.is_meta]
-    assert not left, left
+            _read_on_call(module, f"{path}." if path else "", find)
+    unfilled = [name for name, buffer in model.named_buffers() if buffer.is_meta]
+    assert not unfilled, unfilled
     return model
 
 
-def embedded(stored: StoredTensor, ids: torch.Tensor) -> torch.Tensor:
-    """Look `(...)` ids up in a stored `(V, L)` embedding: `(..., L)` in float32."""
-    distinct, places = ids.unique(return_inverse=True)
+def look_up_embedding(stored: StoredTensor, ids: torch.Tensor) -> torch.Tensor:
+    """Look ids up in a stored embedding, reading only their rows.
+
+    Args:
+        stored: the embedding, `(V, L)`.
+        ids: `(...)` int64.
+
+    Returns:
+        `(..., L)` float32.
+    """
+    distinct, inverse = ids.unique(return_inverse=True)
     rows = [stored.read(slice(number, number + 1)) for number in distinct.tolist()]
-    return torch.cat(rows).float()[places]
+    return torch.cat(rows).float()[inverse]
 
 
-def _read_when_called(module: nn.Module, prefix: str, find: TensorLookup) -> None:
+def _read_on_call(module: nn.Module, prefix: str, find: TensorLookup) -> None:
+    """Register hooks that read a module's parameters before each call and release them after it."""
     empty = dict(module.named_parameters(recurse=False))
 
     def read(module: nn.Module, args: Any) -> None:
@@ -62,7 +71,7 @@ def _read_when_called(module: nn.Module, prefix: str, find: TensorLookup) -> Non
             stored = find(f"{prefix}{name}")
             if stored.shape != tuple(parameter.shape):
                 raise CheckpointError(
-                    f"{stored.tensor.name} in {stored.path} is {list(stored.shape)}, but config.json asks for "
+                    f"{stored.tensor.name} in {stored.path} is {list(stored.shape)}, but config.json requires "
                     f"{list(parameter.shape)}"
                 )
             setattr(module, name, nn.Parameter(stored.read().float(), requires_grad=False))
@@ -76,11 +85,16 @@ def _read_when_called(module: nn.Module, prefix: str, find: TensorLookup) -> Non
 
 
 @contextmanager
-def each_output(layers: Iterable[nn.Module], take: Callable[[torch.Tensor], object]) -> Iterator[None]:
-    """Pass the hidden states that each of `layers` returns to `take`, in the order of their calls."""
+def capture_outputs(layers: Iterable[nn.Module], receive: Callable[[torch.Tensor], object]) -> Iterator[None]:
+    """Pass the hidden states that layers return to a callback while the block runs.
+
+    Args:
+        layers: modules that return hidden states, or a tuple that begins with them.
+        receive: called with the hidden states of each layer, in the order of the layers' calls.
+    """
 
     def hook(module: nn.Module, args: Any, output: Any) -> None:
-        take(output[0] if isinstance(output, tuple) else output)
+        receive(output[0] if isinstance(output, tuple) else output)
 
     with ExitStack() as stack:
         for layer in layers:
@@ -88,4 +102,4 @@ def each_output(layers: Iterable[nn.Module], take: Callable[[torch.Tensor], obje
         yield
 
 
-__all__ = ["TensorLookup", "each_output", "embedded", "offloaded"]
+__all__ = ["TensorLookup", "capture_outputs", "look_up_embedding", "offload"]

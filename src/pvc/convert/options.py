@@ -13,19 +13,19 @@ INITS = ("exact", "mean")
 
 @dataclass(frozen=True)
 class Options:
-    """What a converted model is to be.
+    """Settings of a converted model.
 
     Attributes:
-        temporal_layers: of the tower, from the top; None: a third of them.
+        temporal_layers: number of temporal layers, from the top of the tower; None: a third of its layers.
         ratio: downsample ratio.
         timestep: "cyclic", "index" or "relative"; None: cyclic for the closed form at a smaller ratio, else index.
-        timestep_limit: with "index": larger step numbers count as this one. The closed form needs one.
+        timestep_limit: with "index": larger step numbers count as this one. The closed form needs a limit.
         window: temporal window in steps, or None.
-        image_steps: steps of a picture; None: as many as the source's tokens in one of ours (1, 4 or 16).
-        num_frames: of a video, where nothing else is asked for.
-        init: of the compressor at a smaller ratio: "exact" (the closed form: step t emits the source's token for block
-            t) or "mean" (about the mean of the source's tokens, the same at every step).
-        seed: of the new temporal blocks' weights.
+        image_steps: steps of a picture; None: the number of source tokens per token of the new model (1, 4 or 16).
+        num_frames: default number of frames of a video.
+        init: initialisation of the compressor at a smaller ratio: "exact" (the closed form: step t emits the source's
+            token for block t) or "mean" (about the mean of the source's tokens, the same at every step).
+        seed: seed of the new temporal blocks' weights.
     """
 
     temporal_layers: int | None = None
@@ -42,34 +42,37 @@ class Options:
         if self.init not in INITS:
             raise UsageError(f"init must be one of {', '.join(INITS)}, not {self.init!r}")
 
-    def warnings(self, ratio: float) -> tuple[str, ...]:
-        """Say what a conversion from `ratio` does that a user may not expect."""
+    def get_warnings(self, ratio: float) -> tuple[str, ...]:
+        """Return warnings about unexpected effects of a conversion from downsample ratio `ratio`."""
         blocks = round(ratio / self.ratio) ** 2
         if self.init == "exact" and blocks > 1 and self.timestep == "index" and self.timestep_limit is not None:
             last = self.timestep_limit
             return (
                 f"frames after number {last + 1} of a video all show block {last % blocks} of their patches; "
-                "--timestep cyclic goes on through all blocks",
+                "use --timestep cyclic to cycle through all blocks",
             )
         return ()
 
-    def config_fields(self, ratio: float) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return what a conversion from `ratio` sets in the configurations of the tower and of the whole model.
+    def get_config_fields(self, ratio: float) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the configuration fields that a conversion from downsample ratio `ratio` sets.
+
+        Returns:
+            Fields of the tower's configuration, and fields of the model's.
 
         Raises:
             ConfigError: relative timesteps with the closed form, or a limit without index timesteps.
         """
         blocks = round(ratio / self.ratio) ** 2
-        exact = self.init == "exact" and blocks > 1
-        timestep = self.timestep or ("cyclic" if exact else "index")
-        if exact and timestep == "relative":
+        is_exact = self.init == "exact" and blocks > 1
+        timestep = self.timestep or ("cyclic" if is_exact else "index")
+        if is_exact and timestep == "relative":
             raise ConfigError(
                 "timestep 'relative' (step / total) and init 'exact' exclude each other: step t has to mean one block. "
                 "Use --timestep cyclic or index, or --init mean"
             )
         if self.timestep_limit is not None and timestep != "index":
             raise ConfigError(f"timestep_limit is {self.timestep_limit}, but timestep is {timestep!r}, not 'index'")
-        if exact and timestep == "index" and self.timestep_limit is None:
+        if is_exact and timestep == "index" and self.timestep_limit is None:
             raise ConfigError("init 'exact' with index timesteps needs --timestep-limit N: it is solved for 0 to N")
         vision = {
             "num_temporal_layers": self.temporal_layers,
@@ -78,18 +81,28 @@ class Options:
             "timestep_period": blocks if timestep == "cyclic" else None,
             "temporal_window": self.window,
         }
-        whole = {
+        fields = {
             "downsample_ratio": self.ratio,
             "image_steps": blocks if self.image_steps is None else self.image_steps,
-            "compressor_norm_groups": blocks if exact else 1,
-            "image_token_order": "raster" if exact else "step",
+            "compressor_norm_groups": blocks if is_exact else 1,
+            "image_token_order": "raster" if is_exact else "step",
         }
-        return vision, whole
+        return vision, fields
 
 
 @dataclass
 class ConversionReport:
-    """What was done: counts of tensors, bytes written, the closed form's residual (None without it), and warnings."""
+    """Result of a conversion.
+
+    Attributes:
+        used: number of the source's tensors that were converted.
+        made: number of tensors that only PVC has and that were initialised.
+        nbytes: size of all tensors in bytes.
+        added_tokens: rows that were added to the vocabulary.
+        residual: residual of the closed form; None without it.
+        warnings: warnings for the user.
+        shards: names of the files that were written.
+    """
 
     used: int = 0
     made: int = 0

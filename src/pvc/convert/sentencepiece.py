@@ -1,6 +1,7 @@
-"""InternLM2's sentencepiece tokenizer as a fast one, compared with sentencepiece itself before it is used.
+"""Conversion of InternLM2's sentencepiece tokenizer to a fast one, by transformers.
 
-The building is transformers'. Called by `tokenizer.py`; needs the packages sentencepiece and protobuf.
+The result is compared with sentencepiece before it is used. Called by `tokenizer.py`; needs the packages sentencepiece
+and protobuf.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from pvc.checkpoint.files import read_json
 from pvc.errors import CheckpointError
 from pvc.extras import require
 
-_CONTROL = 3  # the type of <s> and </s> in sentencepiece's own terms
-# What goes wrong in conversions: spaces at either end and in a row, other white space, bytes, scripts, numbers.
+_CONTROL = 3  # sentencepiece's type of <s> and </s>
+# Texts that conversions get wrong: repeated and outer spaces, other white space, bytes, scripts, numbers.
 PROBES = (
     "Describe the picture.",
     "  two  spaces, and one at the end ",
@@ -30,10 +31,10 @@ PROBES = (
 
 
 def read_sentencepiece(directory: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a directory that holds `tokenizer.model`, with the tokens its configuration adds.
+    """Read the tokenizer of a directory with a `tokenizer.model`, and add the tokens of its configuration.
 
     Raises:
-        CheckpointError: it cannot be read, or the result encodes something else than sentencepiece does.
+        CheckpointError: the file cannot be read, or the result encodes a text differently from sentencepiece.
     """
     require("sentencepiece", "convert")
     require("google.protobuf", "convert")
@@ -45,23 +46,23 @@ def read_sentencepiece(directory: Path) -> PreTrainedTokenizerFast:
         proto = import_protobuf().ModelProto()
         proto.ParseFromString(path.read_bytes())
         original = SentencePieceProcessor(model_file=str(path))
-    except Exception as error:  # protobuf and sentencepiece raise what they like on rubbish
-        raise CheckpointError(f"{path} is no sentencepiece model: {' '.join(str(error).split())[:200]}") from error
+    except Exception as error:  # protobuf and sentencepiece raise various exceptions for malformed files
+        raise CheckpointError(f"{path} is not a sentencepiece model: {' '.join(str(error).split())[:200]}") from error
     settings = read_json(directory / "tokenizer_config.json") if (directory / "tokenizer_config.json").exists() else {}
-    added = _added(settings, path)
+    added = _read_added_tokens(settings, path)
     names = [added.get(number, piece.piece) for number, piece in enumerate(proto.pieces)]
     if len(set(names)) != len(names):
-        raise CheckpointError(f"{path}: {len(names) - len(set(names))} pieces have the name of another")
+        raise CheckpointError(f"{path}: {len(names) - len(set(names))} pieces have the same name as another piece")
     backend = SpmConverter.build_tokenizer_from_spm_proto(proto, {name: number for number, name in enumerate(names)})
     if backend is None:
-        raise CheckpointError(f"{path}: pieces of this kind of sentencepiece model are not understood")
-    _compare(backend, original, path)
+        raise CheckpointError(f"{path}: this type of sentencepiece model is not supported")
+    _check_encoding(backend, original, path)
     control = [piece.piece for piece in proto.pieces if piece.type == _CONTROL]
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend,
-        bos_token=_text_of(settings.get("bos_token"), "<s>"),
-        eos_token=_text_of(settings.get("eos_token"), "</s>"),
-        unk_token=_text_of(settings.get("unk_token"), "<unk>"),
+        bos_token=_get_token_text(settings.get("bos_token"), "<s>"),
+        eos_token=_get_token_text(settings.get("eos_token"), "</s>"),
+        unk_token=_get_token_text(settings.get("unk_token"), "<unk>"),
         clean_up_tokenization_spaces=False,
     )
     renamed = [added[number] for number in sorted(added) if number < len(names)]
@@ -69,12 +70,14 @@ def read_sentencepiece(directory: Path) -> PreTrainedTokenizerFast:
     for number in sorted(number for number in added if number >= len(names)):
         tokenizer.add_tokens([AddedToken(added[number], special=True, normalized=False)])
         if tokenizer.convert_tokens_to_ids(added[number]) != number:
-            raise CheckpointError(f"{directory}: {added[number]!r} should be token {number}, which is taken or too far")
+            raise CheckpointError(
+                f"{directory}: {added[number]!r} should be token {number}, which is in use or beyond the vocabulary"
+            )
     return tokenizer
 
 
-def _added(settings: dict[str, Any], path: Path) -> dict[int, str]:
-    """Tokens that the configuration adds, or gives another name, by their number."""
+def _read_added_tokens(settings: dict[str, Any], path: Path) -> dict[int, str]:
+    """Return the tokens that the configuration adds or renames, by id."""
     entries = settings.get("added_tokens_decoder", {})
     try:
         return {int(number): str(entry["content"]) for number, entry in entries.items()}
@@ -82,18 +85,19 @@ def _added(settings: dict[str, Any], path: Path) -> dict[int, str]:
         raise CheckpointError(f"{path.parent}/tokenizer_config.json: added_tokens_decoder is malformed") from error
 
 
-def _compare(backend: Any, original: Any, path: Path) -> None:
+def _check_encoding(backend: Any, original: Any, path: Path) -> None:
+    """Raise CheckpointError if the fast tokenizer encodes one of `PROBES` differently from sentencepiece."""
     for text in PROBES:
         ours, theirs = backend.encode(text, add_special_tokens=False).ids, original.encode(text)
         if ours != theirs:
             raise CheckpointError(
-                f"{path}: transformers {transformers.__version__} makes another tokenizer of it ({text!r}: {ours[:8]}, "
-                f"but sentencepiece {theirs[:8]}); 5.24 makes the same one"
+                f"{path}: transformers {transformers.__version__} builds another tokenizer from it ({text!r}: "
+                f"{ours[:8]}, but sentencepiece {theirs[:8]}); use transformers 5.24, which builds the same one"
             )
 
 
-def _text_of(value: Any, default: str) -> str:
-    """A token's text, which configurations write as a string or as an object."""
+def _get_token_text(value: Any, default: str) -> str:
+    """Return a token's text, which configurations write as a string or as an object."""
     if isinstance(value, dict):
         value = value.get("content")
     return value if isinstance(value, str) else default

@@ -1,4 +1,4 @@
-"""Writes a checkpoint: tensors to files of bounded size, and a folder that appears whole or not at all.
+"""Writing of checkpoints: tensors go to files of bounded size, and the directory appears complete or not at all.
 
 Called by `from_internvl.py`, `from_pvc.py` and `to_internvl.py`.
 """
@@ -20,13 +20,13 @@ from pvc.errors import CheckpointError, UsageError
 
 
 @contextlib.contextmanager
-def staged(target: Path) -> Iterator[Path]:
-    """A folder beside `target` that takes its place when the block is done, and is gone when it fails."""
+def staging_directory(target: Path) -> Iterator[Path]:
+    """Yield a directory beside `target` that replaces it when the block ends; if the block fails, remove it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         yield staging
-        staging.chmod(0o755)  # mkdtemp's are for the owner alone
+        staging.chmod(0o755)  # mkdtemp allows access by its user only
         if target.exists():
             target.rmdir()
         staging.rename(target)
@@ -36,40 +36,58 @@ def staged(target: Path) -> Iterator[Path]:
 
 
 def refuse_existing(target: Path) -> None:
-    """Raise UsageError unless `target` can be made."""
+    """Raise UsageError if `target` is a file or a directory with content."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target} exists already")
 
 
-class Shards:
-    """Tensors to files of bounded size, with their index."""
+class ShardWriter:
+    """Writer of safetensors shards of bounded size, with their index.
+
+    Args:
+        folder: directory to write to.
+        limit: bytes of a shard; a larger tensor gets a shard of its size.
+    """
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder, limit
-        self.kept: dict[str, torch.Tensor] = {}
+        self.pending: dict[str, torch.Tensor] = {}
         self.size = self.total = 0
         self.files: list[list[str]] = []
 
     def add(self, name: str, tensor: torch.Tensor) -> None:
+        """Add a tensor; if the current shard would exceed the limit, write that shard first.
+
+        Args:
+            name: of the tensor in the checkpoint.
+            tensor: kept in memory until its shard is written.
+
+        Raises:
+            CheckpointError: the shard cannot be written.
+        """
         nbytes = tensor.numel() * tensor.element_size()
-        if self.kept and self.size + nbytes > self.limit:
+        if self.pending and self.size + nbytes > self.limit:
             self._write()
-        self.kept[name] = tensor.contiguous()
+        self.pending[name] = tensor.contiguous()
         self.size += nbytes
 
     def _write(self) -> None:
         path = self.folder / f"{len(self.files)}.part"
         try:
-            save_file(self.kept, path, metadata={"format": "pt"})
-        except SafetensorError as error:  # a full disk, for one: it is no OSError there
+            save_file(self.pending, path, metadata={"format": "pt"})
+        except SafetensorError as error:  # also raised for a full disk, in place of OSError
             raise CheckpointError(f"cannot write {path}: {error}") from error
-        self.files.append(list(self.kept))
+        self.files.append(list(self.pending))
         self.total += self.size
-        self.kept, self.size = {}, 0
+        self.pending, self.size = {}, 0
 
     def close(self) -> tuple[list[str], int]:
-        """Names of the files and bytes of all tensors."""
-        if self.kept:
+        """Write the last shard and the index, and rename the files.
+
+        Returns:
+            Names of the files, and the size of all tensors in bytes.
+        """
+        if self.pending:
             self._write()
         count = len(self.files)
         names = [f"model-{n + 1:05d}-of-{count:05d}.safetensors" for n in range(count)]
@@ -80,10 +98,10 @@ class Shards:
             part.chmod(0o644)
             part.rename(self.folder / name)
         if count > 1:
-            places = {tensor: name for name, own in zip(names, self.files, strict=True) for tensor in own}
-            index = {"metadata": {"total_size": self.total}, "weight_map": places}
+            weight_map = {tensor: name for name, tensors in zip(names, self.files, strict=True) for tensor in tensors}
+            index = {"metadata": {"total_size": self.total}, "weight_map": weight_map}
             (self.folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
         return names, self.total
 
 
-__all__ = ["Shards", "refuse_existing", "staged"]
+__all__ = ["ShardWriter", "refuse_existing", "staging_directory"]

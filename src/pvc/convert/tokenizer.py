@@ -1,7 +1,6 @@
 """Tokenizer, chat template and processors of a converted model.
 
-Every token that media need is there afterwards; those that the source lacks are added at the end of its vocabulary.
-Leaves out tensors. Called by `from_internvl.py`.
+Tokens that media need and the source lacks are added at the end of its vocabulary. Called by `from_internvl.py`.
 """
 
 from __future__ import annotations
@@ -32,74 +31,74 @@ _TILING = frozenset({"min_patches", "max_patches", "use_thumbnail", "pad2square"
 
 
 def load_tokenizer(source: Source) -> PreTrainedTokenizerFast:
-    """The source's tokenizer as a fast one that knows the media tokens.
+    """Load the source's tokenizer as a fast tokenizer and add the media tokens.
 
     Raises:
-        CheckpointError: there is none, or it cannot be read without code of its own.
+        CheckpointError: the directory has no tokenizer, or it cannot be read without executing code from it.
     """
     directory = source.directory
     if (directory / "tokenizer.json").exists():
-        own = _read(PreTrainedTokenizerFast, directory)
+        loaded = _read_tokenizer(PreTrainedTokenizerFast, directory)
     elif (directory / "vocab.json").exists():
-        own = _read(Qwen2TokenizerFast, directory)
+        loaded = _read_tokenizer(Qwen2TokenizerFast, directory)
     elif (directory / "tokenizer.model").exists():
         from pvc.convert.sentencepiece import read_sentencepiece
 
-        own = read_sentencepiece(directory)
+        loaded = read_sentencepiece(directory)
     else:
         raise CheckpointError(f"{directory} has no tokenizer (tokenizer.json, vocab.json or tokenizer.model)")
-    known = set(own.get_vocab())
+    known = set(loaded.get_vocab())
     missing = [token for token in (*MEDIA_TOKENS.values(), END_OF_TURN) if token not in known]
-    own.add_tokens([AddedToken(token, special=True, normalized=False) for token in missing])
-    # A class of its own would be looked up, and its settings read, again when the result is loaded.
+    loaded.add_tokens([AddedToken(token, special=True, normalized=False) for token in missing])
+    # A model's tokenizer class would be looked up, and its settings read, again when the result is loaded.
     return PreTrainedTokenizerFast(
-        tokenizer_object=own.backend_tokenizer,
-        bos_token=own.bos_token,
-        eos_token=END_OF_TURN if END_OF_TURN in known else own.eos_token or END_OF_TURN,
-        pad_token=own.pad_token or own.eos_token or END_OF_TURN,
-        unk_token=own.unk_token,
+        tokenizer_object=loaded.backend_tokenizer,
+        bos_token=loaded.bos_token,
+        eos_token=END_OF_TURN if END_OF_TURN in known else loaded.eos_token or END_OF_TURN,
+        pad_token=loaded.pad_token or loaded.eos_token or END_OF_TURN,
+        unk_token=loaded.unk_token,
         extra_special_tokens=MEDIA_TOKENS,
         padding_side="left",
         clean_up_tokenization_spaces=False,
     )
 
 
-def _read(kind: Any, directory: Path) -> PreTrainedTokenizerFast:
-    """Read without the code that original checkpoints bring along for theirs."""
+def _read_tokenizer(tokenizer_class: Any, directory: Path) -> PreTrainedTokenizerFast:
+    """Read a tokenizer without executing the code that original checkpoints contain for theirs."""
     try:
-        return kind.from_pretrained(directory, local_files_only=True)
-    except Exception as error:  # whatever a hostile or clumsy file provokes in the libraries is the file's fault
-        told = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"cannot read the tokenizer of {directory}: {told}") from error
+        return tokenizer_class.from_pretrained(directory, local_files_only=True)
+    except Exception as error:  # a malformed file can raise any exception in the libraries
+        message = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"cannot read the tokenizer of {directory}: {message}") from error
 
 
 def build_processor(
     source: Source, tokenizer: PreTrainedTokenizerFast, config: PVCConfig, num_frames: int
 ) -> tuple[PVCProcessor, tuple[str, ...]]:
-    """Make the processor of a converted model, whose prompts are those of the source.
+    """Build the processor of a converted model, whose prompts equal the source's.
 
-    The source's chat template is kept where it works with media parts; else ChatML takes its place.
+    The source's chat template is used if it works with media parts, else ChatML.
 
     Args:
-        source: what is converted.
-        tokenizer: as `load_tokenizer` made it.
+        source: checkpoint to convert.
+        tokenizer: result of `load_tokenizer`.
         config: of the converted model.
-        num_frames: of a video where nothing else is asked for.
+        num_frames: default number of frames of a video.
 
     Returns:
         The processor, and warnings.
     """
     side = config.vision_config.image_size[0]
     size = {"height": side, "width": side}
-    look = {key: source.pictures.get(key, IMAGENET[key]) for key in IMAGENET}
-    tiles = {key: value for key, value in source.pictures.items() if key in _TILING}
-    own_template = _template(source.directory)
+    normalization = {key: source.image_settings.get(key, IMAGENET[key]) for key in IMAGENET}
+    tiling = {key: value for key, value in source.image_settings.items() if key in _TILING}
+    source_template = _read_template(source.directory)
     processor = PVCProcessor(
-        PVCImageProcessor(size=size, image_steps=config.image_steps, **look, **tiles),
+        PVCImageProcessor(size=size, image_steps=config.image_steps, **normalization, **tiling),
         tokenizer,
-        PVCVideoProcessor(size=size, num_frames=num_frames, **look),
+        PVCVideoProcessor(size=size, num_frames=num_frames, **normalization),
         tokens_per_frame=config.tokens_per_frame,
-        chat_template=own_template or _chatml(source, tokenizer),
+        chat_template=source_template or _build_chatml(source, tokenizer),
         frame_prefix="index",  # the text before frames that InternVL was trained with
     )
     warnings: tuple[str, ...] = ()
@@ -107,32 +106,32 @@ def build_processor(
         check_template(processor, videos=True)
     except PVCError as error:
         warnings = (f"the source's chat template is not used ({error}); ChatML takes its place",)
-        processor.chat_template = tokenizer.chat_template = _chatml(source, tokenizer)
+        processor.chat_template = tokenizer.chat_template = _build_chatml(source, tokenizer)
         check_template(processor, videos=True)
-        own_template = None
-    if own_template is None and source.template is not None and source.template not in CHATML:
+        source_template = None
+    if source_template is None and source.template is not None and source.template not in CHATML:
         warnings += (
-            f"template is {source.template[:60]!r}, of which nothing is known here; ChatML takes its place, and the "
-            f"model may expect another layout of turns (known: {', '.join(CHATML)})",
+            f"template is {source.template[:60]!r}, which is not supported; ChatML takes its place, and the "
+            f"model may expect another layout of turns (supported: {', '.join(CHATML)})",
         )
     return processor, (*warnings, *source.warnings)
 
 
-def _chatml(source: Source, tokenizer: PreTrainedTokenizerFast) -> str:
-    """ChatML, behind the token that begins every text where the source's tokenizer puts one there.
+def _build_chatml(source: Source, tokenizer: PreTrainedTokenizerFast) -> str:
+    """Build a ChatML template that begins with the BOS token if the source's tokenizer adds one to every text.
 
-    Its configuration says so, or what it makes of a text.
+    `add_bos_token` in tokenizer_config.json decides; without it, whether an encoded text begins with the token.
     """
     path = source.directory / "tokenizer_config.json"
     settings = read_json(path) if path.exists() else {}
-    begins = settings.get("add_bos_token", source.language == "internlm2")  # whose tokenizer does unless told otherwise
+    add_bos = settings.get("add_bos_token", source.language == "internlm2")  # InternLM2's tokenizer adds it by default
     if "add_bos_token" not in settings and tokenizer.bos_token is not None:
-        begins |= tokenizer("x")["input_ids"][:1] == [tokenizer.bos_token_id]
+        add_bos |= tokenizer("x")["input_ids"][:1] == [tokenizer.bos_token_id]
     template = CHAT_TEMPLATE.replace(f"{END_OF_TURN}\n", f"{END_OF_TURN}{source.separator}")
-    return (tokenizer.bos_token or "") * bool(begins) + template
+    return (tokenizer.bos_token or "") * bool(add_bos) + template
 
 
-def _template(directory: Path) -> str | None:
+def _read_template(directory: Path) -> str | None:
     path = directory / "chat_template.jinja"
     if path.exists():
         return path.read_text(encoding="utf-8")

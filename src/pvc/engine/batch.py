@@ -1,10 +1,10 @@
-"""Several conversations generated together: each is prefilled alone, then all go on a token at a time in one batch.
+"""Generate several sequences together: each is prefilled alone, then all continue one token at a time in one batch.
 
-Rows come and go between steps. Keys and values of all rows lie in one cache, padded on the left; positions are every
-row's own, so a row gets what it would have got alone. Language models whose caches cannot be laid together (sliding
-windows) are gone through row by row. Leaves out who asks and when (`pvc.server`). Not for several threads.
+Sequences come and go between steps. Their keys and values lie in one cache, padded on the left, and each has its
+positions, so that the others do not change its tokens. Language models whose caches cannot be joined (sliding windows)
+run sequence by sequence. Called by `pvc.server.scheduler`. Not thread-safe.
 
-B rows, L positions of the cache, V vocabulary.
+B sequences, L positions of the cache, V vocabulary.
 """
 
 from __future__ import annotations
@@ -21,22 +21,28 @@ from transformers.cache_utils import DynamicLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from pvc.engine.encode import EncodedMedia, placeholders
-from pvc.engine.engine import Engine
+from pvc.engine.encoder import Encoder
 from pvc.engine.kv_cache import make_growable
-from pvc.engine.sampling import SamplingParams, sample_tokens
+from pvc.engine.options import SamplingParams
+from pvc.engine.sampling import sample_tokens
 from pvc.errors import UsageError
 from pvc.model.inputs import TEMPORAL_CACHE
 
 
 class TooLongError(UsageError):
-    """A conversation that the language model has no positions for."""
+    """The prompt and its answer do not fit into the positions of the language model."""
 
 
 @dataclass
 class Token:
-    """One token as it is told: its text (held back while it could be the beginning of a stop text), and how likely.
+    """One token of an answer.
 
-    `end`: it is the model's own end of an answer, and no part of its text.
+    Attributes:
+        id: in the vocabulary.
+        text: that can be sent now; text that may begin a stop text is held back.
+        logprob: natural logarithm of its probability, if requested.
+        top: ids and log-probabilities of the likeliest alternatives, if requested.
+        end: whether it is the model's end-of-turn token, which is not part of the text.
     """
 
     id: int
@@ -50,58 +56,63 @@ class RunningSequence:
     """One answer that is being generated.
 
     Attributes:
-        tokens: ids so far. text: what was told. finish: None while it goes on, else "stop" or "length".
+        params: how its tokens are sampled.
+        prompt: length of the prompt in tokens.
+        cache: keys and values until it joins a batch.
+        tokens: ids so far.
+        text: that was sent so far.
+        finish: None while it continues, then "stop" or "length".
     """
 
     def __init__(
-        self, engine: Engine, params: SamplingParams, prompt: int, cache: DynamicCache, number: int = 0
+        self, encoder: Encoder, params: SamplingParams, prompt: int, cache: DynamicCache, number: int = 0
     ) -> None:
         self.params, self.prompt, self.cache = params, prompt, cache
         self.tokens: list[int] = []
         self.text = ""
         self.finish: str | None = None
-        tokenizer = engine.processor.tokenizer
-        self._backend, self._eos = tokenizer.backend_tokenizer, set() if params.ignore_eos else _ends(engine)
+        tokenizer = encoder.processor.tokenizer
+        self._backend, self._eos = tokenizer.backend_tokenizer, set() if params.ignore_eos else _ends(encoder)
         self._decoder = DecodeStream(skip_special_tokens=True)
         self._held = ""
         self.generator = params.generator(number)
 
-    def take(self, token: int, logits: torch.Tensor) -> Token:
-        """Go on by a token that was drawn from `(V,)` logits; sets `finish` when it was the last."""
-        told = Token(token, "")
+    def append(self, token: int, logits: torch.Tensor) -> Token:
+        """Append a token that was sampled from `(V,)` logits, and set `finish` if it is the last one."""
+        result = Token(token, "")
         if self.params.logprobs is not None:
             likely = functional.log_softmax(logits.float(), dim=-1)
-            told.logprob = float(likely[token])
+            result.logprob = float(likely[token])
             best = likely.topk(min(self.params.logprobs, len(likely)))
-            told.top = list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+            result.top = list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
         self.tokens.append(token)
         if token in self._eos:
             self.finish = "stop"
-            told.end = True
-            told.text = self._release("", final=True)
+            result.end = True
+            result.text = self._release("", final=True)
         else:
             text = self._decoder.step(self._backend, token) or ""
             last = len(self.tokens) >= self.params.max_new_tokens
-            told.text = self._release(text, final=last)
+            result.text = self._release(text, final=last)
             if last and self.finish is None:
                 self.finish = "length"
-        self.text += told.text
-        return told
+        self.text += result.text
+        return result
 
     def _release(self, text: str, final: bool) -> str:
-        """Text that can be told: nothing from a stop text on, and what might begin one only when it did not."""
+        """Return text that can be sent. A stop text ends it; what may begin a stop text is held back unless `final`."""
         self._held += text
         if not self.params.stop:
-            told, self._held = self._held, ""
-            return told
-        found = [place for stop in self.params.stop if (place := self._held.find(stop)) >= 0]
-        if found:
-            told, self._held = self._held[: min(found)], ""
+            result, self._held = self._held, ""
+            return result
+        places = [place for stop in self.params.stop if (place := self._held.find(stop)) >= 0]
+        if places:
+            result, self._held = self._held[: min(places)], ""
             self.finish = "stop"
-            return told
+            return result
         keep = 0 if final else max(_overlap(self._held, stop) for stop in self.params.stop)
-        told, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
-        return told
+        result, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        return result
 
 
 def _overlap(text: str, stop: str) -> int:
@@ -109,18 +120,22 @@ def _overlap(text: str, stop: str) -> int:
     return next((size for size in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:size])), 0)
 
 
-def _ends(engine: Engine) -> set[int]:
-    told = engine.model.generation_config.eos_token_id
-    ends = {engine.processor.tokenizer.eos_token_id, *(told if isinstance(told, list) else [told])}
+def _ends(encoder: Encoder) -> set[int]:
+    configured = encoder.model.generation_config.eos_token_id
+    ends = {encoder.processor.tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])}
     return {token for token in ends if token is not None}
 
 
 class Batch:
-    """The rows that are being generated now."""
+    """The sequences that are being generated now.
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.model = engine.model
+    Args:
+        encoder: whose model generates.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self.model = encoder.model
         config = self.model.config
         defaults = self.model.generation_config
         # A placeholder would ask for visual tokens that do not exist.
@@ -153,12 +168,21 @@ class Batch:
     def start(
         self, messages: Sequence[dict[str, Any]], media: list[EncodedMedia], params: SamplingParams, count: int = 1
     ) -> list[tuple[RunningSequence, Token]]:
-        """Prefill a conversation and draw the first token of `count` answers; those that go on join the batch.
+        """Prefill a conversation and sample the first token of each answer; answers that continue join the batch.
 
-        `messages` as a chat template takes them, `media` in their order. An answer ends where the language model has
-        no more positions. Raises TooLongError for a conversation that leaves no room for one.
+        Args:
+            messages: as a chat template takes them.
+            media: of the messages, in their order.
+            params: how tokens are sampled. An answer also ends at the last position of the language model.
+            count: number of answers.
+
+        Returns:
+            Each answer with its first token.
+
+        Raises:
+            TooLongError: the conversation leaves no position for an answer.
         """
-        ids = self.engine.processor.encode_chat(list(messages), placeholders(media)).ids
+        ids = self.encoder.processor.encode_chat(list(messages), placeholders(media)).ids
         room = self.room(len(ids))
         if room is not None and room < params.max_new_tokens:
             params = replace(params, max_new_tokens=room)
@@ -172,7 +196,7 @@ class Batch:
         out = self.model(input_ids=inputs, mm_encoder_outputs=features, logits_to_keep=1, **{TEMPORAL_CACHE: cache})
         logits = self._allowed(out.logits[:, -1])
         rows = [
-            RunningSequence(self.engine, params, len(ids), cache if number == count - 1 else _copied(cache), number)
+            RunningSequence(self.encoder, params, len(ids), cache if number == count - 1 else _copied(cache), number)
             for number in range(count)
         ]
         started = self._append_tokens(rows, logits.expand(count, -1))
@@ -180,31 +204,31 @@ class Batch:
             for row in rows:
                 if row.finish is None:
                     self._merge_cache(row)
-        except BaseException:  # memory that ran out: all of them or none
+        except BaseException:  # out of memory: all of them join or none
             self.remove(rows)
             raise
         return started
 
     @torch.inference_mode()
     def step(self) -> list[tuple[RunningSequence, Token]]:
-        """One more token of every row; those that end leave the batch."""
+        """Generate one more token of every sequence; those that end leave the batch."""
         if not self.rows:
             return []
         logits = self._allowed(self._forward_together() if self._together else self._forward_one_by_one())
-        told = self._append_tokens(self.rows, logits)
+        tokens = self._append_tokens(self.rows, logits)
         self.remove([row for row in self.rows if row.finish is not None])
-        return told
+        return tokens
 
     @staticmethod
     def _append_tokens(rows: list[RunningSequence], logits: torch.Tensor) -> list[tuple[RunningSequence, Token]]:
         tokens = sample_tokens(logits, [row.params for row in rows], [row.generator for row in rows])
-        return [(row, row.take(token, own)) for row, token, own in zip(rows, tokens, logits, strict=True)]
+        return [(row, row.append(token, scores)) for row, token, scores in zip(rows, tokens, logits, strict=True)]
 
-    def remove(self, gone: Sequence[RunningSequence]) -> None:
-        """Take rows out, whether they have ended or nobody waits for them any more."""
-        if not gone:
+    def remove(self, sequences: Sequence[RunningSequence]) -> None:
+        """Remove sequences that have ended or were cancelled."""
+        if not sequences:
             return
-        kept = [place for place, row in enumerate(self.rows) if not any(row is one for one in gone)]
+        kept = [place for place, row in enumerate(self.rows) if not any(row is other for other in sequences)]
         self.rows = [self.rows[place] for place in kept]
         if not self._together:
             return

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
 from pvc.checkpoint.state_file import StateFile, is_state_path, open_state
 from pvc.engine import memory_model
+from pvc.engine.encoder import Encoder
+from pvc.engine.options import MediaOptions
 from pvc.engine.visual_state import VisualState
 from pvc.errors import UsageError
 from pvc.media import DEFAULT_LIMITS, Sampling
 from pvc.media.outline import MediaOutline, outline
 from pvc.model.inputs import steps_per_tile
-
-if TYPE_CHECKING:
-    from pvc.engine.engine import Engine, MediaOptions
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,7 @@ class Choice:
         name, kind: of the medium; kind is "image" or "video".
         options: what to open and encode it with, for exactly what was chosen.
         taken, asked: what is taken, and what would have been without a budget.
-        tokens: visual tokens of what is taken: those that encoding gives, and never fewer than it gives. Of a picture
-            that decides its steps itself, the most that it can have.
+        tokens: visual tokens of what is taken: those that encoding gives, and never fewer than it gives.
     """
 
     name: str
@@ -66,7 +64,7 @@ class Choice:
         if self.kind == "video":
             return f"{self.name}: {_of(self.taken.frames, self.asked.frames, 'frame')}"
         tiles, steps = ((getattr(self.taken, what), getattr(self.asked, what)) for what in ("tiles", "steps"))
-        return f"{self.name}: {_of(*tiles, 'tile')}, {'up to ' * self.options.adaptive}{_of(*steps, 'step')}"
+        return f"{self.name}: {_of(*tiles, 'tile')}, {_of(*steps, 'step')}"
 
     def describe(self) -> dict[str, Any]:
         """The choice as JSON."""
@@ -91,7 +89,6 @@ class Plan:
         memory_bytes: at the peak of `Engine.encode`, in the memory of the model's device, beyond the weights and the
             opened media; what decoding needs before and the language model after is not counted. A prediction: see
             docs/budget.md for how good.
-        seconds: to prepare and encode, an estimate from single layers run on this machine.
     """
 
     choices: tuple[Choice, ...]
@@ -99,7 +96,6 @@ class Plan:
     memory: int | None
     tokens: int
     memory_bytes: int
-    seconds: float
 
     @property
     def options(self) -> tuple[MediaOptions, ...]:
@@ -124,7 +120,7 @@ class Plan:
         limit = "" if self.budget is None else f" (budget {self.budget:,})"
         room = "" if self.memory is None else f" (budget {readable_bytes(self.memory)})"
         peak = readable_bytes(self.memory_bytes)
-        return f"{self.tokens:,} visual tokens{limit}, {peak} at the peak{room}, about {self.seconds:.2g} s to encode"
+        return f"{self.tokens:,} visual tokens{limit}, {peak} at the peak{room}"
 
     def describe(self) -> dict[str, Any]:
         """The plan as JSON: what `pvc ask --budget --json` shows."""
@@ -133,21 +129,20 @@ class Plan:
             "memory": self.memory,
             "tokens": self.tokens,
             "memory_bytes": self.memory_bytes,
-            "seconds_estimate": float(f"{self.seconds:.3g}"),
             "reduced": self.reduced,
             "media": [choice.describe() for choice in self.choices],
         }
 
 
 def plan_budget(
-    engine: Engine, media: Sequence[Any], options: MediaOptions, budget: int | None, memory: int | None
+    encoder: Encoder, media: Sequence[Any], options: MediaOptions, budget: int | None, memory: int | None
 ) -> Plan:
     """See `Engine.plan`."""
     for name, value in (("budget", budget), ("memory", memory)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise UsageError(f"{name} must be a whole number of at least 1, not {value!r}")
-    shape = memory_model.Shape.of(engine.model)
-    planned = [_medium(engine, shape, source, options) for source in media]
+    shape = memory_model.Shape.from_model(encoder.model)
+    planned = [_medium(encoder, shape, source, options) for source in media]
     levels = _allocate(shape, planned, budget, memory)
     settled = [medium.settle(level) for medium, level in zip(planned, levels, strict=True)]
     taken = [medium.levels_of_size[level].amount for medium, (level, _) in zip(planned, settled, strict=True)]
@@ -161,7 +156,6 @@ def plan_budget(
         memory,
         tokens=sum(choice.tokens for choice in choices),
         memory_bytes=_peak(shape, planned, [level for level, _ in settled]),
-        seconds=sum(medium.seconds(amount, engine) for medium, amount in zip(planned, taken, strict=True)),
     )
 
 
@@ -198,31 +192,19 @@ class _Medium:
         if self.kind == "image":
             # A thumbnail comes by itself. Both numbers are bounds, whatever the picture turns out to be.
             grid = self.levels_of_size[level].grid
-            if self.options.adaptive and amount == self.levels_of_size[-1].amount:
-                return level, replace(self.options, max_tiles=grid)
             return level, replace(self.options, max_tiles=grid, image_steps=amount.steps)
         frames, chosen = _thinned(self.outline, self.options, self.asked, self.times, amount.frames)
         return frames - 1, chosen  # rung n - 1 has n frames
 
-    def seconds(self, amount: Amount, engine: Engine) -> float:
-        """To prepare and encode `amount`."""
-        if self.outline is None:
-            return 0.0
-        shape, rates = memory_model.Shape.of(engine.model), engine.rates
-        if self.kind == "video":
-            return memory_model.video_seconds(shape, rates, amount.frames)
-        size = (self.outline.height, self.outline.width)
-        return memory_model.picture_seconds(shape, rates, size, amount.tiles, amount.steps)
 
-
-def _medium(engine: Engine, shape: memory_model.Shape, source: Any, options: MediaOptions) -> _Medium:
+def _medium(encoder: Encoder, shape: memory_model.Shape, source: Any, options: MediaOptions) -> _Medium:
     """What can be known of `source` before it is decoded."""
     if isinstance(source, (StateFile, VisualState)) or is_state_path(source):
         return _state(source, options)
     seen = outline(source)
     if seen.kind == "image":
-        return _Medium(seen.name, seen.kind, options, tuple(_picture_levels(engine, shape, seen, options)), seen)
-    asked = None if seen.loaded else options.sampling(engine.processor.video_processor.num_frames)
+        return _Medium(seen.name, seen.kind, options, tuple(_picture_levels(encoder, shape, seen, options)), seen)
+    asked = None if seen.loaded else options.sampling(encoder.processor.video_processor.num_frames)
     times = seen.times if asked is None else tuple(seen.picked(asked))
     resized = seen.loaded and (seen.height, seen.width) != (shape.side, shape.side)
     levels_of_size = (
@@ -243,19 +225,16 @@ def _state(source: Any, options: MediaOptions) -> _Medium:
 
 
 def _picture_levels(
-    engine: Engine, shape: memory_model.Shape, seen: MediaOutline, options: MediaOptions
+    encoder: Encoder, shape: memory_model.Shape, seen: MediaOutline, options: MediaOptions
 ) -> Iterator[_Level]:
     """First tiles at one step, then steps: of what was asked for, steps go first.
 
     With steps numbered, one step of four is the very first quarter of the tokens: what is left out only adds to it.
     """
-    processor = engine.processor.image_processor
-    if options.adaptive:
-        steps = engine.step_head.steps[-1]
-    else:
-        own = processor.image_steps if options.image_steps is None else options.image_steps
-        steps = own if isinstance(own, int) else int(own[0])
-    steps_per_tile(steps, [1], engine.model.config)  # refuses more than the temporal window holds
+    processor = encoder.processor.image_processor
+    default = processor.image_steps if options.image_steps is None else options.image_steps
+    steps = default if isinstance(default, int) else int(default[0])
+    steps_per_tile(steps, [1], encoder.model.config)  # refuses more than the temporal window holds
     size, square = (seen.height, seen.width), (shape.side, shape.side)
     most = processor.max_patches if options.max_tiles is None else options.max_tiles
     grids: dict[int, tuple[int, int]] = {}
@@ -266,8 +245,7 @@ def _picture_levels(
     for tiles, grid in grids.items():
         yield _Level(Amount(tiles=tiles), memory_model.picture_bytes(shape, size, grid, tiles, 1), grid[0] * grid[1])
     for step in range(2, steps + 1):
-        free = options.adaptive and step == steps
-        peak = memory_model.picture_bytes(shape, size, grid, tiles, step, free)
+        peak = memory_model.picture_bytes(shape, size, grid, tiles, step)
         yield _Level(Amount(tiles=tiles, steps=step), peak, grid[0] * grid[1])
 
 
@@ -336,7 +314,7 @@ def _next_that_fits(
 ) -> int | None:
     """The next level of one medium at which everything fits; None when there is none.
 
-    Tokens rise with the level. Bytes may fall again where blocks become large enough to be given back.
+    Tokens and bytes rise with the level, bytes not by equal amounts.
     """
     for level in range(levels[index] + 1, len(media[index].levels_of_size)):
         tried = [*levels[:index], level, *levels[index + 1 :]]
@@ -363,7 +341,7 @@ def _peak(shape: memory_model.Shape, media: Sequence[_Medium], levels: Sequence[
     peak, kept = 0, 0
     for medium, level in zip(media, levels, strict=True):
         peak = max(peak, kept + medium.levels_of_size[level].peak)
-        kept += shape.kept(medium.levels_of_size[level].amount.size)
+        kept += shape.token_bytes(medium.levels_of_size[level].amount.size)
     return max(peak, kept)
 
 

@@ -10,23 +10,17 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from PIL import Image
 from transformers import DynamicCache, set_seed
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from pvc import media as pvc_media
-from pvc.checkpoint.state_file import StateFile
+from pvc.engine.budget import Plan, plan_budget
 from pvc.engine.encode import EncodedMedia, placeholders
-from pvc.engine.generate import Generation, generate_text, generation_inputs, sampling_options
-from pvc.engine.visual_state import VisualState
+from pvc.engine.encoder import Encoder, as_list
+from pvc.engine.generate import Generation, generate_text, generation_inputs
+from pvc.engine.options import MediaOptions, sampling_options
 from pvc.errors import MismatchError, UsageError
-
-if TYPE_CHECKING:
-    from pvc.engine.budget import Plan
-    from pvc.engine.engine import Engine, MediaOptions
-
 
 _NO_TIME = {"decode_s": 0.0, "encode_s": 0.0}
 
@@ -83,8 +77,8 @@ class Chat:
         plan: what the last budget led to; None as long as there was none.
     """
 
-    def __init__(self, engine: Engine, system: str | None = None) -> None:
-        self.engine = engine
+    def __init__(self, encoder: Encoder, system: str | None = None) -> None:
+        self.encoder = encoder
         self.system = system
         self.reset()
 
@@ -131,17 +125,17 @@ class Chat:
         budget: int | None = None,
         memory: int | None = None,
     ) -> tuple[list[EncodedMedia], dict[str, float]]:
-        items = listed(media)
+        items = as_list(media)
         if budget is not None or memory is not None:
             if isinstance(options, Sequence):
                 raise UsageError("give a budget, or options for each medium (as a plan has them), not both")
-            self.plan = self.engine.plan(items, budget=budget, memory=memory, options=options)
+            self.plan = plan_budget(self.encoder, items, options or MediaOptions(), budget, memory)
             options = self.plan.options
         started = time.perf_counter()
-        each = self.engine.resolve_options(options, len(items))
-        opened = [self.engine.open(item, own) for item, own in zip(items, each, strict=True)]
+        each = self.encoder.resolve_options(options, len(items))
+        opened = [self.encoder.open(item, own) for item, own in zip(items, each, strict=True)]
         decoded = time.perf_counter()
-        encoded = self.engine.encode(opened, each)
+        encoded = self.encoder.encode(opened, each)
         return encoded, {"decode_s": decoded - started, "encode_s": time.perf_counter() - decoded}
 
     def _refuse_while_answering(self) -> None:
@@ -206,7 +200,7 @@ class Chat:
         parts: list[dict[str, Any]] = [{"type": item.kind, item.kind: item.name} for item in shown]
         messages = [*self.messages, {"role": "user", "content": [*parts, {"type": "text", "text": question}]}]
         media = [*self.media, *shown]
-        ids = self.engine.processor.encode_chat(messages, placeholders(media)).ids
+        ids = self.encoder.processor.encode_chat(messages, placeholders(media)).ids
         keys, starts = self._keys(ids, media)
         reused = self._reusable(keys, starts, media)
         fresh = [item for item, start in zip(media, starts, strict=True) if start >= reused]
@@ -219,7 +213,7 @@ class Chat:
             set_seed(seed)
         try:
             with closing(
-                generate_text(self.engine.model, self.engine.processor.tokenizer, inputs, generation)
+                generate_text(self.encoder.model, self.encoder.processor.tokenizer, inputs, generation)
             ) as pieces:
                 for piece in pieces:
                     answer.text += piece
@@ -242,7 +236,7 @@ class Chat:
 
     def _turn(self, tokens: list[int]) -> dict[str, Any]:
         """The model's turn as the ids it generated, without the one that ended it."""
-        eos = self.engine.processor.tokenizer.eos_token_id
+        eos = self.encoder.processor.tokenizer.eos_token_id
         said = tokens[:-1] if tokens and tokens[-1] == eos else tokens
         return {"role": "assistant", "content": [{"type": "tokens", "tokens": list(said)}]}
 
@@ -251,7 +245,7 @@ class Chat:
 
         Two videos of equal length have equal placeholders; comparing ids alone would reuse the wrong one's cache.
         """
-        config = self.engine.model.config
+        config = self.encoder.model.config
         queues = {
             kind: iter([(item, place) for item in media if item.kind == kind for place in range(len(item.tokens))])
             for kind in ("image", "video")
@@ -293,7 +287,7 @@ class Chat:
         return same
 
     def _inputs(self, ids: list[int], fresh: list[EncodedMedia]) -> dict[str, Any]:
-        model = self.engine.model
+        model = self.encoder.model
         if self._cache is None:
             self._cache = DynamicCache(config=model.config.text_config)
         encoded = {
@@ -302,15 +296,6 @@ class Chat:
             if any(item.kind == kind for item in fresh)
         }
         return generation_inputs(model, ids, self._cache) | {"mm_encoder_outputs": encoded}
-
-
-def listed(media: Any) -> list[Any]:
-    """One medium, or several, as a list."""
-    values = (pvc_media.Picture, pvc_media.Video, VisualState, StateFile)
-    single = isinstance(media, (str, bytes, bytearray, Image.Image, *values))
-    if single or hasattr(media, "__fspath__") or hasattr(media, "__array__"):
-        return [media]
-    return list(media)
 
 
 __all__ = ["Answer", "Chat"]

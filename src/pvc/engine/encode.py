@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from pvc.engine.adaptive import StepHead, step_features
 from pvc.media import Picture, Video
 from pvc.model.cache import TemporalCache
 from pvc.model.inputs import steps_per_tile
@@ -98,28 +97,28 @@ def encode_picture(
     processor: PVCProcessor,
     picture: Picture | PreparedPicture,
     options: dict[str, Any],
-    head: StepHead | None = None,
     on_chunk: OnChunk | None = None,
 ) -> EncodedMedia:
-    """Visual tokens of one picture; `options` as for `prepare_picture`, of no effect on a prepared one.
+    """Encode one picture, cut into tiles, in chunks of `TILES_PER_CHUNK`.
 
-    With `head` in place of `image_steps`, its first step decides how many there are.
+    Args:
+        model: whose tower and compressor are used.
+        processor: of the model.
+        picture: opened, or prepared by `prepare_picture`.
+        options: as for `prepare_picture`; without effect on a prepared picture.
+        on_chunk: called after every chunk; an error that it raises ends the encoding.
     """
     started = time.perf_counter()
     ready = picture if isinstance(picture, PreparedPicture) else prepare_picture(processor, picture, options)
     prepare_s = time.perf_counter() - started
     pixels = ready.pixels.split(TILES_PER_CHUNK)
-    if head is None:
-        steps = steps_per_tile(ready.image_steps, [len(ready.pixels)], model.config)[0]
-        tiles = []
-        for chunk in pixels:
-            clips, _ = model.model.encode_clips(chunk.to(model.device), steps=[steps] * len(chunk))
-            tiles += clips
-            if on_chunk is not None:
-                on_chunk()
-    else:
-        tiles = adaptive_tiles(model, pixels, head)
-        steps = len(tiles[0])
+    steps = steps_per_tile(ready.image_steps, [len(ready.pixels)], model.config)[0]
+    tiles: list[torch.Tensor] = []
+    for chunk in pixels:
+        clips, _ = model.model.encode_clips(chunk.to(model.device), steps=[steps] * len(chunk))
+        tiles += clips
+        if on_chunk is not None:
+            on_chunk()
     tokens = order_image_tokens(tiles, [len(tiles)], model.config)[0]
     return EncodedMedia(
         "image",
@@ -130,40 +129,6 @@ def encode_picture(
         warnings=tuple(picture.warnings),
         prepare_s=prepare_s,
     )
-
-
-def adaptive_tiles(
-    model: PVCForConditionalGeneration, pixels: Sequence[torch.Tensor], head: StepHead
-) -> list[torch.Tensor]:
-    """`(steps, K, L)` of every tile: one step of all of them, then as many more as `head` makes of it.
-
-    No layer runs twice for a tile and step. Relative timesteps of later steps need to know how many there are, so
-    there the temporal layers start again; the first step's timestep is 0 whatever comes after.
-    """
-    tower = model.model.vision_tower
-    relative = model.config.vision_config.timestep == "relative"
-    steps_per_tile(max(head.steps), [1], model.config)  # refuses more than the temporal window holds
-    begun = []
-    for chunk in pixels:
-        stored = tower.encode_spatial(chunk.to(model.device, tower.dtype))
-        clips, outputs = model.model.encode_clips(
-            stored=stored, steps=[1] * len(chunk), use_cache=True, total_steps=1 if relative else None
-        )
-        begun.append((stored, clips, outputs.cache))
-    first = torch.cat([clip for _, clips, _ in begun for clip in clips])
-    steps = head.choose(step_features(first))
-    if steps == 1:
-        return [clip for _, clips, _ in begun for clip in clips]
-    tiles = []
-    for stored, clips, cache in begun:
-        if relative:
-            tiles += model.model.encode_clips(stored=stored, steps=[steps] * len(clips))[0]
-            continue
-        added, _ = model.model.encode_clips(
-            stored=stored, frames=[1] * len(clips), steps=[steps - 1] * len(clips), cache=cache
-        )
-        tiles += [torch.cat(pair) for pair in zip(clips, added, strict=True)]
-    return tiles
 
 
 @torch.inference_mode()
@@ -263,7 +228,6 @@ def placeholders(media: list[EncodedMedia]) -> dict[str, Any]:
 __all__ = [
     "EncodedMedia",
     "PreparedPicture",
-    "adaptive_tiles",
     "encode_frames",
     "encode_picture",
     "encode_video",

@@ -17,7 +17,6 @@ from tokenizers.decoders import DecodeStream
 from transformers import Cache, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
-from pvc.errors import UsageError
 from pvc.model.inputs import TEMPORAL_CACHE
 from pvc.model.modeling import PVCForConditionalGeneration
 
@@ -66,24 +65,6 @@ class _Stop(StoppingCriteria):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device)
-
-
-def sampling_options(max_new_tokens: int | None, temperature: float, top_p: float, seed: int | None) -> dict[str, Any]:
-    """What `generate` is told about drawing tokens; raises UsageError for values out of range."""
-    if max_new_tokens is not None and max_new_tokens < 1:
-        raise UsageError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
-    if not (temperature == 0 or 0.01 <= temperature <= 100):
-        raise UsageError(f"temperature must be 0 (always the likeliest token) or 0.01 to 100, not {temperature}")
-    if not 0 < top_p <= 1:
-        raise UsageError(f"top_p must be above 0 and at most 1, not {top_p}")
-    if seed is not None and not 0 <= seed < 2**32:
-        raise UsageError(f"seed must be 0 to 4294967295, not {seed}")
-    options: dict[str, Any] = {"do_sample": temperature > 0}
-    if temperature > 0:
-        options |= {"temperature": temperature, "top_p": top_p}
-    if max_new_tokens is not None:
-        options["max_new_tokens"] = max_new_tokens
-    return options
 
 
 def generation_inputs(model: PVCForConditionalGeneration, ids: list[int], cache: Cache) -> dict[str, Any]:
@@ -147,4 +128,4 @@ def _join(thread: threading.Thread) -> None:
         raise interrupt
 
 
-__all__ = ["Generation", "generate_text", "generation_inputs", "sampling_options"]
+__all__ = ["Generation", "generate_text", "generation_inputs"]

@@ -14,20 +14,19 @@ import time
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers import DynamicCache, set_seed
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from pvc.engine.chat import Answer
-from pvc.engine.generate import Generation, generate_text, generation_inputs, sampling_options
+from pvc.engine.encoder import Encoder
+from pvc.engine.generate import Generation, generate_text, generation_inputs
+from pvc.engine.options import sampling_options
 from pvc.errors import MismatchError, UsageError
 from pvc.media import Video
 from pvc.model.cache import TemporalCache
-
-if TYPE_CHECKING:
-    from pvc.engine.engine import Engine
 
 WINDOW = 64  # steps, for checkpoints that were trained without a window of their own
 MAX_TIME_S = 9_999_999.9  # seconds, four months: what the text of a timestamp is bounded for
@@ -129,7 +128,7 @@ class LiveSession:
 
     def __init__(
         self,
-        engine: Engine,
+        encoder: Encoder,
         *,
         window: int | None = None,
         keep: FrameRetention | None = None,
@@ -151,14 +150,14 @@ class LiveSession:
             UsageError: a checkpoint with relative timesteps without `total_steps`, or more frames kept than the
                 language model has positions for.
         """
-        vision = engine.model.config.vision_config
+        vision = encoder.model.config.vision_config
         if vision.timestep == "relative" and total_steps is None:
             raise UsageError(
                 "this checkpoint was trained with relative timesteps (step / total): a stream needs total_steps, the "
                 "number of frames that it will have"
             )
         own = vision.temporal_window
-        self.engine = engine
+        self.encoder = encoder
         self.window = window if window is not None else own if own is not None or not bounded else WINDOW
         self.keep = keep if bounded else None
         self.total_steps = total_steps
@@ -203,25 +202,25 @@ class LiveSession:
         """
         if self.keep is None or self.window is None:
             return None
-        config = self.engine.model.config
+        config = self.encoder.model.config
         vision = config.vision_config
-        size = self.engine.model.dtype.itemsize
+        size = self.encoder.model.dtype.itemsize
         positions = 1 + (vision.image_size[0] // vision.patch_size[0]) ** 2
-        layers = self.engine.model.model.vision_tower.num_active_temporal_layers
+        layers = self.encoder.model.model.vision_tower.num_active_temporal_layers
         temporal = 2 * layers * max(0, self.window - 1) * positions * vision.hidden_size * size
         tokens = self.keep.most * config.tokens_per_frame * config.text_config.hidden_size * size
         return temporal + tokens + self._most_positions(self.keep) * self._bytes_per_position
 
     @property
     def _bytes_per_position(self) -> int:
-        text = self.engine.model.config.text_config
+        text = self.encoder.model.config.text_config
         head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-        return 2 * text.num_hidden_layers * heads * head * self.engine.model.dtype.itemsize
+        return 2 * text.num_hidden_layers * heads * head * self.encoder.model.dtype.itemsize
 
     def _most_positions(self, keep: FrameRetention) -> int:
         """Positions of the most frames if every byte of the longest prefix is a token."""
-        processor = self.engine.processor
+        processor = self.encoder.processor
         text = f"\n{processor.frame_text(MAX_TIME_S, keep.most)}"
         for control in (processor.video_token, processor.start_image_token, processor.end_image_token):
             text = text.replace(control, "")
@@ -229,22 +228,22 @@ class LiveSession:
 
     def _default_keep(self) -> FrameRetention:
         """Return what the checkpoint was trained to see of a live video, or as much as its language model can hold."""
-        frames = self.engine.processor.video_processor.live_frames
+        frames = self.encoder.processor.video_processor.live_frames
         keep = FrameRetention() if frames is None else FrameRetention.latest(frames)
         while keep.most > 1 and not self._has_positions(keep):
             keep = FrameRetention.latest(max(1, keep.most // 2))
         return keep
 
     def _has_positions(self, keep: FrameRetention) -> bool:
-        limit = getattr(self.engine.model.config.text_config, "max_position_embeddings", None)
+        limit = getattr(self.encoder.model.config.text_config, "max_position_embeddings", None)
         return limit is None or self._needed_positions(keep) <= limit
 
     def _needed_positions(self, keep: FrameRetention) -> int:
-        return self._most_positions(keep) + (self.engine.model.generation_config.max_new_tokens or 512)
+        return self._most_positions(keep) + (self.encoder.model.generation_config.max_new_tokens or 512)
 
     def _check_positions(self, keep: FrameRetention) -> None:
         if not self._has_positions(keep):
-            needed, limit = self._needed_positions(keep), self.engine.model.config.text_config.max_position_embeddings
+            needed, limit = self._needed_positions(keep), self.encoder.model.config.text_config.max_position_embeddings
             raise UsageError(
                 f"keeping {keep.most} frames takes up to {needed} positions with the answer, and the language model "
                 f"has {limit}; keep fewer (first, middle, recent, batch)"
@@ -269,8 +268,8 @@ class LiveSession:
             raise UsageError(f"a time of {timestamp:g} s; a stream counts its seconds up to {MAX_TIME_S:g}")
         # A still picture as it is; arrays and PIL pictures are checked and made RGB there.
         video = Video.from_frames([frame], timestamps=[timestamp])
-        batch = self.engine.processor.video_processor([video], do_sample_frames=False, return_tensors="pt")
-        model = self.engine.model
+        batch = self.encoder.processor.video_processor([video], do_sample_frames=False, return_tensors="pt")
+        model = self.encoder.model
         tokens, temporal = model.model.encode_frames(
             batch["pixel_values_videos"].to(model.device), self._temporal, self.total_steps, window=self.window
         )
@@ -293,14 +292,14 @@ class LiveSession:
         if self.keep is None:
             return list(range(len(self._frames)))
         times, numbers = ([getattr(frame, name) for frame in self._frames] for name in ("time", "number"))
-        return self.keep.chosen(times, numbers, self.engine.model.config.vision_config.timestep_period or 1)
+        return self.keep.chosen(times, numbers, self.encoder.model.config.vision_config.timestep_period or 1)
 
     def _forget(self) -> None:
         self._cache, self._ids = None, []
 
     def _read(self, start: int) -> None:
         """Let the language model read the frames from place `start` on, after those before."""
-        model = self.engine.model
+        model = self.encoder.model
         frames = self._frames[start:]
         fresh = [token for place, frame in enumerate(frames, start) for token in self._ids_of(frame.time, place)]
         if self._cache is None:
@@ -320,7 +319,7 @@ class LiveSession:
         """Ids of a conversation about one frame: up to the end of the frame, and after it."""
         content = [{"type": "video", "video": "<stream>"}, {"type": "text", "text": question}]
         messages = [*self._messages, {"role": "user", "content": content}]
-        processor = self.engine.processor
+        processor = self.encoder.processor
         ids = processor.encode_chat(messages, {"timestamps": [[timestamp]]}).ids
         end = processor.tokenizer.convert_tokens_to_ids(processor.end_image_token)
         place = ids.index(end) + 1
@@ -333,7 +332,7 @@ class LiveSession:
         """
         if place == 0:
             return self._around(timestamp, "x")[0]
-        processor = self.engine.processor
+        processor = self.encoder.processor
         text = f"\n{processor.frame_text(timestamp, place + 1)}"
         return list(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
 
@@ -375,7 +374,7 @@ class LiveSession:
         assert self._cache is not None
         read = len(self._ids)
         ids = [*self._ids, *self._around(self._frames[0].time, question)[1]]
-        inputs = generation_inputs(self.engine.model, ids, self._cache) | sampling
+        inputs = generation_inputs(self.encoder.model, ids, self._cache) | sampling
         generation = Generation()
         answer = Answer(prompt_tokens=len(ids), reused_tokens=read)
         self._answering = True
@@ -384,7 +383,7 @@ class LiveSession:
         started = time.perf_counter()
         try:
             with closing(
-                generate_text(self.engine.model, self.engine.processor.tokenizer, inputs, generation)
+                generate_text(self.encoder.model, self.encoder.processor.tokenizer, inputs, generation)
             ) as pieces:
                 for piece in pieces:
                     answer.text += piece

@@ -15,7 +15,7 @@ import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -25,14 +25,12 @@ import pvc
 from pvc.checkpoint.precision import DTYPES
 from pvc.checkpoint.state_file import FORMAT, KEY, SUFFIX, TOKENS, StateFile, open_state
 from pvc.engine.encode import EncodedMedia, encode_frames, encode_picture
+from pvc.engine.options import MediaOptions
 from pvc.errors import CheckpointError, MediaError, MismatchError, UsageError
 from pvc.media import Picture, Video
 from pvc.model.cache import TemporalCache
 from pvc.model.modeling import PVCForConditionalGeneration
 from pvc.processing.processor import PVCProcessor
-
-if TYPE_CHECKING:
-    from pvc.engine.engine import Engine, MediaOptions
 
 # Of the tower's configuration, what visual tokens depend on. Added later, and left out where they are at the default,
 # so that fingerprints of older checkpoints stay what they were: `_ADDED`.
@@ -43,6 +41,23 @@ _VISION = (
 )
 _ADDED = {"timestep_period": None}
 _SHOWN = 12  # digits of a fingerprint in messages
+
+
+class CheckpointIdentity(Protocol):
+    """What makes states and reads them: a loaded checkpoint. `Encoder` is one."""
+
+    model: PVCForConditionalGeneration
+    processor: PVCProcessor
+
+    @property
+    def name(self) -> str:
+        """Name of the checkpoint, for messages."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights and the configuration that visual tokens come from."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -84,10 +99,12 @@ class VisualState:
         own = self.media.tokens.numel() * self.media.tokens.element_size()
         return own + (0 if self.cache is None else self.cache.nbytes)
 
-    def save(self, path: str | Path, *, final: bool = False) -> Path:
-        """Write the state to `path` (ending in .pvc), whole or not at all.
+    def save(self, path: str | Path, *, cache: bool = True) -> Path:
+        """Write the state to a file, whole or not at all.
 
-        `final` leaves out the cache: a smaller file that can be asked about and not continued.
+        Args:
+            path: must end in .pvc.
+            cache: whether to write the temporal cache, too. Without it the file is smaller and cannot be continued.
 
         Raises:
             UsageError: another suffix, which `pvc ask` would not know.
@@ -95,14 +112,14 @@ class VisualState:
         path = Path(path)
         if path.suffix.lower() != SUFFIX:
             raise UsageError(f"a visual state is a file that ends in {SUFFIX}, not {path}")
-        cache = None if final else self.cache
+        stored = self.cache if cache else None
         tensors = {TOKENS: self.media.tokens.cpu().contiguous()}
-        if cache is not None:
-            for part, kept in (("keys", cache.keys), ("values", cache.values)):
-                tensors |= {f"cache.{part}.{layer}": tensor.cpu().contiguous() for layer, tensor in enumerate(kept)}
+        if stored is not None:
+            for part, layers in (("keys", stored.keys), ("values", stored.values)):
+                tensors |= {f"cache.{part}.{layer}": tensor.cpu().contiguous() for layer, tensor in enumerate(layers)}
         path.parent.mkdir(parents=True, exist_ok=True)
         staging = path.with_name(f"{path.name}.part")
-        save_file(tensors, staging, metadata={KEY: json.dumps(self._manifest(cache))})
+        save_file(tensors, staging, metadata={KEY: json.dumps(self._manifest(stored))})
         with staging.open("rb") as written:
             os.fsync(written.fileno())
         staging.chmod(0o666 & ~_umask())  # safetensors writes for the owner alone
@@ -176,23 +193,27 @@ def _digest(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def encode_state(engine: Engine, opened: Picture | Video, options: MediaOptions, sha256: str | None) -> VisualState:
+def encode_state(
+    encoder: CheckpointIdentity, opened: Picture | Video, options: MediaOptions, sha256: str | None
+) -> VisualState:
     """Encode an opened medium to a state; `sha256` is of the file it is from."""
     made: dict[str, Any] = {
-        "checkpoint": engine.fingerprint,
-        "settings": visual_settings(engine.model, engine.processor, opened.kind),
+        "checkpoint": encoder.fingerprint,
+        "settings": visual_settings(encoder.model, encoder.processor, opened.kind),
         "sources": (_source(opened, sha256),),
     }
     if isinstance(opened, Picture):
-        chosen, head = options.image_options, engine.head_of(options)
-        return VisualState(encode_picture(engine.model, engine.processor, opened, chosen, head), None, **made)
-    relative = engine.model.config.vision_config.timestep == "relative"
+        picture = encode_picture(encoder.model, encoder.processor, opened, options.image_options)
+        return VisualState(picture, None, **made)
+    relative = encoder.model.config.vision_config.timestep == "relative"
     total = len(opened.timestamps)
-    media, cache, chunks = encode_frames(engine.model, engine.processor, opened, None, total if relative else None)
+    media, cache, chunks = encode_frames(encoder.model, encoder.processor, opened, None, total if relative else None)
     return VisualState(media, None if relative else cache, chunks=tuple(chunks), **made)
 
 
-def continue_state(engine: Engine, state: VisualState, more: Video, sha256: str | None = None) -> VisualState:
+def continue_state(
+    encoder: CheckpointIdentity, state: VisualState, more: Video, sha256: str | None = None
+) -> VisualState:
     """A state with the frames of `more` after its own.
 
     Raises:
@@ -200,20 +221,20 @@ def continue_state(engine: Engine, state: VisualState, more: Video, sha256: str 
         MismatchError: frames that do not come later than those that the state has.
         CheckpointError: a state of another checkpoint, or other settings.
     """
-    check_state(engine, state)
+    check_state(encoder, state)
     if state.kind != "video":
         raise UsageError(f"{state.name} is a picture: only videos are continued")
-    if engine.model.config.vision_config.timestep == "relative":
+    if encoder.model.config.vision_config.timestep == "relative":
         raise UsageError(
             "this checkpoint was trained with relative timesteps (step / total): a video whose length was told cannot "
             "be continued; encode the whole video anew"
         )
     if state.cache is None:
-        raise UsageError(f"{state.name} was written without its cache (--final) and cannot be continued")
+        raise UsageError(f"{state.name} was written without its cache (--no-cache) and cannot be continued")
     last, first = state.media.timestamps[-1], more.timestamps[0]
     if first <= last:
         raise MismatchError(f"the next frame is shown at {first:g} s, but {state.name} has come to {last:g} s already")
-    added, cache, chunks = encode_frames(engine.model, engine.processor, more, state.cache, None)
+    added, cache, chunks = encode_frames(encoder.model, encoder.processor, more, state.cache, None)
     media = EncodedMedia(
         "video",
         state.media.name,
@@ -226,7 +247,7 @@ def continue_state(engine: Engine, state: VisualState, more: Video, sha256: str 
     return replace(state, media=media, cache=cache, sources=sources, chunks=(*state.chunks, *chunks))
 
 
-def load_state(engine: Engine, source: str | Path | StateFile) -> VisualState:
+def load_state(encoder: CheckpointIdentity, source: str | Path | StateFile) -> VisualState:
     """Read a state file for this engine's model.
 
     Raises:
@@ -236,15 +257,15 @@ def load_state(engine: Engine, source: str | Path | StateFile) -> VisualState:
     file = source if isinstance(source, StateFile) else open_state(source)
     manifest = file.manifest
     # Before the tensors are read, which may be large.
-    _check_maker(engine, file.name, file.kind, manifest["checkpoint"], manifest["settings"])
+    _check_maker(encoder, file.name, file.kind, manifest["checkpoint"], manifest["settings"])
     try:
         tensors = load_file(file.path)
     except (SafetensorError, OSError) as error:
         raise MediaError(f"{file.path}: a damaged visual state: {error}") from error
-    device = engine.model.device
+    device = encoder.model.device
     tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
-    config = engine.model.config
-    _check_tensor(file, TOKENS, tensors[TOKENS], (len(tensors[TOKENS]), config.text_config.hidden_size), engine)
+    config = encoder.model.config
+    _check_tensor(file, TOKENS, tensors[TOKENS], (len(tensors[TOKENS]), config.text_config.hidden_size), encoder)
     media = EncodedMedia(
         file.kind,
         file.name,
@@ -254,44 +275,46 @@ def load_state(engine: Engine, source: str | Path | StateFile) -> VisualState:
         steps=manifest["steps"],
         warnings=file.warnings,
     )
-    cache = None if manifest["cache"] is None else _cache_of(engine, file, tensors)
+    cache = None if manifest["cache"] is None else _cache_of(encoder, file, tensors)
     sources, chunks = tuple(manifest["sources"]), tuple(int(count) for count in manifest["chunks"])
     return VisualState(media, cache, manifest["checkpoint"], manifest["settings"], sources, chunks)
 
 
-def _cache_of(engine: Engine, file: StateFile, tensors: dict[str, torch.Tensor]) -> TemporalCache:
-    vision = engine.model.config.vision_config
+def _cache_of(encoder: CheckpointIdentity, file: StateFile, tensors: dict[str, torch.Tensor]) -> TemporalCache:
+    vision = encoder.model.config.vision_config
     kept = file.manifest["cache"]
     steps, window = int(kept["steps"]), kept["window"]
     remembered = steps if window is None else min(steps, int(window) - 1)
-    positions = 1 + (dict(engine.processor.video_processor.size)["height"] // vision.patch_size[0]) ** 2
+    positions = 1 + (dict(encoder.processor.video_processor.size)["height"] // vision.patch_size[0]) ** 2
     shape = (remembered, positions, vision.hidden_size)
     for name, tensor in tensors.items():
         if name != TOKENS:
-            _check_tensor(file, name, tensor, shape, engine)
+            _check_tensor(file, name, tensor, shape, encoder)
     keys, values = (
         tuple(tensors[f"cache.{part}.{layer}"] for layer in range(kept["layers"])) for part in ("keys", "values")
     )
     return TemporalCache(keys, values, steps=steps, num_clips=1, window=window)
 
 
-def _check_tensor(file: StateFile, name: str, tensor: torch.Tensor, shape: tuple[int, ...], engine: Engine) -> None:
-    if tuple(tensor.shape) != shape or tensor.dtype != engine.model.dtype:
+def _check_tensor(
+    file: StateFile, name: str, tensor: torch.Tensor, shape: tuple[int, ...], encoder: CheckpointIdentity
+) -> None:
+    if tuple(tensor.shape) != shape or tensor.dtype != encoder.model.dtype:
         raise MediaError(
             f"{file.path}: a damaged visual state: {name} is {tensor.dtype} {tuple(tensor.shape)}, not "
-            f"{engine.model.dtype} {shape}"
+            f"{encoder.model.dtype} {shape}"
         )
     if not bool(torch.isfinite(tensor).all()):
         raise MediaError(f"{file.path}: a damaged visual state: {name} has values that are no numbers")
 
 
-def check_state(engine: Engine, state: VisualState) -> None:
+def check_state(encoder: CheckpointIdentity, state: VisualState) -> None:
     """Raise CheckpointError unless the state is of this engine's checkpoint and settings."""
-    _check_maker(engine, state.name, state.kind, state.checkpoint, state.settings)
+    _check_maker(encoder, state.name, state.kind, state.checkpoint, state.settings)
 
 
-def _check_maker(engine: Engine, name: str, kind: str, checkpoint: str, settings: dict[str, Any]) -> None:
-    own = visual_settings(engine.model, engine.processor, kind)
+def _check_maker(encoder: CheckpointIdentity, name: str, kind: str, checkpoint: str, settings: dict[str, Any]) -> None:
+    own = visual_settings(encoder.model, encoder.processor, kind)
     if settings != own:
         keys = sorted(key for key in {*own, *settings} if own.get(key) != settings.get(key))
         hint = f"; load the model in {settings['dtype']} (--dtype)" if settings.get("dtype") in DTYPES else ""
@@ -299,10 +322,10 @@ def _check_maker(engine: Engine, name: str, kind: str, checkpoint: str, settings
             f"{name} was made with other settings ({_digest(settings)[:_SHOWN]}) than this model's "
             f"({_digest(own)[:_SHOWN]}): {', '.join(keys)} differ{hint if 'dtype' in keys else ''}"
         )
-    if checkpoint != engine.fingerprint:
+    if checkpoint != encoder.fingerprint:
         raise CheckpointError(
-            f"{name} was made by another checkpoint ({checkpoint[:_SHOWN]}) than {engine.name} "
-            f"({engine.fingerprint[:_SHOWN]})"
+            f"{name} was made by another checkpoint ({checkpoint[:_SHOWN]}) than {encoder.name} "
+            f"({encoder.fingerprint[:_SHOWN]})"
         )
 
 

@@ -1,1 +1,1 @@
-"""Measure what answers cost: time and tokens of requests on users' media (`pvc bench`)."""
+"""Cost of answers: time and tokens of requests about a user's media. Called by `pvc bench`."""

@@ -1,9 +1,9 @@
-"""What an answer costs, phase by phase, beside two other ways with the same weights.
+"""Time and memory of an answer, phase by phase, for three ways to run the same weights. Called by `pvc bench`.
 
-`pvc`: this library. `published`: copies of a picture through the whole tower, a video at once, everything anew with
-every question. `base`: InternVL's recipe; its compressor has another shape and so random weights, which cost the same.
-Repeats are interleaved, so that a noisy machine hits all alike. Called by `pvc bench`. Leaves out drawing
-(`cost_report.py`).
+`pvc`: this library. `published`: all copies of a picture pass the whole tower, a video is encoded at once, and
+everything is computed again for every question. `base`: InternVL's recipe; its compressor has another shape and
+therefore random weights, which take the same time. Repeats are interleaved, so that noise of the machine affects all
+ways alike. Tables and plots are in `cost_report.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ import torch
 
 from pvc import media
 from pvc.engine.encode import EncodedMedia
-from pvc.engine.engine import Engine, MediaOptions
+from pvc.engine.engine import Engine
+from pvc.engine.options import MediaOptions
 from pvc.errors import UsageError
 from pvc.model.inputs import steps_per_tile
 from pvc.model.modeling import PVCForConditionalGeneration
@@ -31,16 +32,20 @@ from pvc.model.order import order_image_tokens
 
 WAYS = ("pvc", "published", "base")
 PHASES = ("decode", "prepare", "vision", "prefill", "generate")
-QUESTION, SECOND = "What is shown?", "And what else?"
+QUESTION, SECOND_QUESTION = "What is shown?", "And what else?"
 
 
 @dataclass
 class Cost:
-    """Median seconds by phase of one medium in one way.
+    """Median cost of one medium in one way.
 
     Attributes:
+        medium: file name.
+        way: one of `WAYS`.
+        visual_tokens: number of visual tokens of the medium.
+        seconds: time of every phase of `PHASES`, in seconds.
         second: seconds from a second question to its first token.
-        peak_bytes: most memory over the loaded model's; None where it was not measured.
+        peak_bytes: peak memory in bytes beyond that of the loaded model; None if it was not measured.
     """
 
     medium: str
@@ -52,23 +57,33 @@ class Cost:
 
     @property
     def first_token(self) -> float:
+        """Seconds from the request to the first token."""
         return sum(self.seconds[phase] for phase in PHASES if phase != "generate")
 
     @property
     def total(self) -> float:
+        """Seconds from the request to the last token."""
         return sum(self.seconds[phase] for phase in PHASES)
 
 
-def engine_for(way: str, engine: Engine) -> Engine:
-    """The engine that a way runs on: the given one, or its model without what PVC adds."""
+def build_engine(way: str, engine: Engine) -> Engine:
+    """Build the engine of a way: `engine` itself, or for "base" its model without what PVC adds.
+
+    Args:
+        way: one of `WAYS`.
+        engine: engine to compare with.
+
+    Raises:
+        UsageError: the checkpoint has ratio 1/2 already.
+    """
     if way != "base":
         return engine
     config = copy.deepcopy(engine.model.config)
     factor = round(1 / config.downsample_ratio)
     if factor < 4:
-        raise UsageError("the checkpoint has ratio 1/2 already: there is nothing to compare it with")
+        raise UsageError("the checkpoint has ratio 1/2 already, so it has no base to compare with; leave out 'base'")
     vision = {**config.vision_config.to_dict(), "num_temporal_layers": 0, "temporal_window": None}
-    changed = type(config)(
+    base_config = type(config)(
         **{
             **config.to_dict(),
             "vision_config": vision,
@@ -77,24 +92,24 @@ def engine_for(way: str, engine: Engine) -> Engine:
             "image_steps": 1,
         }
     )
-    changed._attn_implementation = engine.model.config._attn_implementation
+    base_config._attn_implementation = engine.model.config._attn_implementation
     torch.manual_seed(0)
-    model = PVCForConditionalGeneration(changed)
-    own = model.state_dict()
-    shared = {key: value for key, value in engine.model.state_dict().items() if key in own}
-    fitting = {key: value for key, value in shared.items() if own[key].shape == value.shape}
-    model.load_state_dict({**own, **fitting}, strict=False)
+    model = PVCForConditionalGeneration(base_config)
+    state = model.state_dict()
+    shared = {key: value for key, value in engine.model.state_dict().items() if key in state}
+    matching = {key: value for key, value in shared.items() if state[key].shape == value.shape}
+    model.load_state_dict({**state, **matching}, strict=False)
     model = model.to(device=engine.model.device, dtype=engine.model.dtype).eval()
     model.generation_config = engine.model.generation_config
     processor = copy.deepcopy(engine.processor)
-    processor.tokens_per_frame = changed.tokens_per_frame
+    processor.tokens_per_frame = base_config.tokens_per_frame
     processor.image_processor.image_steps = 1
     return Engine(model, processor, engine.directory)
 
 
 @torch.inference_mode()
 def _encode(engine: Engine, way: str, opened: Any, options: MediaOptions) -> EncodedMedia:
-    """Visual tokens as a way makes them."""
+    """Encode an opened medium in one way."""
     if way != "published":
         return engine.encode([opened], options)[0]
     started = time.perf_counter()
@@ -103,22 +118,33 @@ def _encode(engine: Engine, way: str, opened: Any, options: MediaOptions) -> Enc
         pixels = batch["pixel_values"]
         steps = steps_per_tile(batch["image_steps"], [len(pixels)], engine.model.config)[0]
         copies = pixels.repeat_interleave(steps, dim=0)
-        about: dict[str, Any] = {"kind": "image", "tiles": len(pixels), "steps": steps}
+        fields: dict[str, Any] = {"kind": "image", "tiles": len(pixels), "steps": steps}
     else:
         batch = engine.processor.video_processor([opened], do_sample_frames=False, return_tensors="pt")
         copies = batch["pixel_values_videos"]
         steps = len(copies)
-        about = {"kind": "video", "timestamps": tuple(opened.timestamps), "steps": steps}
+        fields = {"kind": "video", "timestamps": tuple(opened.timestamps), "steps": steps}
     prepare_s = time.perf_counter() - started
     clips, _ = engine.model.model.encode_clips(copies.to(engine.model.device), frames=[steps] * (len(copies) // steps))
     # A video is one clip: its tokens are in the order of its frames.
-    image = about["kind"] == "image"
-    tokens = order_image_tokens(clips, [len(clips)], engine.model.config)[0] if image else clips[0].flatten(0, 1)
-    return EncodedMedia(name=opened.name, tokens=tokens, prepare_s=prepare_s, **about)
+    is_image = fields["kind"] == "image"
+    tokens = order_image_tokens(clips, [len(clips)], engine.model.config)[0] if is_image else clips[0].flatten(0, 1)
+    return EncodedMedia(name=opened.name, tokens=tokens, prepare_s=prepare_s, **fields)
 
 
-def once(engine: Engine, way: str, path: Path, options: MediaOptions, tokens: int) -> tuple[Cost, float]:
-    """One file, two questions: seconds by phase, and until the first token of the second question."""
+def measure_once(engine: Engine, way: str, path: Path, options: MediaOptions, tokens: int) -> tuple[Cost, float]:
+    """Ask two questions about one file and measure them.
+
+    Args:
+        engine: result of `build_engine`.
+        way: one of `WAYS`.
+        path: image or video.
+        options: how the file is decoded and encoded.
+        tokens: maximum length of an answer.
+
+    Returns:
+        The cost by phase, without `second`, and the seconds from the second question to its first token.
+    """
     started = time.perf_counter()
     opened = engine.open(path, options)
     decoded = time.perf_counter()
@@ -135,13 +161,13 @@ def once(engine: Engine, way: str, path: Path, options: MediaOptions, tokens: in
         "prefill": first.timing["prefill_s"],
         "generate": first.timing["generate_s"],
     }
-    again = time.perf_counter()
-    if way == "published":  # its pixels are at hand, and everything after them is made again
+    restarted = time.perf_counter()
+    if way == "published":  # it keeps the pixels and computes everything after them again
         _encode(engine, way, opened, options)
         chat._forget_cache()
-    spent = time.perf_counter() - again
-    second = chat.ask(SECOND, max_new_tokens=tokens)
-    return cost, spent + second.timing["prefill_s"]
+    encode_again_s = time.perf_counter() - restarted
+    second = chat.ask(SECOND_QUESTION, max_new_tokens=tokens)
+    return cost, encode_again_s + second.timing["prefill_s"]
 
 
 def measure_costs(
@@ -154,76 +180,95 @@ def measure_costs(
     repeats: int = 3,
     report: Callable[[str], None] = lambda line: None,
 ) -> list[Cost]:
-    """Costs of every file in every way: medians of `repeats`, after one run that warms up.
+    """Measure the cost of every file in every way, after one warm-up run.
 
     Args:
-        tokens: length of every answer; the model's own end of a turn is not taken.
+        engine: engine to measure.
+        paths: images and videos.
+        options: how files are decoded and encoded; None for the defaults.
+        ways: some of `WAYS`.
+        tokens: length of every answer; an earlier end of the turn is suppressed.
+        repeats: number of runs, of which the median is taken.
+        report: called with a line of progress.
+
+    Returns:
+        One entry per file and way.
 
     Raises:
-        UsageError: an unknown way.
+        UsageError: an unknown way, or "base" for a checkpoint of ratio 1/2.
         MediaError: a file that cannot be opened.
     """
     unknown = sorted(set(ways) - set(WAYS))
     if unknown:
         raise UsageError(f"unknown ways: {', '.join(unknown)}; there are {', '.join(WAYS)}")
     options = options or MediaOptions()
-    engines = {way: _endless(engine_for(way, engine), tokens) for way in ways}
+    engines = {way: _force_length(build_engine(way, engine), tokens) for way in ways}
     costs = []
     for path in paths:
         runs: dict[str, list[tuple[Cost, float]]] = {way: [] for way in ways}
         for number in range(repeats + 1):
             for way in ways:
-                done = once(engines[way], way, path, options, tokens)
+                run = measure_once(engines[way], way, path, options, tokens)
                 if number:
-                    runs[way].append(done)
+                    runs[way].append(run)
             report(f"{path.name}: {number}/{repeats}")
-        costs += [_median(own) for own in runs.values()]
+        costs += [_compute_median(repeated) for repeated in runs.values()]
     return costs
 
 
 def peak_bytes(directory: Path | None, way: str, path: Path, options: MediaOptions, dtype: str | None) -> int | None:
-    """The most memory that encoding and answering took over the loaded model, in a process of its own.
+    """Measure the peak memory of encoding and answering beyond the loaded model, in a separate process.
 
-    None where the system does not tell (it is read from /proc).
+    Args:
+        directory: model directory; None for the bundled model.
+        way: one of `WAYS`.
+        path: image or video.
+        options: how the file is decoded and encoded.
+        dtype: of the model; None for the default.
+
+    Returns:
+        Bytes; None if the system has no /proc to read it from.
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_peak_here, directory, way, path, options, dtype, torch.get_num_threads()).result()
+        return pool.submit(_measure_peak, directory, way, path, options, dtype, torch.get_num_threads()).result()
 
 
-def _peak_here(
+def _measure_peak(
     directory: Path | None, way: str, path: Path, options: MediaOptions, dtype: str | None, threads: int
 ) -> int | None:
+    """Measure the peak memory in this process, which runs nothing else."""
     status = Path("/proc/self/status")
     if not status.exists():
         return None
-    warnings.simplefilter("ignore")  # a process of its own, and nobody's terminal
+    warnings.simplefilter("ignore")  # a worker process must not print to the user's terminal
     torch.set_num_threads(threads)
-    engine = engine_for(way, Engine.load(directory, dtype=dtype))
+    engine = build_engine(way, Engine.load(directory, dtype=dtype))
 
-    def kilobytes(name: str) -> int:
+    def read_kilobytes(name: str) -> int:
         return int(next(line.split()[1] for line in status.read_text().splitlines() if line.startswith(name)))
 
-    before = kilobytes("VmRSS:")
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    once(engine, way, path, options, 1)
-    return 1024 * max(0, kilobytes("VmHWM:") - before)
+    before = read_kilobytes("VmRSS:")
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
+    measure_once(engine, way, path, options, 1)
+    return 1024 * max(0, read_kilobytes("VmHWM:") - before)
 
 
-def _endless(engine: Engine, tokens: int) -> Engine:
-    """The engine with a model whose answers do not end before they have `tokens`."""
-    own = copy.copy(engine)
-    own.model = copy.copy(engine.model)
-    own.model.generation_config = copy.deepcopy(engine.model.generation_config)
-    own.model.generation_config.min_new_tokens = tokens
-    return own
+def _force_length(engine: Engine, tokens: int) -> Engine:
+    """Return an engine whose answers have at least `tokens` tokens; weights are shared with `engine`."""
+    result = copy.copy(engine)
+    result.model = copy.copy(engine.model)
+    result.model.generation_config = copy.deepcopy(engine.model.generation_config)
+    result.model.generation_config.min_new_tokens = tokens
+    return result
 
 
-def _median(runs: list[tuple[Cost, float]]) -> Cost:
+def _compute_median(runs: list[tuple[Cost, float]]) -> Cost:
+    """Combine the repeats of one medium and way."""
     first = runs[0][0]
     seconds = {phase: statistics.median(cost.seconds[phase] for cost, _ in runs) for phase in PHASES}
     second = statistics.median(second for _, second in runs)
     return Cost(first.medium, first.way, first.visual_tokens, seconds, second)
 
 
-__all__ = ["PHASES", "WAYS", "Cost", "engine_for", "measure_costs", "once", "peak_bytes"]
+__all__ = ["PHASES", "WAYS", "Cost", "build_engine", "measure_costs", "measure_once", "peak_bytes"]

@@ -1,4 +1,4 @@
-"""Costs as a Markdown table and as stacked bars. Called by `pvc bench`."""
+"""Costs of `pvc.evaluate.cost` as a Markdown table and as a plot of stacked bars. Called by `pvc bench`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pvc.extras import require
 
 MEANING = {
     "pvc": "this library",
-    "published": "copies of a picture through the whole tower, a video at once, every question anew",
+    "published": "copies of a picture through the whole tower, a video at once, everything again for every question",
     "base": "InternVL's recipe: ratio 1/2, one step, no temporal layers",
 }
 
@@ -20,15 +20,20 @@ def _milliseconds(seconds: float) -> str:
 
 
 def table(costs: Sequence[Cost], tokens: int) -> str:
-    """Markdown: a line for every medium and way; ratios are to `pvc` on the same medium (above 1: that much slower)."""
+    """Format costs as a Markdown table, with ratios to `pvc` on the same medium (above 1: slower by that factor).
+
+    Args:
+        costs: result of `measure_costs`, in the order of the rows.
+        tokens: length of the answers, for the heading of their column.
+    """
     columns = [*PHASES[:-1], "first token", f"generate {tokens}", "2nd question", "total", "peak, MiB"]
     lines = [
         f"| medium | way | visual tokens | {' | '.join(f'{name}' for name in columns)} |",
         f"|---|---|{'---|' * (len(columns) + 1)}",
     ]
-    own = {cost.medium: cost for cost in costs if cost.way == "pvc"}
+    pvc_costs = {cost.medium: cost for cost in costs if cost.way == "pvc"}
     for cost in costs:
-        base = own.get(cost.medium)
+        base = pvc_costs.get(cost.medium)
 
         def cell(value: float, reference: float | None) -> str:
             ratio = "" if reference is None or reference <= 0 or cost.way == "pvc" else f" (x {value / reference:.2f})"  # noqa: B023
@@ -45,24 +50,29 @@ def table(costs: Sequence[Cost], tokens: int) -> str:
 
 
 def draw(costs: Sequence[Cost], picture: Path) -> None:
-    """Stacked bars of the phases, one group a medium."""
+    """Plot the phases as stacked bars, with one panel per medium.
+
+    Args:
+        costs: result of `measure_costs`.
+        picture: PNG file to write.
+    """
     require("matplotlib", "train").use("Agg")
     pyplot = require("matplotlib.pyplot", "train")
     media = list(dict.fromkeys(cost.medium for cost in costs))
     figure, axes = pyplot.subplots(1, len(media), figsize=(4.2 * len(media), 3.6), squeeze=False)
     for axis, medium in zip(axes[0], media, strict=True):
-        own = [cost for cost in costs if cost.medium == medium]
-        bottom = [0.0] * len(own)
+        panel = [cost for cost in costs if cost.medium == medium]
+        bottom = [0.0] * len(panel)
         for number, phase in enumerate(PHASES):
-            heights = [1000 * cost.seconds[phase] for cost in own]
-            axis.bar([cost.way for cost in own], heights, bottom=bottom, label=phase, color=f"C{number}")
+            heights = [1000 * cost.seconds[phase] for cost in panel]
+            axis.bar([cost.way for cost in panel], heights, bottom=bottom, label=phase, color=f"C{number}")
             bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
-        for place, (cost, top) in enumerate(zip(own, bottom, strict=True)):
-            axis.text(place, top, f"{cost.visual_tokens} tokens", ha="center", va="bottom", fontsize=8)
+        for position, (cost, top) in enumerate(zip(panel, bottom, strict=True)):
+            axis.text(position, top, f"{cost.visual_tokens} tokens", ha="center", va="bottom", fontsize=8)
         axis.set(title=medium, ylabel="ms")
         axis.margins(y=0.12)
         axis.grid(axis="y", alpha=0.3)
-    axes[0][-1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), reverse=True)  # beside, in their order
+    axes[0][-1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), reverse=True)  # order of the bars
     figure.tight_layout()
     figure.savefig(picture, dpi=110)
     pyplot.close(figure)

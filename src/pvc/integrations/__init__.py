@@ -1,1 +1,1 @@
-"""Shells around other programs: no maths, nothing that the rest of the package needs."""
+"""Adapters for other programs; no other package of PVC uses them."""

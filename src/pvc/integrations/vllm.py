@@ -1,8 +1,8 @@
-"""vLLM serves a PVC directory: a plugin that tells vLLM of the architecture and reads its videos.
+"""The vLLM plugin: it registers PVC's architecture and a video reader, so that vLLM can serve a PVC directory.
 
-The architecture is on vLLM's transformers backend. vLLM loads the plugin by itself (entry point group
-`vllm.general_plugins`), in every process. Its own endpoint trusts its callers: text that spells a control token becomes
-one there, and media are decoded in its process (docs/serve.md).
+The architecture runs on vLLM's transformers backend. Every vLLM process loads the plugin through the entry point group
+`vllm.general_plugins`. The endpoint of vLLM trusts its clients: text that spells a control token becomes that token,
+and media are decoded in the server's process (docs/serve.md).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ ARCHITECTURE = "PVCForConditionalGeneration"
 
 
 def register() -> None:
-    """Register the configuration, the processor and the architecture; may be called again and again."""
+    """Register configuration, processor, architecture and video reader. Further calls change nothing."""
     from vllm import ModelRegistry
 
-    import pvc.auto  # noqa: F401  # what vLLM looks up through transformers
+    import pvc.auto  # noqa: F401  # registers the classes that vLLM finds through transformers
 
     if ARCHITECTURE not in ModelRegistry.get_supported_archs():
         ModelRegistry.register_model(ARCHITECTURE, f"{__name__}:{ARCHITECTURE}")
@@ -31,31 +31,35 @@ def register() -> None:
 def read_video(
     data: bytes, num_frames: int = -1, fps: float = -1, size: int | None = None, **others: Any
 ) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
-    """Frames `(F, H, W, 3)` uint8 of a video's bytes and what vLLM hands to the processor with them: their true times.
+    """Read the frames of a video and their true times.
 
     Args:
-        data: the file.
-        num_frames, fps: how it is sampled; below 0: not said. `fps` goes before.
-        size: side in pixels of the frames; None leaves them as they are.
-        others: options of vLLM's own readers, of no meaning here.
+        data: content of the file.
+        num_frames: number of frames; below 1 the default of 16. Ignored if `fps` is above 0.
+        fps: sampled frames per second; not used if it is 0 or less.
+        size: side of the frames in pixels; None leaves their size unchanged.
+        **others: options of vLLM's readers, ignored.
+
+    Returns:
+        Frames `(F, H, W, 3)` uint8, and the metadata that vLLM passes to the processor.
 
     Raises:
-        ValueError: for what cannot be read, which vLLM answers with 400.
+        ValueError: the file is rejected or cannot be read; vLLM responds with status 400.
     """
     sampling = media.Sampling(fps=fps) if fps > 0 else media.Sampling(frames=num_frames if num_frames > 0 else 16)
     try:
         video = media.load(data, kind="video", sampling=sampling, size=(size, size) if size else None)
     except PVCError as error:
-        raise ValueError(f"the video is refused: {error.code}") from None
+        raise ValueError(f"the video is rejected: {error.code}") from None
     assert isinstance(video, media.Video)
     frames = len(video.timestamps)
-    told = {"total_num_frames": frames, "frames_indices": list(range(frames)), "do_sample_frames": False}
-    told |= {"fps": None, "duration": video.duration, "video_backend": "pvc", "timestamps": list(video.timestamps)}
-    return video.frames, told
+    metadata = {"total_num_frames": frames, "frames_indices": list(range(frames)), "do_sample_frames": False}
+    metadata |= {"fps": None, "duration": video.duration, "video_backend": "pvc", "timestamps": list(video.timestamps)}
+    return video.frames, metadata
 
 
 def _register_reader() -> None:
-    """Have vLLM read videos for our processor with `read_video`: its own readers say index / rate for the time."""
+    """Register `read_video` for PVC's processor, because vLLM's readers use index / rate as the time of a frame."""
     from vllm.multimodal.video import VIDEO_LOADER_REGISTRY, VideoLoader
 
     class Reader(VideoLoader):  # type: ignore[misc]
@@ -67,14 +71,14 @@ def _register_reader() -> None:
 
 
 def __getattr__(name: str) -> object:
-    """The class, made when vLLM asks for it: importing this file must not import vLLM's models."""
+    """Build the class of the architecture at its first use: importing this file must not import vLLM's models."""
     if name != ARCHITECTURE:
         raise AttributeError(name)
     from vllm.model_executor.models.transformers import TransformersMultiModalForCausalLM
 
-    made = type(ARCHITECTURE, (TransformersMultiModalForCausalLM,), {"__module__": __name__})
-    globals()[ARCHITECTURE] = made
-    return made
+    architecture = type(ARCHITECTURE, (TransformersMultiModalForCausalLM,), {"__module__": __name__})
+    globals()[ARCHITECTURE] = architecture
+    return architecture
 
 
 __all__ = ["read_video", "register"]

@@ -1,8 +1,8 @@
-"""Bytes to frames with timestamps: pictures and videos, hostile ones included.
+"""Load pictures and videos as RGB frames with timestamps. The input may be hostile.
 
-This is the public list. Every error that leaves here, for any bytes whatsoever, is a `pvc.errors.PVCError`.
-Importing it imports neither PyAV nor Pillow; the first video, or picture, does. Called by pvc.processing,
-pvc.engine, pvc.lab.synthetic and the command line.
+This is the public interface. For any input bytes, every error raised here is a `pvc.errors.PVCError`.
+Importing this package imports neither PyAV nor Pillow; the first video or picture that is loaded does.
+Called by pvc.processing, pvc.engine, pvc.lab.synthetic and the command line.
 """
 
 from pvc.media.image import load_image

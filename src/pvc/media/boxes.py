@@ -1,8 +1,7 @@
-"""Walks the boxes of an MP4 or MOV by the sizes that they declare, where FFmpeg's demuxer would walk them.
+"""Iterate over the boxes of an MP4 or MOV by their declared sizes, at the places where FFmpeg's demuxer finds them.
 
-A box that reaches beyond its parent ends with it. A size of 0 means the rest of the parent, and 1 announces a size of
-64 bits. If a size is smaller than its own header, the rest of the parent has no boxes. Leaves out what boxes contain.
-Called by mp4.py.
+If a box reaches beyond its parent, it ends with the parent. A size of 0 means the rest of the parent; 1 announces a
+size of 64 bits. If a size is smaller than the header of the box, the rest of the parent has no boxes. Called by mp4.py.
 """
 
 from __future__ import annotations
@@ -12,32 +11,45 @@ from typing import BinaryIO, NamedTuple
 
 
 class Box(NamedTuple):
-    """One box. `kind`: its four letters. `at`: where it begins. `start`, `end`: its content, as offsets in the file."""
+    """One box of an MP4. All positions are offsets in the file.
+
+    Attributes:
+        kind: its tag of four letters.
+        offset: where its header begins.
+        start: where its content begins.
+        end: where its content ends.
+    """
 
     kind: bytes
-    at: int
+    offset: int
     start: int
     end: int
 
 
 def read_boxes(file: BinaryIO, start: int, end: int) -> Iterator[Box]:
-    """The boxes that lie between the offsets `start` and `end`, in order, without those inside them."""
-    at = start
-    while at + 8 <= end:
-        file.seek(at)
+    """Iterate over the boxes between two offsets, in order, without those inside them.
+
+    Args:
+        file: a seekable file.
+        start: offset of the first box.
+        end: offset at which the last box ends.
+    """
+    offset = start
+    while offset + 8 <= end:
+        file.seek(offset)
         head = file.read(16)
         if len(head) < 8:
             return
         size, header = int.from_bytes(head[:4], "big"), 8
-        if size == 1 and at + 16 <= end:
+        if size == 1 and offset + 16 <= end:
             size, header = int.from_bytes(head[8:16], "big"), 16
         elif size == 0:
-            size = end - at
+            size = end - offset
         if size < header:
             return
-        stop = min(at + size, end)
-        yield Box(head[4:8], at, at + header, stop)
-        at = stop
+        stop = min(offset + size, end)
+        yield Box(head[4:8], offset, offset + header, stop)
+        offset = stop
 
 
 __all__ = ["Box", "read_boxes"]

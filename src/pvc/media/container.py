@@ -1,8 +1,8 @@
-"""Opens a video with FFmpeg (PyAV) so that nothing but the given bytes is read, and walks its packets.
+"""Open a video with FFmpeg (PyAV) and read the times of its packets. Nothing but the given bytes is read.
 
-The demuxer is forced, no protocol is allowed, and no decoder runs while a file is opened: sizes come from
-headers alone. Leaves out decoding (decode.py). The only importer of `av` besides decode.py and write.py, and
-itself imported only once a video is touched. Called by decode.py and `probe`.
+The demuxer is forced and no protocol is allowed. No decoder runs while a file is opened: sizes come from headers alone.
+Only this file, the decoding files, live.py and write.py use `av`, and none of them is imported before the first
+video. Called by decode.py, gop_decode.py, live.py, outline.py and `probe`.
 """
 
 from __future__ import annotations
@@ -34,81 +34,92 @@ AV_ERRORS = (
     OverflowError,
     ZeroDivisionError,  # a time base of 1/0
     MemoryError,
-    RuntimeError,  # PyAV on codecs that change their mind
+    RuntimeError,  # PyAV on codecs that change within a stream
     IndexError,  # PyAV 18 when a stream turns up that the header did not announce
 )
-"""What PyAV raises for damaged data. OSError from the file itself is left to `open_source`."""
+"""Errors that PyAV raises for damaged data. `open_source` handles the OSError of the file itself."""
 
 OPEN_OPTIONS = {
-    # No protocol has this name, so whatever a file refers to cannot be opened.
+    # No protocol has this name, so files that a container refers to cannot be opened.
     "protocol_whitelist": "none",
-    # No decoder has it either: opening reads headers and never decodes, not even a little to guess the format.
+    # No decoder has this name, so opening reads headers and never decodes to probe the format.
     "codec_whitelist": "none",
 }
 
-# FFmpeg knows hundreds of decoders; these make up practically all videos. The others (JPEG 2000 among them) only
-# add to what an attacker can reach.
+# FFmpeg has hundreds of decoders; these cover practically all videos. The others (JPEG 2000 among them) only
+# widen the attack surface.
 CODECS = frozenset(
     (
-        *("av1", "h264", "hevc", "theora", "vp8", "vp9"),  # what is published
-        *("h263", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v2", "msmpeg4v3"),  # what was
-        *("dnxhd", "ffv1", "mjpeg", "prores"),  # what cameras and editors write
+        *("av1", "h264", "hevc", "theora", "vp8", "vp9"),  # published today
+        *("h263", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v2", "msmpeg4v3"),  # published in the past
+        *("dnxhd", "ffv1", "mjpeg", "prores"),  # written by cameras and editors
     )
 )
 
-# A last frame that stays longer than a minute, and longer than any frame before it, is a lie of the header.
-_LONGEST_HOLD = 60
+# Seconds. If the last frame lasts longer than this and than all others, its duration is taken as wrong.
+_MAX_LAST_FRAME_S = 60
 
-
+# Half a millisecond: Matroska rounds times to milliseconds.
 _MAX_ROUNDING_S = 0.0005
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """When the frames of a stream appear.
+    """Presentation times of the frames of a stream.
 
-    `ticks`: presentation times in units of `unit` seconds, sorted, without repeats. `duration`: seconds, None when
-    unknown. `lost`: pictures that the index lists and the file does not contain. `cut`: reading stopped at an error.
-    `in_order`: the container stores no presentation times, so the n-th decoded frame is the n-th tick.
+    Attributes:
+        frame_pts: presentation timestamps in units of `time_base`, sorted, without repeats.
+        time_base: seconds per unit of pts.
+        duration: seconds, None if unknown.
+        missing_frames: number of frames that the index lists and the file does not contain.
+        is_truncated: whether reading stopped at an error.
+        is_in_order: whether the container stores no pts, so that the n-th decoded frame has the n-th of `frame_pts`.
     """
 
-    ticks: list[int]
-    unit: Fraction
+    frame_pts: list[int]
+    time_base: Fraction
     duration: float | None
-    lost: int
-    cut: bool
-    in_order: bool
+    missing_frames: int
+    is_truncated: bool
+    is_in_order: bool
 
-    def seconds(self, tick: int) -> float:
-        """Return the time of `tick` since the first one."""
-        return float((tick - self.ticks[0]) * self.unit)
+    def seconds(self, pts: int) -> float:
+        """Convert a pts to seconds since the first frame."""
+        return float((pts - self.frame_pts[0]) * self.time_base)
 
     @property
     def times(self) -> list[float]:
         """Seconds of all frames since the first one."""
-        return [self.seconds(tick) for tick in self.ticks]
+        return [self.seconds(pts) for pts in self.frame_pts]
 
     @property
     def slack(self) -> float:
         """Seconds by which a frame may come late and still count as on display.
 
-        Matroska rounds times to milliseconds. Half a tick late is on display, otherwise every third frame of a video
-        at 30 frames a second would be missed when 30 frames a second are asked for.
+        Matroska rounds times to milliseconds. Up to half a unit late counts as on display. Otherwise, sampling a video
+        of 30 frames per second at fps=30 would miss every third frame.
         """
-        return SLACK + min(float(self.unit) / 2, _MAX_ROUNDING_S)
+        return SLACK + min(float(self.time_base) / 2, _MAX_ROUNDING_S)
 
 
 @contextmanager
 def open_container(source: Source) -> Iterator[InputContainer]:
-    """FFmpeg's view of an open file. Raises MediaError `corrupt_media` and `too_many_bytes` (of headers)."""
+    """Open the container of an open file with FFmpeg.
+
+    Args:
+        source: the open file; its format names the demuxer.
+
+    Raises:
+        MediaError: `corrupt_media`, or `too_many_bytes` of headers.
+    """
     reader = source.format.reader
-    file = DemuxerView(source, read_index(source).stray if reader == "mp4" else ())
+    file = DemuxerView(source, read_index(source).stray_tags if reader == "mp4" else ())
     file.seek(0)
     try:
         container = av.open(file, mode="r", format=reader, options=dict(OPEN_OPTIONS), metadata_errors="replace")
     except AV_ERRORS as error:
-        raise broken(source.name, error) from error
-    file.end_of_headers()
+        raise to_media_error(source.name, error) from error
+    file.finish_headers()
     try:
         yield container
     finally:
@@ -116,20 +127,28 @@ def open_container(source: Source) -> Iterator[InputContainer]:
 
 
 def pick_stream(container: InputContainer, name: str, limits: Limits) -> VideoStream:
-    """The video stream to decode: one flagged as default if there is one, then the largest, then the first.
+    """Pick the video stream to decode: one with the default flag if there is one, then the largest, then the first.
 
-    Cover pictures are not video. Raises MediaError `no_video_stream`, `unsupported_format` (of all streams only
-    codecs that are not read) and what `Limits.check_size` raises for the size in the header.
+    Cover pictures are not video. All other streams are discarded while demuxing.
+
+    Args:
+        container: an open container.
+        name: file name for error messages.
+        limits: bounds on the size in the header.
+
+    Raises:
+        MediaError: `no_video_stream`, `unsupported_format` (no stream has a supported codec), or what
+            `Limits.check_size` raises.
     """
-    covers = Disposition.attached_pic | Disposition.timed_thumbnails
-    streams = [stream for stream in container.streams.video if not stream.disposition & covers]
+    cover_flags = Disposition.attached_pic | Disposition.timed_thumbnails
+    streams = [stream for stream in container.streams.video if not stream.disposition & cover_flags]
     if not streams:
         raise MediaError(f"{name}: there is no video in this file", code="no_video_stream")
-    readable = [stream for stream in streams if _codec(stream) in CODECS]
+    readable = [stream for stream in streams if _get_codec_name(stream) in CODECS]
     if not readable:
-        raise MediaError(f"{name}: video codec {_codec(streams[0])} is not read", code="unsupported_format")
+        raise MediaError(f"{name}: video codec {_get_codec_name(streams[0])} is not read", code="unsupported_format")
     best = max(readable, key=lambda s: (bool(s.disposition & Disposition.default), s.width * s.height, -s.index))
-    # A transport stream cut off before its first key frame shows no size; the decoder's own limit still holds.
+    # A transport stream cut before its first keyframe declares no size; the decoder's limit still applies.
     if best.width or best.height:
         limits.check_size(best.width, best.height, name)
     for stream in container.streams:
@@ -138,16 +157,21 @@ def pick_stream(container: InputContainer, name: str, limits: Limits) -> VideoSt
     return best
 
 
-def shown_size(source: Source, container: InputContainer, stream: VideoStream) -> tuple[int, int]:
-    """(width, height) of the frames as they are shown, as far as the container says how they are turned.
+def get_display_size(source: Source, container: InputContainer, stream: VideoStream) -> tuple[int, int]:
+    """Return (width, height) of the frames as displayed, as far as the container declares their rotation.
 
-    Moves the position of the file, so no packet of `container` can be read afterwards.
+    This moves the file position, so no packet of `container` can be read afterwards.
+
+    Args:
+        source: the open file.
+        container: its container.
+        stream: the video stream.
     """
     width, height = stream.width, stream.height
     if source.format.reader == "mp4":
-        return read_index(source).orientations.get(stream.id, UPRIGHT).size(width, height)
+        return read_index(source).orientations.get(stream.id, UPRIGHT).apply_to_size(width, height)
     if source.format.reader == "matroska":
-        number = [one.index for one in container.streams.video].index(stream.index)
+        number = [video.index for video in container.streams.video].index(stream.index)
         return (height, width) if is_sideways(source.file, source.size, number) else (width, height)
     return width, height
 
@@ -157,16 +181,24 @@ def read_timeline(
     container: InputContainer,
     stream: VideoStream,
     limits: Limits,
-    index: PacketIndex | None = None,
+    packet_index: PacketIndex | None = None,
 ) -> Timeline:
-    """Walk all packets of `stream` once and collect their presentation times; `index` takes note of each.
+    """Read all packets of `stream` once and collect their presentation times.
 
-    Raises MediaError `no_video_frames` when there are no packets, `corrupt_media` when they have no times,
-    `too_many_frames` beyond `limits.max_source_frames`.
+    Args:
+        source: the open file.
+        container: its container, at the first packet.
+        stream: the video stream.
+        limits: bounds on the number of packets, their bytes and the time.
+        packet_index: receives every packet, for a later decode plan.
+
+    Raises:
+        MediaError: `no_video_frames` without packets, `corrupt_media` without times, `too_many_frames` beyond
+            `limits.max_source_frames`, `too_many_bytes` for one packet.
     """
-    holds: dict[int, int] = {}
+    durations: dict[int, int] = {}
     deadline = Deadline(limits, source.name)
-    packets, cut = 0, False
+    packets, is_truncated = 0, False
     try:
         for packet in container.demux(stream):
             if not packet.size:
@@ -181,54 +213,59 @@ def read_timeline(
                 )
             if packets % 1024 == 0:
                 deadline.check()
-            if index is not None:
-                index.note(packet)
-            tick = packet.pts if packet.pts is not None else packet.dts
-            # Discarded: decoded because others need them, but before the start that an edit list sets.
-            if tick is not None and not packet.is_discard:
-                holds[tick] = packet.duration or 0
+            if packet_index is not None:
+                packet_index.add(packet)
+            pts = packet.pts if packet.pts is not None else packet.dts
+            # Discarded packets are decoded for others, but precede the start that an edit list sets.
+            if pts is not None and not packet.is_discard:
+                durations[pts] = packet.duration or 0
     except AV_ERRORS:
-        cut = True
-    unit = stream.time_base
-    if not packets and not cut:
+        is_truncated = True
+    time_base = stream.time_base
+    if not packets and not is_truncated:
         raise MediaError(f"{source.name}: the video has no frames", code="no_video_frames")
-    if not holds or not unit or unit <= 0:
+    if not durations or not time_base or time_base <= 0:
         raise MediaError(f"{source.name}: no frame of the video has a time", code="corrupt_media")
-    ticks = sorted(holds)
-    last_hold = holds[ticks[-1]] * unit
+    frame_pts = sorted(durations)
+    last_duration = durations[frame_pts[-1]] * time_base
     return Timeline(
-        ticks,
-        unit,
-        _duration(ticks, last_hold, unit),
-        _lost(source, stream, packets),
-        cut,
-        in_order=container.format.name == "avi",
+        frame_pts,
+        time_base,
+        _compute_duration(frame_pts, last_duration, time_base),
+        _count_missing_frames(source, stream, packets),
+        is_truncated,
+        is_in_order=container.format.name == "avi",
     )
 
 
-def broken(name: str, error: BaseException) -> MediaError:
-    """The MediaError for what FFmpeg said about a file, without the internals that PyAV adds."""
+def to_media_error(name: str, error: BaseException) -> MediaError:
+    """Build the MediaError for an error of FFmpeg, without the internals that PyAV adds.
+
+    Args:
+        name: file name for the error message.
+        error: one of AV_ERRORS.
+    """
     detail = getattr(error, "strerror", None) or type(error).__name__
     return MediaError(f"{name}: damaged video: {detail}", code="corrupt_media")
 
 
-def _codec(stream: VideoStream) -> str:
+def _get_codec_name(stream: VideoStream) -> str:
     context = stream.codec_context
     return context.codec.canonical_name if context is not None else "(unknown)"
 
 
-def _duration(ticks: list[int], last_hold: Fraction, unit: Fraction) -> float | None:
-    """From the first frame to the end of the last one; what the file declares as a whole is not looked at."""
-    longest = unit * max((later - earlier for earlier, later in pairwise(ticks)), default=0)
-    if not 0 < last_hold <= max(longest, Fraction(_LONGEST_HOLD)):
-        if len(ticks) == 1:
+def _compute_duration(frame_pts: list[int], last_duration: Fraction, time_base: Fraction) -> float | None:
+    """Compute the seconds from the first frame to the end of the last one; the declared duration is ignored."""
+    longest = time_base * max((later - earlier for earlier, later in pairwise(frame_pts)), default=0)
+    if not 0 < last_duration <= max(longest, Fraction(_MAX_LAST_FRAME_S)):
+        if len(frame_pts) == 1:
             return None
-        last_hold = (ticks[-1] - ticks[0]) * unit / (len(ticks) - 1)
-    return float((ticks[-1] - ticks[0]) * unit + last_hold)
+        last_duration = (frame_pts[-1] - frame_pts[0]) * time_base / (len(frame_pts) - 1)
+    return float((frame_pts[-1] - frame_pts[0]) * time_base + last_duration)
 
 
-def _lost(source: Source, stream: VideoStream, packets: int) -> int:
-    """How many pictures an MP4's index places behind the end of the file. Other containers have no such index."""
+def _count_missing_frames(source: Source, stream: VideoStream, packets: int) -> int:
+    """Count the frames that the index of an MP4 places behind the end of the file; 0 for other containers."""
     if source.format.reader != "mp4" or len(stream.index_entries) <= packets:
         return 0
     return sum(entry.pos >= source.size for entry in stream.index_entries)

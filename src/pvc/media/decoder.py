@@ -1,6 +1,6 @@
-"""How a decoder is set up, and what can go wrong in one.
+"""Configure decoders and count their errors.
 
-Leaves out which packets it gets. Called by decode.py (all of them) and gop_decode.py (those of a plan).
+Called by decode.py and live.py, which decode every packet, and by gop_decode.py, which decodes those of a plan.
 """
 
 from __future__ import annotations
@@ -12,27 +12,40 @@ from av.video.stream import VideoStream
 
 @dataclass
 class DecodeErrors:
-    """What went wrong in one pass: packets that failed, pictures the decoder flagged, and the first error."""
+    """Errors of one decoding pass; true if there are any.
 
-    failed: int = 0
-    flagged: int = 0
-    first: BaseException | None = None
+    Attributes:
+        failed_packets: number of packets that raised an error.
+        corrupt_frames: number of frames that the decoder marked as corrupt.
+        first_error: the first error that was raised.
+    """
+
+    failed_packets: int = 0
+    corrupt_frames: int = 0
+    first_error: BaseException | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.failed or self.flagged)
+        return bool(self.failed_packets or self.corrupt_frames)
 
-    def note(self, error: BaseException) -> None:
-        self.failed += 1
-        self.first = self.first or error
+    def add(self, error: BaseException) -> None:
+        """Count a failed packet."""
+        self.failed_packets += 1
+        self.first_error = self.first_error or error
 
 
 def configure_decoder(stream: VideoStream, max_pixels: int, threads: int) -> None:
-    """Before the first packet: a bound of the decoder's own on the pixels of a frame, and its threads."""
+    """Configure a decoder before its first packet.
+
+    Args:
+        stream: the video stream.
+        max_pixels: limit on the pixels of a frame that the decoder itself enforces.
+        threads: threads of the decoder.
+    """
     context = stream.codec_context
     context.options = {"max_pixels": str(max_pixels)}
     if context.codec.canonical_name == "h264":
-        # Opening decoded nothing, so the decoder has not yet seen how far pictures are reordered. Strict, it goes
-        # by what the stream's level allows, and not by a guess that loses the first pictures when it is too low.
+        # Opening decoded nothing, so the decoder does not know how far frames are reordered. In strict mode it uses
+        # the maximum of the stream's level; its guess could be too low and lose the first frames.
         context.options["strict"] = "1"
     context.thread_type = "AUTO"
     context.thread_count = threads

@@ -1,8 +1,8 @@
-"""Decodes the groups of a plan, several at a time, each by a decoder of its own with one thread.
+"""Decode the GOPs of a decode plan, several at a time, each with a single-threaded decoder.
 
-Decoders that share nothing use the cores better than the threads of one, and resize what they picked while the others
-go on. What is not as the plan foresaw, down to the number of frames, ends the attempt: decode.py then takes every
-packet. Leaves out plans (decode_plan.py) and damage, which is nothing but a reason to give up. Called by decode.py.
+Independent decoders use the cores better than the threads of one decoder, and each resizes its frames while the
+others decode. If anything differs from the plan, down to the number of frames, the attempt ends and decode.py decodes
+every packet. Damage is not handled here: it is a reason to give up. Called by decode.py.
 """
 
 from __future__ import annotations
@@ -24,131 +24,151 @@ from pvc.media.decoder import configure_decoder
 from pvc.media.limits import Deadline, Limits
 from pvc.media.pixels import FrameStack
 from pvc.media.resizing import Resizer
-from pvc.media.source import Source, shared
+from pvc.media.source import Source, open_views
 
-_Batch: TypeAlias = "Callable[[], list[VideoFrame]]"
+_DecodeCall: TypeAlias = "Callable[[], list[VideoFrame]]"
 
-# A decoder keeps up to 17 frames of 1.5 bytes a pixel. Eight decoders of 1080p, two of 4K, one of anything larger.
-_MOST_PIXELS = 16_777_216
+# A decoder holds up to 17 frames of 1.5 bytes a pixel: eight decoders of 1080p, two of 4K, one of larger videos.
+_MAX_DECODER_PIXELS = 16_777_216
 
 
 @dataclass
 class GopDecoder:
-    """What is to be decoded, and what the decoders have in common.
+    """A decode plan, and the state that the decoders share.
 
-    `index`: number of the stream. `targets`: ticks of the wanted frames, sorted. `first_tick`: that of the first
-    packet. `slots`: which of `targets` are still to be found, and their places. `left`: groups that nobody has taken.
+    Attributes:
+        source: the open video.
+        stream_index: index of the video stream.
+        gops: the decode plan.
+        targets: pts of the requested frames, sorted.
+        first_pts: pts of the first packet.
+        limits: bounds on the file and the result.
+        deadline: end of the time that decoding may take.
+        slots: targets that are not decoded yet, and their slots in the result.
+        pending_gops: GOPs that no decoder has taken yet.
+        failed: set if anything differs from the plan.
     """
 
     source: Source
-    index: int
+    stream_index: int
     gops: Sequence[Gop]
     targets: Sequence[int]
-    first_tick: int
+    first_pts: int
     limits: Limits
     deadline: Deadline
     slots: dict[int, int] = field(init=False)
-    left: deque[Gop] = field(init=False)
+    pending_gops: deque[Gop] = field(init=False)
     failed: threading.Event = field(init=False, default_factory=threading.Event)
 
     def __post_init__(self) -> None:
-        self.slots = {tick: slot for slot, tick in enumerate(self.targets)}
-        self.left = deque(self.gops)
+        self.slots = {pts: slot for slot, pts in enumerate(self.targets)}
+        self.pending_gops = deque(self.gops)
 
     def fill(self, stack: FrameStack, threads: int, workers: int) -> bool:
-        """Put the wanted frames into `stack`, in order. False when anything is not as planned: `stack` is void then.
+        """Decode the requested frames into `stack`, in order.
 
-        `threads`: of all decoders together; `workers`: that resize for a decoder without company. Raises MediaError
-        when time is up or the result is too large.
+        Args:
+            stack: where the frames go.
+            threads: threads of all decoders together.
+            workers: threads that resize if there is only one decoder.
+
+        Returns:
+            False if anything differs from the plan; `stack` is then unusable.
+
+        Raises:
+            MediaError: the time is up or the result is too large.
         """
         with open_container(self.source) as container:
             stream = pick_stream(container, self.source.name, self.limits)
             pixels = max(1, stream.width * stream.height)
-        lanes = max(1, min(threads, len(self.gops), _MOST_PIXELS // pixels))
-        if lanes == 1:
+        num_decoders = max(1, min(threads, len(self.gops), _MAX_DECODER_PIXELS // pixels))
+        if num_decoders == 1:
             with Resizer(stack, workers) as resizer:
-                found = _Worker(self, resizer).run(self.source, threads, self.limits.max_pixels)
-            return found == len(self.targets) and not stack.changed
-        # The size was only declared, so each decoder is told what several of them can afford.
-        most = min(self.limits.max_pixels, _MOST_PIXELS // lanes)
-        with ThreadPoolExecutor(lanes, "pvc-decode") as pool, Resizer(stack, 0) as resizer:
+                num_found = _Worker(self, resizer).run(self.source, threads, self.limits.max_pixels)
+            return num_found == len(self.targets) and not stack.size_changes
+        # The size is only declared, so each decoder gets its share of the pixel limit.
+        max_pixels = min(self.limits.max_pixels, _MAX_DECODER_PIXELS // num_decoders)
+        with ThreadPoolExecutor(num_decoders, "pvc-decode") as pool, Resizer(stack, 0) as resizer:
             try:
-                runs = [pool.submit(_Worker(self, resizer).run, view, 1, most) for view in shared(self.source, lanes)]
-                found = sum(run.result() for run in runs)
+                futures = [
+                    pool.submit(_Worker(self, resizer).run, view, 1, max_pixels)
+                    for view in open_views(self.source, num_decoders)
+                ]
+                num_found = sum(future.result() for future in futures)
             finally:
-                self.failed.set()  # whatever stopped one decoder, or us, stops the others
-        return found == len(self.targets) and not stack.changed
+                self.failed.set()  # an error in one decoder, or here, stops the others
+        return num_found == len(self.targets) and not stack.size_changes
 
 
 class _Worker:
-    """One decoder that takes one group after the other, each behind the one before, until none is left."""
+    """One decoder that takes one GOP after another, in the order of the file, until none is left."""
 
-    def __init__(self, job: GopDecoder, resizer: Resizer) -> None:
-        self._job = job
+    def __init__(self, decoder: GopDecoder, resizer: Resizer) -> None:
+        self._decoder = decoder
         self._resizer = resizer
-        self._expected = 0
+        self._expected_frames = 0
         self._has_start = False
 
     def run(self, source: Source, threads: int, max_pixels: int) -> int:
-        """How many wanted frames were found; 0, and `job.failed` is set, after anything unforeseen."""
-        job = self._job
+        """Return the number of requested frames decoded; if anything is unexpected, set `failed` and return 0."""
+        decoder = self._decoder
         try:
             with open_container(source) as container:
-                stream = pick_stream(container, source.name, job.limits)
-                assert stream.index == job.index
+                stream = pick_stream(container, source.name, decoder.limits)
+                assert stream.index == decoder.stream_index
                 configure_decoder(stream, max_pixels, threads)
-                found, frames = self._decode(container, stream)
-                if frames == self._expected:
-                    return found
+                num_found, frames = self._decode(container, stream)
+                if frames == self._expected_frames:
+                    return num_found
         except AV_ERRORS:
-            pass  # the pass over all packets will meet it again, and say so
+            pass  # decoding all packets will report it
         except BaseException:
-            job.failed.set()
+            decoder.failed.set()
             raise
-        job.failed.set()
+        decoder.failed.set()
         return 0
 
     def _decode(self, container: InputContainer, stream: VideoStream) -> tuple[int, int]:
-        """(wanted frames, all frames) that came out; less of the latter than expected when something was unforeseen."""
-        job, found, frames = self._job, 0, 0
-        for decode in self._batches(container, stream):
-            job.deadline.check()
+        """Return the numbers of requested and of all decoded frames; the latter is -1 if anything is unexpected."""
+        decoder, num_found, frames = self._decoder, 0, 0
+        for decode in self._iter_decode_calls(container, stream):
+            decoder.deadline.check()
             for frame in decode():
-                # One field of a picture can be a packet of its own, which may have been left out.
-                if job.failed.is_set() or frame.is_corrupt or frame.interlaced_frame:
+                # One field of a frame can be a separate packet, which may have been left out.
+                if decoder.failed.is_set() or frame.is_corrupt or frame.interlaced_frame:
                     return 0, -1
                 frames += 1
-                job.limits.check_size(frame.width, frame.height, job.source.name)
-                if frame.pts is None or (frame.pts == job.first_tick and not self._has_start):
+                decoder.limits.check_size(frame.width, frame.height, decoder.source.name)
+                if frame.pts is None or (frame.pts == decoder.first_pts and not self._has_start):
                     continue
-                slot = job.slots.pop(frame.pts, None)
+                slot = decoder.slots.pop(frame.pts, None)
                 if slot is not None:
                     self._resizer.put(slot, frame)
-                    found += 1
+                    num_found += 1
         self._resizer.finish()
-        return found, frames
+        return num_found, frames
 
-    def _batches(self, container: InputContainer, stream: VideoStream) -> Iterator[_Batch]:
-        """The calls that decode: of the first packet, which may hold what is said once, then of those of the groups."""
+    def _iter_decode_calls(self, container: InputContainer, stream: VideoStream) -> Iterator[_DecodeCall]:
+        """Iterate over the calls that decode: of the first packet, which may hold headers, then those of the GOPs."""
         context = stream.codec_context
         numbered = enumerate(packet for packet in container.demux(stream) if packet.size)
-        while self._job.left:
+        while self._decoder.pending_gops:
             try:
-                group = self._job.left.popleft()
-            except IndexError:  # another decoder was faster
+                gop = self._decoder.pending_gops.popleft()
+            except IndexError:  # another decoder took it
                 break
-            self._expected += group.frames
-            last = group.first + len(group.take) - 1
+            self._expected_frames += gop.frames
+            last = gop.first + len(gop.decode_mask) - 1
             for number, packet in numbered:
-                if number == 0 and group.first == 0:
+                if number == 0 and gop.first == 0:
                     self._has_start = True
-                if number == 0 and group.first > 0:
-                    self._expected += not packet.is_discard
+                if number == 0 and gop.first > 0:
+                    self._expected_frames += not packet.is_discard
                     yield packet.decode
-                if number == group.first > 0 and group.opened:
+                if number == gop.first > 0 and gop.is_open:
                     yield context.decode
                     context.flush_buffers()
-                if number >= group.first and group.take[number - group.first]:
+                if number >= gop.first and gop.decode_mask[number - gop.first]:
                     yield packet.decode
                 if number == last:
                     break

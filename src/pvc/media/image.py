@@ -1,8 +1,8 @@
-"""One picture from a file, bytes, a PIL picture or an array: upright, RGB, 8 bits, opaque.
+"""Load one picture from a file, bytes, a PIL picture or an array: upright, RGB, 8 bits, opaque.
 
-Pillow is told the one format that the first bytes show, so no other plugin ever sees the data, and only
-after the header's size has passed the limits. Of an animation this takes the first frame (animation.py
-takes all). Called by `load`, by `probe` and by animation.py, which share how Pillow is opened.
+Pillow is limited to the format that the first bytes show, so no other plugin reads the data. It is called only after
+the size in the header has passed the limits. Of an animation the first frame is taken (animation.py takes all).
+Called by `load`, `probe` and animation.py.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pvc.errors import MediaError, UsageError
-from pvc.media.image_header import declared_size
+from pvc.media.image_header import read_declared_size
 from pvc.media.jpeg import open_jpeg
 from pvc.media.limits import DEFAULT_LIMITS, Limits
 from pvc.media.pixels import rgb_from_array, rgb_from_pil
@@ -31,7 +31,7 @@ PILLOW_ERRORS = (
     SyntaxError,
     EOFError,
     ValueError,
-    # What damaged files provoke inside the plugins; Image.open itself treats the first three as "not this format".
+    # Raised inside the plugins by damaged files; Image.open treats the first three as "not this format".
     IndexError,
     TypeError,
     struct.error,
@@ -44,105 +44,137 @@ PILLOW_ERRORS = (
     NotImplementedError,
     RuntimeError,
     zlib.error,
-    # Only where the caller turns warnings into errors.
+    # Only if the caller turns warnings into errors.
     Warning,
 )
-"""Everything Pillow is known to raise for damaged data."""
+"""All errors that Pillow is known to raise for damaged data."""
 
 _ORIENTATION = 0x0112
 _ADVICE = "scale it down first, or save it as JPEG, which is decoded at a reduced size"
 
 
 def load_image(source: Any, limits: Limits = DEFAULT_LIMITS) -> Picture:
-    """The picture in a path, bytes, a PIL picture, or an array (H, W[, 1, 3 or 4]) of uint8 or floats in [0, 1].
+    """Load a picture from a path, bytes, a PIL picture or an array.
 
-    EXIF orientation is applied, 16 bits are scaled to 8, transparency is composited on white, an animation gives
-    its first frame. Raises MediaError (`not_found`, `empty_media`, `unsupported_format`, `too_many_bytes`,
-    `too_many_pixels`, `aspect_ratio`, `corrupt_media`), ForbiddenError (addresses, devices, pipes, directories)
-    and UsageError (wrong types, shapes and values).
+    EXIF orientation is applied, 16 bits are scaled to 8, and transparency is composited on white.
+
+    Args:
+        source: path, bytes, PIL picture, or array (H, W[, 1, 3 or 4]), uint8 or float in [0, 1]. Of an animation the
+            first frame is taken.
+        limits: bounds on the file and its size.
+
+    Raises:
+        MediaError: `not_found`, `empty_media`, `unsupported_format`, `too_many_bytes`, `too_many_pixels`,
+            `aspect_ratio`, `corrupt_media`.
+        ForbiddenError: URLs, devices, pipes, directories.
+        UsageError: wrong types, shapes and values.
     """
     if is_file_source(source):
-        with open_source(source, limits) as opened:
-            return read_image(opened, limits)
+        with open_source(source, limits) as media_file:
+            return read_image(media_file, limits)
     from PIL import Image as pil
 
     if isinstance(source, pil.Image):
-        return _from_pil(source, limits)
+        return _load_pil(source, limits)
     if hasattr(source, "__array__"):
-        return _from_array(np.asarray(source), limits)
+        return _load_array(np.asarray(source), limits)
     raise UsageError(f"cannot read a picture from a {type(source).__name__}: give a path, bytes, PIL picture or array")
 
 
 def read_image(source: Source, limits: Limits) -> Picture:
-    """The (first) picture of an open file. Same errors as `load_image`."""
+    """Decode the first picture of an open file. Raises the same errors as `load_image`.
+
+    Args:
+        source: the open file.
+        limits: bounds on its size.
+    """
     image = open_pillow(source, limits)
     try:
         image.load()
     except PILLOW_ERRORS as error:
-        raise broken(source.name, error) from error
-    upright, warnings = _upright(image)
+        raise to_media_error(source.name, error) from error
+    upright, warnings = _apply_exif_orientation(image)
     return Picture(to_rgb(upright, source.name), source.name, source.format.name, warnings)
 
 
 def open_pillow(source: Source, limits: Limits) -> Image:
-    """Pillow's picture of an open file, header read and within `limits`, nothing decoded yet.
+    """Open a file with Pillow: the header is read and within `limits`, no pixel is decoded.
 
-    A JPEG of more pixels has the size at which it will be decoded.
+    If a JPEG has more pixels than allowed, the picture has the size at which it will be decoded.
+
+    Args:
+        source: the open file.
+        limits: bounds on its size.
+
+    Raises:
+        MediaError: `unsupported_format`, `too_many_pixels`, `aspect_ratio`, `corrupt_media`.
     """
-    form = source.format
-    if form.kind != "image":
-        raise MediaError(f"{source.name}: this is a video ({form.name}), not a picture", code="unsupported_format")
+    image_format = source.format
+    if image_format.kind != "image":
+        raise MediaError(
+            f"{source.name}: this is a video ({image_format.name}), not a picture", code="unsupported_format"
+        )
     try:
-        return open_jpeg(source, limits) if form.name == "jpeg" else _open_unscaled(source, limits)
+        return open_jpeg(source, limits) if image_format.name == "jpeg" else _open_unscaled(source, limits)
     except PILLOW_ERRORS as error:
-        raise broken(source.name, error) from error
+        raise to_media_error(source.name, error) from error
 
 
 def _open_unscaled(source: Source, limits: Limits) -> Image:
-    """`open_pillow` for formats that are decoded at their full size."""
-    form = source.format
-    size = declared_size(form.name, source.file)
+    """Open a file of a format that is decoded at its full size."""
+    image_format = source.format
+    size = read_declared_size(image_format.name, source.file)
     if size is None:
-        raise MediaError(f"{source.name}: damaged {form.name} header", code="corrupt_media")
+        raise MediaError(f"{source.name}: damaged {image_format.name} header", code="corrupt_media")
     width, height = size
     limits.check_size(width, height, source.name, advice=_ADVICE)
     from PIL import Image as pil
 
     source.file.seek(0)
     try:
-        image = pil.open(source.file, formats=[form.reader])
+        image = pil.open(source.file, formats=[image_format.reader])
     except (pil.DecompressionBombError, pil.DecompressionBombWarning) as error:
-        # Pillow's own limit; it lies above ours unless a caller raised ours.
+        # Pillow's limit is above ours unless a caller raised ours.
         raise MediaError(f"{source.name}: {error}", code="too_many_pixels") from error
     limits.check_size(*image.size, source.name, advice=_ADVICE)
     return image
 
 
-def orientation(image: Image) -> int:
-    """The EXIF orientation, 1 to 8; anything else counts as 1. Raises PILLOW_ERRORS for damaged EXIF data."""
+def read_orientation(image: Image) -> int:
+    """Return the EXIF orientation, 1 to 8; anything else counts as 1. Raises PILLOW_ERRORS for damaged EXIF data."""
     value = image.getexif().get(_ORIENTATION, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def to_rgb(image: Image, name: str) -> Image:
-    """`rgb_from_pil` with Pillow's errors as MediaError `corrupt_media`."""
+    """Convert a picture with `rgb_from_pil`; Pillow's errors become MediaError `corrupt_media`.
+
+    Args:
+        image: a Pillow picture.
+        name: file name for the error message.
+    """
     try:
         return rgb_from_pil(image)
     except PILLOW_ERRORS as error:
-        raise broken(name, error) from error
+        raise to_media_error(name, error) from error
 
 
-def broken(name: str, error: BaseException) -> MediaError:
-    """The MediaError for what Pillow said about a file, on one line."""
+def to_media_error(name: str, error: BaseException) -> MediaError:
+    """Build the MediaError for an error of Pillow, on one line.
+
+    Args:
+        name: file name for the error message.
+        error: one of PILLOW_ERRORS.
+    """
     detail = " ".join(str(error).split()) or type(error).__name__
     return MediaError(f"{name}: damaged picture: {detail[:200]}", code="corrupt_media")
 
 
-def _upright(image: Image) -> tuple[Image, tuple[str, ...]]:
-    """Turned and mirrored as EXIF says. Damaged EXIF data only costs the orientation, as in every viewer."""
+def _apply_exif_orientation(image: Image) -> tuple[Image, tuple[str, ...]]:
+    """Rotate and mirror as EXIF says. Damaged EXIF data only costs the orientation, as in every viewer."""
     from PIL.Image import Transpose
 
-    turns = {
+    transposes = {
         2: Transpose.FLIP_LEFT_RIGHT,
         3: Transpose.ROTATE_180,
         4: Transpose.FLIP_TOP_BOTTOM,
@@ -152,13 +184,13 @@ def _upright(image: Image) -> tuple[Image, tuple[str, ...]]:
         8: Transpose.ROTATE_90,
     }
     try:
-        turn = turns.get(orientation(image))
+        transpose_method = transposes.get(read_orientation(image))
     except PILLOW_ERRORS:
         return image, ("exif_ignored: the EXIF data is damaged",)
-    return (image if turn is None else image.transpose(turn)), ()
+    return (image if transpose_method is None else image.transpose(transpose_method)), ()
 
 
-def _from_pil(image: Image, limits: Limits) -> Picture:
+def _load_pil(image: Image, limits: Limits) -> Picture:
     name = "<PIL picture>"
     if 0 in image.size:
         raise UsageError(f"a picture of {image.width}x{image.height} has no pixels")
@@ -166,8 +198,8 @@ def _from_pil(image: Image, limits: Limits) -> Picture:
     try:
         image.load()
     except PILLOW_ERRORS as error:
-        raise broken(name, error) from error
-    upright, warnings = _upright(image)
+        raise to_media_error(name, error) from error
+    upright, warnings = _apply_exif_orientation(image)
     try:
         rgb = rgb_from_pil(upright)
     except ValueError as error:
@@ -175,7 +207,7 @@ def _from_pil(image: Image, limits: Limits) -> Picture:
     return Picture(rgb, name, "pil", warnings)
 
 
-def _from_array(array: np.ndarray[Any, Any], limits: Limits) -> Picture:
+def _load_array(array: np.ndarray[Any, Any], limits: Limits) -> Picture:
     name = "<array>"
     if array.ndim in (2, 3) and 0 not in array.shape:
         limits.check_size(array.shape[1], array.shape[0], name)

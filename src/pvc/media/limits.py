@@ -1,8 +1,7 @@
-"""What a picture or a video may cost before it is refused.
+"""Limits on pictures and videos: what is rejected, and when a decode has to stop.
 
-Every number is checked before the expensive step it guards: bytes before reading, pixels before
-decoding, frames before allocating. Leaves out requests per second and queues: those are the server's.
-Called by every loader of this package.
+Every number is checked before the expensive step that it guards: bytes before reading, pixels before decoding, frames
+before allocating. Limits on requests are those of pvc.server. Called by every loader of this package.
 """
 
 from __future__ import annotations
@@ -23,11 +22,17 @@ MAX_RESULT_PIXELS = 1_000_000_000
 class Limits:
     """Bounds on one picture or video.
 
-    `max_pixels`: width x height of one picture or frame as it is decoded, which a JPEG can be at a reduced size.
-    `max_bytes`: the encoded medium in memory, a picture's file, one packet of a video; a video in a file is read by
-    seeking and may have any number. `max_frames`: frames in the result. `max_aspect`: the longer side over the shorter
-    one. `max_source_frames`: packets or animation frames looked at while reading the times. `max_decode_seconds`: wall
-    time of one decode. Raises UsageError at construction when a value is not a positive number.
+    Attributes:
+        max_pixels: width x height of one picture or frame as it is decoded. A JPEG can be decoded at a reduced size.
+        max_bytes: bytes of an encoded medium in memory, of a picture file, and of one packet of a video. A video file
+            is read by seeking and may be of any size.
+        max_frames: frames in the result.
+        max_aspect: the longer side divided by the shorter one.
+        max_source_frames: packets or animation frames that are read to find the times.
+        max_decode_seconds: wall time of one decode.
+
+    Raises:
+        UsageError: a value is not a positive number.
     """
 
     max_pixels: int = 33_554_432
@@ -40,9 +45,9 @@ class Limits:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            whole = field.type == "int"
-            if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not value > 0:
-                kind = "a positive whole number" if whole else "a positive number"
+            is_integer = field.type == "int"
+            if isinstance(value, bool) or not isinstance(value, int if is_integer else (int, float)) or not value > 0:
+                kind = "a positive whole number" if is_integer else "a positive number"
                 raise UsageError(f"Limits.{field.name} must be {kind}, not {value!r}")
 
     def check_size(
@@ -53,13 +58,17 @@ class Limits:
         scales: Sequence[int] = (1,),
         advice: str = "scale it down first",
     ) -> int:
-        """The first of `scales` by which `width` x `height` has to be divided to be within the limits.
+        """Find the first of `scales` by which `width` x `height` must be divided to be within the limits.
 
         Args:
-            width, height: pixels of the picture or frame, as its header says.
-            name: of the file, for the message.
-            scales: by which the decoder can divide both sides, in increasing order.
-            advice: what to do about too many pixels, for the message.
+            width: pixels of the picture or frame, as its header declares.
+            height: pixels of the picture or frame, as its header declares.
+            name: file name for the error message.
+            scales: divisors of both sides that the decoder supports, increasing.
+            advice: what to do about too many pixels, for the error message.
+
+        Returns:
+            The divisor: one of `scales`.
 
         Raises:
             MediaError: `corrupt_media` without pixels, `too_many_pixels` at every scale, `aspect_ratio`.
@@ -84,11 +93,21 @@ class Limits:
         return scale
 
     def check_result(self, frames: int, height: int, width: int, name: str) -> None:
-        """Raise MediaError `too_many_pixels` when that many decoded frames would not fit into memory sensibly."""
+        """Check that the decoded frames fit into memory.
+
+        Args:
+            frames: number of decoded frames.
+            height: pixels of each frame.
+            width: pixels of each frame.
+            name: file name for the error message.
+
+        Raises:
+            MediaError: `too_many_pixels`, more than MAX_RESULT_PIXELS in all.
+        """
         if frames * height * width > MAX_RESULT_PIXELS:
             raise MediaError(
                 f"{name}: {frames} frames of {width}x{height} are {frames * height * width} pixels; the limit is "
-                f"{MAX_RESULT_PIXELS}; ask for fewer frames or give a size",
+                f"{MAX_RESULT_PIXELS}; request fewer frames or pass a size",
                 code="too_many_pixels",
             )
 
@@ -97,7 +116,12 @@ DEFAULT_LIMITS = Limits()
 
 
 class Deadline:
-    """The end of the time that one decode may take; looked at between packets, since none can be interrupted."""
+    """The end of the time that one decode may take. It is checked between packets, which cannot be interrupted.
+
+    Args:
+        limits: `max_decode_seconds` is counted from now on.
+        name: file name for the error message.
+    """
 
     def __init__(self, limits: Limits, name: str) -> None:
         self._seconds = limits.max_decode_seconds
@@ -105,7 +129,7 @@ class Deadline:
         self._name = name
 
     def check(self) -> None:
-        """Raise MediaError `too_many_frames` once the time is up."""
+        """Raise MediaError `too_many_frames` if the time is up."""
         if time.monotonic() > self._end:
             raise MediaError(
                 f"{self._name}: reading took longer than {self._seconds:g} seconds", code="too_many_frames"

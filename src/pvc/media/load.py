@@ -1,7 +1,7 @@
-"""One entry for any source: decides whether it is a picture or a video, and loads it.
+"""Load a picture or a video from any supported source.
 
-Files are judged by their first bytes, values in memory by their type and shape. Leaves out addresses:
-pvc.server fetches those, with its own rules. Called by the command line, the engine and the server.
+Files are classified by their first bytes, values in memory by type and shape. URLs are not fetched here: pvc.server
+does that, with separate rules. Called by the command line, the engine and the server.
 """
 
 from __future__ import annotations
@@ -32,13 +32,26 @@ def load(
     size: tuple[int, int] | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Picture | Video:
-    """A Picture or a Video from a path, bytes, a PIL picture, an array, a list of pictures, a Picture or a Video.
+    """Load a Picture or a Video from a path, bytes, a PIL picture, an array, a list of pictures, a Picture or a Video.
 
-    `kind` insists on one of the two: a still picture becomes a video of one frame, an animation its first frame.
-    Without it, GIF and WebP with several frames are videos, APNG is a picture, arrays (H, W[, C]) are pictures,
-    arrays (F, H, W, C) and lists are videos, one frame a second. `sampling` holds for files only: frames in memory
-    are taken as they are. `size` (height, width) holds for the frames of videos. A Picture or Video is returned as
-    it is. Raises UsageError, MediaError and ForbiddenError.
+    Without `kind`, GIF and WebP files with several frames are videos and APNG files are pictures. Arrays (H, W[, C])
+    are pictures. Arrays (F, H, W, C) and lists are videos with one frame a second.
+
+    Args:
+        source: what to load. A Picture or Video is returned unchanged.
+        kind: "image" or "video" to force one of the two. A still picture becomes a video of one frame; of an animation
+            the first frame is taken.
+        sampling: which frames of a file to take. Frames in memory are all taken.
+        size: (height, width) in pixels to which the frames of a video are resized.
+        limits: bounds on the size of the input and of the result.
+
+    Returns:
+        A Picture, or a Video with uint8 frames (F, H, W, 3).
+
+    Raises:
+        UsageError: wrong `kind`, `size`, type of source, or a sampling time outside the video.
+        MediaError: the file is missing, damaged, of an unknown format, or beyond `limits`.
+        ForbiddenError: a URL, or not a regular file.
     """
     if kind not in (None, "image", "video"):
         raise UsageError(f"kind must be 'image', 'video' or None, not {kind!r}")
@@ -55,31 +68,31 @@ def load(
 def _load_file(
     source: Any, kind: Kind | None, sampling: Sampling, size: tuple[int, int] | None, limits: Limits
 ) -> Picture | Video:
-    with open_source(source, limits) as opened:
+    with open_source(source, limits) as media_file:
         if kind is None:
-            still = opened.format.kind == "image" and not is_animation(opened)
-            kind = "image" if still else "video"
+            is_still = media_file.format.kind == "image" and not is_animation(media_file)
+            kind = "image" if is_still else "video"
         if kind == "image":
-            return read_image(opened, limits)
-        return read_any_video(opened, sampling, size, limits)
+            return read_image(media_file, limits)
+        return read_any_video(media_file, sampling, size, limits)
 
 
 def _load_value(source: Any, kind: Kind | None, size: tuple[int, int] | None, limits: Limits) -> Picture | Video:
-    # PIL pictures offer __array__ too, with palette indices for pixels; load_image knows better.
+    # A PIL picture has __array__ too, but with palette indices; load_image converts it properly.
     is_list = isinstance(source, Sequence)
     if is_list or (type(source).__module__.partition(".")[0] != "PIL" and np.ndim(source) == 4):
         if kind == "image":
             raise UsageError("several frames are a video, but kind is 'image'")
-        return _resized(Video.from_frames(source), size, limits)
+        return _resize_video(Video.from_frames(source), size, limits)
     picture = load_image(source, limits)
     if kind != "video":
         return picture
     frames = np.asarray(picture.image)[None]
-    return _resized(Video(frames, (0.0,), None, picture.name, picture.format, picture.warnings, 1), size, limits)
+    return _resize_video(Video(frames, (0.0,), None, picture.name, picture.format, picture.warnings, 1), size, limits)
 
 
-def _resized(video: Video, size: tuple[int, int] | None, limits: Limits) -> Video:
-    """`video` within the limits, its frames at `size`."""
+def _resize_video(video: Video, size: tuple[int, int] | None, limits: Limits) -> Video:
+    """Check `video` against the limits and resize its frames to `size`."""
     count, height, width = video.frames.shape[:3]
     if count > limits.max_frames:
         raise MediaError(f"{video.name}: {count} frames; the limit is {limits.max_frames}", code="too_many_frames")
@@ -92,5 +105,11 @@ def _resized(video: Video, size: tuple[int, int] | None, limits: Limits) -> Vide
     for frame, time in zip(video.frames, video.timestamps, strict=True):
         stack.add(pil.fromarray(frame), time)
     return Video(
-        stack.frames(), video.timestamps, video.duration, video.name, video.format, video.warnings, video.source_frames
+        stack.get_frames(),
+        video.timestamps,
+        video.duration,
+        video.name,
+        video.format,
+        video.warnings,
+        video.source_frames,
     )

@@ -1,8 +1,8 @@
-"""How decoded frames are turned and mirrored to be shown: the eight cases of a display matrix.
+"""Rotate and mirror decoded frames for display: the eight cases of a display matrix.
 
-FFmpeg reads the matrix from the container or the bitstream and leaves it to its callers to apply it. A matrix that is
-neither a quarter turn nor a flip counts as the nearest one; its scale and its offset are ignored, as players do.
-Called by resizing.py for decoded frames, and by container.py for the size that a header declares.
+FFmpeg reads the matrix from the container or the bitstream and leaves it to the caller to apply it. A matrix that is
+neither a quarter turn nor a flip counts as the nearest one; scale and offset are ignored, as players do.
+Called by resizing.py for decoded frames, and by mp4.py and container.py for the size that a header declares.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ _MATRIX_BYTES = 36  # nine numbers of 32 bits in the machine's byte order
 
 @dataclass(frozen=True)
 class Orientation:
-    """What to do with a stored frame: `transpose` it, then `mirror` it left to right, then `flip` it upside down."""
+    """What to do with a stored frame before it is displayed, in this order.
+
+    Attributes:
+        transpose: swap rows and columns.
+        mirror: swap left and right.
+        flip: swap top and bottom.
+    """
 
     transpose: bool = False
     mirror: bool = False
@@ -29,13 +35,22 @@ class Orientation:
 
     @classmethod
     def from_matrix(cls, a: int, b: int, c: int, d: int) -> Orientation:
-        """The orientation of a matrix that shows the pixel (x, y) at (a*x + c*y, b*x + d*y), y pointing down."""
+        """Build the orientation of a display matrix.
+
+        The matrix displays the pixel (x, y) at (a*x + c*y, b*x + d*y), y pointing down.
+
+        Args:
+            a: factor from x to x.
+            b: factor from x to y.
+            c: factor from y to x.
+            d: factor from y to y.
+        """
         if abs(a) + abs(d) >= abs(b) + abs(c):
             return cls(False, a < 0, d < 0)
         return cls(True, c < 0, b < 0)
 
     def apply(self, pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """(H, W, 3) as it is shown, contiguous: (W, H, 3) if it is transposed."""
+        """Apply the orientation to pixels (H, W, 3). Return a contiguous array, (W, H, 3) if it is transposed."""
         if self.transpose:
             pixels = pixels.transpose(1, 0, 2)
         if self.mirror:
@@ -44,16 +59,21 @@ class Orientation:
             pixels = pixels[::-1]
         return np.ascontiguousarray(pixels)
 
-    def size(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) as shown, of a frame that is stored as `width` x `height`."""
+    def apply_to_size(self, width: int, height: int) -> tuple[int, int]:
+        """Return (width, height) as displayed.
+
+        Args:
+            width: pixels of the stored frame.
+            height: pixels of the stored frame.
+        """
         return (height, width) if self.transpose else (width, height)
 
 
 UPRIGHT = Orientation()
 
 
-def frame_orientation(frame: VideoFrame) -> Orientation:
-    """The orientation of a decoded frame; UPRIGHT without a display matrix."""
+def get_frame_orientation(frame: VideoFrame) -> Orientation:
+    """Return the orientation of a decoded frame; UPRIGHT without a display matrix."""
     data: Any = frame.side_data.get("DISPLAYMATRIX")  # a buffer
     if data is None or len(matrix := bytes(data)) < _MATRIX_BYTES:
         return UPRIGHT
@@ -61,4 +81,4 @@ def frame_orientation(frame: VideoFrame) -> Orientation:
     return Orientation.from_matrix(a, b, c, d)
 
 
-__all__ = ["UPRIGHT", "Orientation", "frame_orientation"]
+__all__ = ["UPRIGHT", "Orientation", "get_frame_orientation"]

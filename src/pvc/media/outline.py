@@ -1,8 +1,8 @@
-"""What a medium will be once it is loaded: its kind, its size, and which frames a Sampling picks. Nothing is decoded.
+"""Describe what a medium will be once it is loaded: its kind, its size, and the times of all its frames.
 
-Files are judged by the code that loads them (headers, blocks, packets), so that the number of frames is exact also
-where frames come at uneven times. Leaves out what that costs (pvc.engine.budget, which calls this) and damage that only
-decoding brings to light: then there are fewer frames, never more.
+Nothing is decoded. Files are read by the code that loads them (headers, blocks, packets), so the number of frames is
+exact even if frames come at uneven times. Damage that only decoding reveals makes the result smaller, never larger.
+Called by pvc.engine.budget and the command line.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from pvc.errors import UsageError
 from pvc.media.animation import is_animation, read_times
-from pvc.media.image import PILLOW_ERRORS, orientation
+from pvc.media.image import PILLOW_ERRORS, read_orientation
 from pvc.media.limits import DEFAULT_LIMITS, Limits
 from pvc.media.probe import probe
 from pvc.media.sampling import SLACK, Sampling, choose
@@ -25,11 +25,17 @@ from pvc.media.types import UNTIMED_FPS, Picture, Video
 
 @dataclass(frozen=True)
 class MediaOutline:
-    """One medium before it is loaded.
+    """Properties of one medium before it is loaded.
 
-    `width` and `height`: pixels as they are shown, of a picture as it is decoded; 0 where only pixels would tell.
-    `times`: of every frame of a video, seconds since the first; empty for a picture. `duration`: seconds, or None.
-    `slack`: as in `choose`. `loaded`: whether it is a Picture or Video already, which is taken as it is.
+    Attributes:
+        kind: "image" or "video".
+        name: file name for messages.
+        width: pixels as displayed, of a picture as it is decoded; 0 if only decoding would tell.
+        height: pixels, like `width`.
+        times: seconds since the first frame, of every frame of a video; empty for a picture.
+        duration: seconds, or None if unknown.
+        slack: seconds, as in `choose`.
+        loaded: whether the medium is already a Picture or Video, which is used unchanged.
     """
 
     kind: Literal["image", "video"]
@@ -42,54 +48,73 @@ class MediaOutline:
     loaded: bool = False
 
     def picked(self, sampling: Sampling, limits: Limits = DEFAULT_LIMITS) -> list[float]:
-        """Times of the frames that `sampling` picks. Raises UsageError and MediaError as `choose` does."""
+        """Return the times of the frames that `sampling` picks.
+
+        Args:
+            sampling: which frames to take.
+            limits: `max_frames` bounds the result.
+
+        Returns:
+            Seconds since the first frame.
+
+        Raises:
+            UsageError: as in `choose`.
+            MediaError: as in `choose`.
+        """
         sampling.check(limits, self.name)
         indices, _ = choose(self.times, self.duration, sampling, limits, self.slack)
         return [self.times[index] for index in indices]
 
 
 def outline(source: Any, limits: Limits = DEFAULT_LIMITS) -> MediaOutline:
-    """The Outline of anything that `load` takes.
+    """Describe anything that `load` accepts, without decoding.
 
-    Raises MediaError and ForbiddenError for files as `probe` does, and UsageError for values that are no pixels.
+    Args:
+        source: path, bytes, pixels, Picture or Video.
+        limits: bounds on a file.
+
+    Raises:
+        MediaError: as in `probe`.
+        ForbiddenError: as in `probe`.
+        UsageError: a value that is not pixels.
     """
     if isinstance(source, Picture):
         return MediaOutline("image", source.name, source.image.width, source.image.height, loaded=True)
     if isinstance(source, Video):
-        return _video(source)
+        return _outline_video(source)
     if is_file_source(source):
-        with open_source(source, limits) as opened:
-            if opened.format.kind == "video":
-                return _video_file(opened, limits)
-            if is_animation(opened):
-                times, duration = read_times(opened, limits)
-                return MediaOutline("video", opened.name, times=tuple(times), duration=duration)
-            name = opened.name
+        with open_source(source, limits) as media_file:
+            if media_file.format.kind == "video":
+                return _outline_video_file(media_file, limits)
+            if is_animation(media_file):
+                times, duration = read_times(media_file, limits)
+                return MediaOutline("video", media_file.name, times=tuple(times), duration=duration)
+            name = media_file.name
         info = probe(source, limits)
         return MediaOutline("image", name, info.width, info.height)
-    return _value(source)
+    return _outline_value(source)
 
 
-def _video(video: Video) -> MediaOutline:
+def _outline_video(video: Video) -> MediaOutline:
     start, (height, width) = video.timestamps[0], video.frames.shape[1:3]
     times = tuple(time - start for time in video.timestamps)
     duration = None if video.duration is None else max(video.duration - start, times[-1])
     return MediaOutline("video", video.name, width, height, times, duration, loaded=True)
 
 
-def _video_file(source: Source, limits: Limits) -> MediaOutline:
-    from pvc.media.container import open_container, pick_stream, read_timeline, shown_size
+def _outline_video_file(source: Source, limits: Limits) -> MediaOutline:
+    from pvc.media.container import get_display_size, open_container, pick_stream, read_timeline
 
     with open_container(source) as container:
         stream = pick_stream(container, source.name, limits)
         timeline = read_timeline(source, container, stream, limits)
-        width, height = shown_size(source, container, stream)
+        width, height = get_display_size(source, container, stream)
     times = tuple(timeline.times)
     return MediaOutline("video", source.name, width, height, times, timeline.duration, timeline.slack)
 
 
-def _value(value: Any) -> MediaOutline:
-    """Pixels in memory: what `load` makes of them, by type and shape alone."""
+def _outline_value(value: Any) -> MediaOutline:
+    """Describe pixels in memory by type and shape alone, as `load` would load them."""
     is_pil = type(value).__module__.partition(".")[0] == "PIL"
     if isinstance(value, Sequence) or (not is_pil and np.ndim(value) == 4):
         count = len(value)
@@ -106,10 +131,10 @@ def _value(value: Any) -> MediaOutline:
             raise UsageError(f"cannot read a picture or a video from a {type(value).__name__}")
         return MediaOutline("image", "<array>", np.shape(value)[1], np.shape(value)[0])
     try:
-        sideways = orientation(value) >= 5
+        is_rotated = read_orientation(value) >= 5
     except PILLOW_ERRORS:
-        sideways = False
-    width, height = value.size[::-1] if sideways else value.size
+        is_rotated = False
+    width, height = value.size[::-1] if is_rotated else value.size
     return MediaOutline("image", "<PIL picture>", width, height)
 
 

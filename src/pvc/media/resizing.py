@@ -1,8 +1,8 @@
-"""Decoded frames to upright RGB pictures of the wanted size, in worker threads while the decoder goes on.
+"""Convert decoded frames to upright RGB of the requested size, in worker threads while the decoder continues.
 
-FFmpeg, NumPy and Pillow let go of Python's lock while they work. How many frames wait is bounded by their pixels,
-so large ones wait for each other. The arithmetic is that of pictures: full-size RGB, then Pillow's bicubic.
-Leaves out which frames (decode.py) and where they go (pixels.FrameStack). Called by decode.py and gop_decode.py.
+FFmpeg, NumPy and Pillow release the GIL while they work. The pixels of the pending frames are bounded, so large frames
+wait for each other. The arithmetic is that of still pictures: full-size RGB, then Pillow's bicubic filter.
+Called by decode.py, gop_decode.py and live.py.
 """
 
 from __future__ import annotations
@@ -14,19 +14,24 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from av.video.frame import VideoFrame
 from PIL import Image as pil
 
-from pvc.media.orientation import frame_orientation
+from pvc.media.orientation import get_frame_orientation
 from pvc.media.pixels import FrameStack
 
 WORKERS = min(4, os.cpu_count() or 1)
 
-# A pixel costs about 12 bytes on its way: the decoder's, RGB, its turned copy and Pillow's. Eight frames of 1080p.
-_MOST_PIXELS = 16_777_216
+# A pixel takes about 12 bytes: decoder, RGB, rotated copy, Pillow. This is eight frames of 1080p.
+_MAX_PENDING_PIXELS = 16_777_216
 
 
 class Resizer:
-    """Puts frames into places of `stack`. A context; at its end, what has not begun is dropped.
+    """Converts frames into slots of a FrameStack.
 
-    `workers`: 0 converts each frame at once. Whatever a conversion raises comes out of a later `put` or of `finish`.
+    As a context manager, it drops conversions that have not begun at its end. If a conversion fails, a later `put`,
+    `append` or `finish` raises its error.
+
+    Args:
+        stack: where the frames go.
+        workers: worker threads; 0 converts each frame at once in the calling thread.
     """
 
     def __init__(self, stack: FrameStack, workers: int) -> None:
@@ -43,42 +48,55 @@ class Resizer:
             self._pool.shutdown(cancel_futures=True)
 
     def append(self, frame: VideoFrame, timestamp: float) -> None:
-        """Put `frame`, shown from `timestamp` (seconds) on, into the next place.
+        """Convert `frame` into the next slot.
 
-        Raises as `FrameStack.reserve`, and what PyAV raises; without workers there is no place then.
+        Args:
+            frame: the decoded frame.
+            timestamp: seconds at which it is displayed.
+
+        Raises:
+            MediaError: as `FrameStack.reserve`. PyAV's errors are raised too; without workers no slot is taken then.
         """
         if self._pool is None:
-            self._stack.add(upright_rgb(frame), timestamp)
+            self._stack.add(to_upright_rgb(frame), timestamp)
         else:
-            self._submit(self._stack.reserve(upright_size(frame), timestamp), frame)
+            self._submit(self._stack.reserve(get_upright_size(frame), timestamp), frame)
 
-    def put(self, place: int, frame: VideoFrame) -> None:
-        """Put `frame` into `place`. Raises as `append`. Without workers, from any number of threads."""
-        self._stack.expect(upright_size(frame))
+    def put(self, index: int, frame: VideoFrame) -> None:
+        """Convert `frame` into the slot `index`. Without workers, several threads may call this at a time.
+
+        Args:
+            index: number of the slot.
+            frame: the decoded frame.
+
+        Raises:
+            MediaError: as `append`.
+        """
+        self._stack.expect(get_upright_size(frame))
         if self._pool is None:
-            self._stack.fill(place, upright_rgb(frame))
+            self._stack.fill(index, to_upright_rgb(frame))
         else:
-            self._submit(place, frame)
+            self._submit(index, frame)
 
     def finish(self) -> None:
-        """Wait until every frame is in its place. Raises what PyAV raises."""
+        """Wait until every frame is in its slot. Raises PyAV's errors."""
         while self._pending:
             self._pending.popleft().result()
 
-    def _submit(self, place: int, frame: VideoFrame) -> None:
+    def _submit(self, index: int, frame: VideoFrame) -> None:
         assert self._pool is not None
-        room = min(2 * self._workers, max(1, _MOST_PIXELS // (frame.width * frame.height)))
-        while len(self._pending) >= room:
+        max_pending = min(2 * self._workers, max(1, _MAX_PENDING_PIXELS // (frame.width * frame.height)))
+        while len(self._pending) >= max_pending:
             self._pending.popleft().result()
-        self._pending.append(self._pool.submit(lambda: self._stack.fill(place, upright_rgb(frame))))
+        self._pending.append(self._pool.submit(lambda: self._stack.fill(index, to_upright_rgb(frame))))
 
 
-def upright_rgb(frame: VideoFrame) -> pil.Image:
-    """The frame as RGB, 8 bits, turned and mirrored as it is to be shown."""
-    return pil.fromarray(frame_orientation(frame).apply(frame.to_ndarray(format="rgb24")))
+def to_upright_rgb(frame: VideoFrame) -> pil.Image:
+    """Convert a frame to RGB, 8 bits, rotated and mirrored for display."""
+    return pil.fromarray(get_frame_orientation(frame).apply(frame.to_ndarray(format="rgb24")))
 
 
-def upright_size(frame: VideoFrame) -> tuple[int, int]:
-    """(height, width) of `upright_rgb`, without converting."""
-    width, height = frame_orientation(frame).size(frame.width, frame.height)
+def get_upright_size(frame: VideoFrame) -> tuple[int, int]:
+    """Return (height, width) of `to_upright_rgb` without converting."""
+    width, height = get_frame_orientation(frame).apply_to_size(frame.width, frame.height)
     return height, width

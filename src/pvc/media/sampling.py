@@ -1,8 +1,7 @@
-"""Which frames of a video to take, from the times of all its frames.
+"""Choose which frames of a video to take, from the times of all its frames.
 
-Pure functions on numbers: no files, no pixels. What is on display at time t is the latest frame with a
-presentation time <= t. Leaves out decoding. Called by video.py and animation.py; the rules are tested
-on numbers alone.
+These are pure functions of numbers: no files, no pixels. The frame on display at time t is the latest frame with a
+presentation time <= t. Called by decode.py, animation.py, live.py and outline.py.
 """
 
 from __future__ import annotations
@@ -22,18 +21,23 @@ from pvc.media.limits import Limits
 _Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 
 SLACK = 1e-6
-"""Seconds; times are rationals rounded to doubles, and 3 * 0.1 s asked for must still find the frame at 0.3 s."""
+"""Seconds. Times are rationals rounded to doubles, and a request for 3 * 0.1 s must find the frame at 0.3 s."""
 
-# Beyond these a rate means "every frame" or "the first one", and its multiples stay finite.
-_LOWEST_FPS, _HIGHEST_FPS = 1e-9, 1e5
+# Beyond these a rate means "every frame" or "the first one"; within them its multiples are finite.
+_MIN_FPS, _MAX_FPS = 1e-9, 1e5
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """One rule to choose frames by; `fps` or `times` takes the place of `frames`.
+    """Frame sampling: the rule by which frames are chosen. If `fps` or `times` is set, `frames` is ignored.
 
-    `frames`: that many, spread evenly over the duration. `fps`: that many a second. `times`: in seconds since
-    the start, increasing. Raises UsageError for wrong values, for `fps` with `times`, and when there is no rule.
+    Attributes:
+        frames: number of frames, spread evenly over the duration.
+        fps: frames per second of the video.
+        times: seconds since the start of the video, increasing.
+
+    Raises:
+        UsageError: wrong values, `fps` together with `times`, or all three None.
     """
 
     frames: int | None = 16
@@ -62,79 +66,101 @@ class Sampling:
             raise UsageError(f"times must increase, not {times!r}")
 
     def check(self, limits: Limits, name: str = "video") -> None:
-        """Raise MediaError `too_many_frames` when more frames are asked for than `limits` allow."""
-        asked = len(self.times) if self.times is not None else self.frames if self.fps is None else 0
-        if asked is not None and asked > limits.max_frames:
-            raise MediaError(f"{name}: {asked} frames; the limit is {limits.max_frames}", code="too_many_frames")
+        """Check the number of requested frames before the file is read.
+
+        Args:
+            limits: `max_frames` is the bound.
+            name: name of the video in the error message.
+
+        Raises:
+            MediaError: `too_many_frames`, more frames are requested than `limits` allow.
+        """
+        requested = len(self.times) if self.times is not None else self.frames if self.fps is None else 0
+        if requested is not None and requested > limits.max_frames:
+            raise MediaError(f"{name}: {requested} frames; the limit is {limits.max_frames}", code="too_many_frames")
 
 
 def is_number(value: object) -> bool:
-    """Whether `value` is a finite real number; True and False are none."""
+    """Return whether `value` is a finite real number; True and False are not numbers."""
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def choose(
     times: Sequence[float], duration: float | None, sampling: Sampling, limits: Limits, slack: float = SLACK
 ) -> tuple[list[int], tuple[str, ...]]:
-    """Indices into `times` (sorted, without repeats) of the frames that `sampling` picks, and warnings.
+    """Choose the frames that `sampling` picks.
 
-    `times`: presentation times in seconds, sorted, the first one 0; `duration`: seconds, or None when unknown.
-    `slack`: seconds by which a frame may come late and still count as on display, for times that a file rounds.
-    Raises MediaError `too_many_frames`, and UsageError for a time outside the video or times out of order.
+    frames=N picks the frames on display at the middles of N equal parts of the duration, or all frames if there are no
+    more than N. fps=f picks those on display at 0, 1/f, 2/f, ... seconds. times picks those on display at each time.
 
-    frames=N: the frames on display at the middles of N equal parts of the duration; all frames when there are
-    no more than N. fps=f: those on display at 0, 1/f, 2/f, ... times: those on display at each.
+    Args:
+        times: presentation times in seconds, sorted, without repeats; the first is 0.
+        duration: seconds, or None if unknown.
+        sampling: the rule.
+        limits: `max_frames` bounds the result.
+        slack: seconds by which a frame may come late and still count as on display, for containers that round times.
+
+    Returns:
+        Sorted indices into `times`, and warnings.
+
+    Raises:
+        MediaError: `too_many_frames`.
+        UsageError: a time outside the video, or `times` out of order.
     """
     sampling.check(limits)
-    shown = np.asarray(times, np.float64)
-    if shown.ndim != 1 or not len(shown) or shown[0] != 0 or bool(np.any(np.diff(shown) < 0)):
+    frame_times = np.asarray(times, np.float64)
+    if frame_times.ndim != 1 or not len(frame_times) or frame_times[0] != 0 or bool(np.any(np.diff(frame_times) < 0)):
         raise UsageError("the times of a video are sorted and start with 0")
-    end = _end(shown, duration)
+    end = _get_end(frame_times, duration)
     if sampling.times is not None:
-        return _at(shown, end, sampling.times, slack)
+        return _choose_at_times(frame_times, end, sampling.times, slack)
     if sampling.fps is not None:
-        return _every(shown, end, sampling.fps, limits, slack)
+        return _choose_at_fps(frame_times, end, sampling.fps, limits, slack)
     assert sampling.frames is not None
-    if len(shown) <= sampling.frames:
-        return list(range(len(shown))), ()
+    if len(frame_times) <= sampling.frames:
+        return list(range(len(frame_times))), ()
     middles = (np.arange(sampling.frames, dtype=np.float64) + 0.5) * (end / sampling.frames)
-    return _on_display(shown, middles, slack), ()
+    return _find_displayed(frame_times, middles, slack), ()
 
 
-def _end(shown: _Floats, duration: float | None) -> float:
-    """Where the video ends; without a duration its last frame stays as long as the frames do on average."""
-    last = float(shown[-1])
+def _get_end(frame_times: _Floats, duration: float | None) -> float:
+    """Return the end of the video. Without a duration, the last frame stays for the average time of the frames."""
+    last = float(frame_times[-1])
     if duration is None:
-        return last + last / (len(shown) - 1) if len(shown) > 1 else last
+        return last + last / (len(frame_times) - 1) if len(frame_times) > 1 else last
     return max(duration, last)
 
 
-def _on_display(shown: _Floats, moments: _Floats, slack: float) -> list[int]:
-    indices = np.maximum(np.searchsorted(shown, moments + slack, side="right") - 1, 0)
+def _find_displayed(frame_times: _Floats, times: _Floats, slack: float) -> list[int]:
+    indices = np.maximum(np.searchsorted(frame_times, times + slack, side="right") - 1, 0)
     return [int(index) for index in np.unique(indices)]
 
 
-def _at(shown: _Floats, end: float, times: tuple[float, ...], slack: float) -> tuple[list[int], tuple[str, ...]]:
+def _choose_at_times(
+    frame_times: _Floats, end: float, times: tuple[float, ...], slack: float
+) -> tuple[list[int], tuple[str, ...]]:
     if times[-1] > end + slack:
         raise UsageError(f"time {times[-1]:g} s lies outside the video, which lasts {end:g} s")
-    indices = _on_display(shown, np.asarray(times, np.float64), slack)
+    indices = _find_displayed(frame_times, np.asarray(times, np.float64), slack)
     if len(indices) < len(times):
         return indices, (f"times_merged: {len(times)} times fall on {len(indices)} frames",)
     return indices, ()
 
 
-def _every(shown: _Floats, end: float, fps: float, limits: Limits, slack: float) -> tuple[list[int], tuple[str, ...]]:
-    # Asked frame by frame, not moment by moment: a lying duration must not decide how long this takes.
-    rate = min(max(float(fps), _LOWEST_FPS), _HIGHEST_FPS)
-    gone = np.append(shown[1:], end if end > shown[-1] else shown[-1] + 2 * slack)
-    next_moment = np.ceil((shown - slack) * rate) / rate
-    indices = np.flatnonzero(next_moment < gone - slack)
+def _choose_at_fps(
+    frame_times: _Floats, end: float, fps: float, limits: Limits, slack: float
+) -> tuple[list[int], tuple[str, ...]]:
+    # Loop over frames, not over sampling times: a wrong duration must not determine how long this takes.
+    rate = min(max(float(fps), _MIN_FPS), _MAX_FPS)
+    end_times = np.append(frame_times[1:], end if end > frame_times[-1] else frame_times[-1] + 2 * slack)
+    next_sample = np.ceil((frame_times - slack) * rate) / rate
+    indices = np.flatnonzero(next_sample < end_times - slack)
     if len(indices) <= limits.max_frames:
         return [int(index) for index in indices], ()
     middles = (np.arange(limits.max_frames) + 0.5) * (len(indices) / limits.max_frames)
-    kept = [int(index) for index in indices[middles.astype(np.intp)]]
+    selection = [int(index) for index in indices[middles.astype(np.intp)]]
     warning = (
         f"fps_reduced: {fps:g} frames a second are {len(indices)} frames; the limit is {limits.max_frames}, "
-        f"so {len(kept)} evenly spread ones were kept"
+        f"so {len(selection)} evenly spread ones were taken"
     )
-    return kept, (warning,)
+    return selection, (warning,)

@@ -1,8 +1,7 @@
-"""Opens what a caller names as a picture or a video: a path or bytes.
+"""Open a path or bytes for reading, and nothing else: no URL, directory, device or pipe.
 
-Never an address, a directory, a device or a pipe. Bytes in memory and pictures, which Pillow reads whole, have a byte
-limit; videos in files have none. Leaves the contents to the others. Called by the loaders and `probe`; the texts of
-all their errors start with the name made here, which is one line whatever the caller passed.
+Bytes in memory and picture files are read whole and have a byte limit. Video files have none. Called by the loaders
+and `probe`. All their error messages start with the name that is built here, which is one printable line.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from pvc.media.sniff import HEAD_BYTES, READABLE, Format, sniff
 
 FileSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Source"
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(?:data|file):", re.IGNORECASE)
-_LONGEST_NAME = 300
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(?:data|file):", re.IGNORECASE)
+_MAX_NAME_LENGTH = 300
 
 _KINDS = (
     (stat.S_ISDIR, "a directory"),
@@ -38,9 +37,13 @@ _KINDS = (
 
 @dataclass(frozen=True)
 class Source:
-    """An open file or bytes in memory: `file` is seekable, `size` is in bytes, `name` is for people.
+    """An open file, or bytes in memory.
 
-    `headers`: what readers found in it once, by format; all views of a source share it.
+    Attributes:
+        file: seekable binary file.
+        name: printable name for error messages.
+        size: bytes.
+        headers: results of header readers by format, each read once; all views of a source share them.
     """
 
     file: BinaryIO
@@ -50,86 +53,100 @@ class Source:
 
     @cached_property
     def format(self) -> Format:
-        """The format from the first bytes, read once. Raises MediaError `unsupported_format`."""
+        """Detect the format from the first bytes, once. Raise MediaError `unsupported_format`."""
         self.file.seek(0)
-        found = sniff(self.file.read(HEAD_BYTES))
-        if found is None:
+        media_format = sniff(self.file.read(HEAD_BYTES))
+        if media_format is None:
             raise MediaError(f"{self.name}: unknown format; {READABLE}", code="unsupported_format")
-        return found
+        return media_format
 
 
 class _View:
-    """A position of its own in a file that others read at the same time: as much of a BinaryIO as readers here use."""
+    """A file position that is independent of other readers of the same file.
+
+    It has as much of BinaryIO as the readers here use.
+    """
 
     def __init__(self, file: BinaryIO, size: int, lock: threading.Lock) -> None:
-        self._file, self._size, self._lock, self._at = file, size, lock, 0
+        self._file, self._size, self._lock, self._offset = file, size, lock, 0
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = max(0, offset + (0, self._at, self._size)[whence])
-        return self._at
+        self._offset = max(0, offset + (0, self._offset, self._size)[whence])
+        return self._offset
 
     def tell(self) -> int:
-        return self._at
+        return self._offset
 
     def read(self, count: int = -1) -> bytes:
         with self._lock:
-            self._file.seek(self._at)
+            self._file.seek(self._offset)
             data = self._file.read(count)
-        self._at += len(data)
+        self._offset += len(data)
         return data
 
 
-def shared(source: Source, count: int) -> list[Source]:
-    """`count` views of one open source, each for a thread of its own; `source` itself must rest meanwhile."""
+def open_views(source: Source, count: int) -> list[Source]:
+    """Open several views of one source, one for each thread. Do not use `source` while they are in use.
+
+    Args:
+        source: an open source.
+        count: number of views.
+    """
     lock = threading.Lock()
     views = (cast(BinaryIO, _View(source.file, source.size, lock)) for _ in range(count))
     return [Source(view, source.name, source.size, source.headers) for view in views]
 
 
-def readable_name(text: str) -> str:
-    """`text` as one printable line of at most 300 characters: controls and lone surrogates are escaped."""
-    if len(text) > _LONGEST_NAME:
-        half = _LONGEST_NAME // 2
+def to_printable_name(text: str) -> str:
+    """Return `text` as one printable line of at most 300 characters; controls and lone surrogates are escaped."""
+    if len(text) > _MAX_NAME_LENGTH:
+        half = _MAX_NAME_LENGTH // 2
         text = f"{text[: half - 3]}...{text[-half:]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def is_file_source(source: object) -> bool:
-    """Whether `open_source` takes it: a path, bytes or an open Source, as against pictures and arrays in memory."""
+    """Return whether `open_source` accepts `source`: a path, bytes or an open Source, but no pixels in memory."""
     return isinstance(source, (str, bytes, bytearray, memoryview, os.PathLike, Source))
 
 
 @contextmanager
 def open_source(source: FileSource, limits: Limits) -> Iterator[Source]:
-    """Open a path (str or PathLike) or bytes for reading; a Source of an open file is closed at the end like these.
+    """Open a path or bytes for reading. The file is closed at the end, also that of a Source which is passed.
 
-    Raises ForbiddenError for addresses and for what is not a regular file, MediaError `not_found`,
-    `empty_media`, `too_many_bytes`, and `corrupt_media` when the disk fails while the file is in use;
-    UsageError for any other type.
+    Args:
+        source: str, PathLike, bytes, bytearray, memoryview, or a Source of an open file.
+        limits: `max_bytes` bounds what is read whole.
+
+    Raises:
+        ForbiddenError: a URL, a file without read permission, or not a regular file.
+        MediaError: `not_found`, `empty_media`, `too_many_bytes`; `corrupt_media` if reading fails while the file is in
+            use.
+        UsageError: any other type.
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
         data = bytes(source)
-        opened = Source(io.BytesIO(data), f"<{len(data)} bytes>", len(data))
+        media_file = Source(io.BytesIO(data), f"<{len(data)} bytes>", len(data))
     elif isinstance(source, Source):
-        opened = source
+        media_file = source
     elif isinstance(source, (str, os.PathLike)):
-        if isinstance(source, str) and _ADDRESS.match(source):
-            raise ForbiddenError(f"{readable_name(source)}: URLs are not fetched; download the file first")
-        opened = _open_path(os.fsdecode(source))
+        if isinstance(source, str) and _URL.match(source):
+            raise ForbiddenError(f"{to_printable_name(source)}: URLs are not fetched; download the file first")
+        media_file = _open_path(os.fsdecode(source))
     else:
         raise UsageError(f"cannot read media from a {type(source).__name__}: give a path or bytes")
-    with opened.file:
-        if opened.size == 0:
-            raise MediaError(f"{opened.name}: the file is empty", code="empty_media")
-        _check_bytes(opened, limits)
+    with media_file.file:
+        if media_file.size == 0:
+            raise MediaError(f"{media_file.name}: the file is empty", code="empty_media")
+        _check_bytes(media_file, limits)
         try:
-            yield opened
+            yield media_file
         except OSError as error:
-            raise MediaError(f"{opened.name}: reading failed: {error.strerror or error}") from error
+            raise MediaError(f"{media_file.name}: reading failed: {error.strerror or error}") from error
 
 
 def _check_bytes(source: Source, limits: Limits) -> None:
-    """Raise MediaError `too_many_bytes` for what is read whole."""
+    """Raise MediaError `too_many_bytes` if a medium that is read whole is too large."""
     if source.size <= limits.max_bytes:
         return
     in_memory = isinstance(source.file, io.BytesIO)
@@ -141,20 +158,20 @@ def _check_bytes(source: Source, limits: Limits) -> None:
 
 
 def _open_path(path: str) -> Source:
-    name = readable_name(path)
+    name = to_printable_name(path)
     try:
-        # Looked at before opening, because opening alone can have an effect on a device.
+        # Check before opening, because opening a device can have an effect.
         _require_regular(os.stat(path).st_mode, name)
         flags = os.O_RDONLY
         for extra in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"):
             flags |= getattr(os, extra, 0)
-        # Non-blocking, since a pipe may have taken the file's place by now and would wait for a writer.
+        # Non-blocking: if a pipe has replaced the file by now, opening would wait for a writer.
         descriptor = os.open(path, flags)
     except PermissionError as error:
         raise ForbiddenError(f"{name}: permission denied") from error
     except OSError as error:
         raise MediaError(f"{name}: {error.strerror or error}", code="not_found") from error
-    except ValueError as error:  # a NUL, or characters that no file name can have here
+    except ValueError as error:  # a NUL, or characters that a file name cannot have here
         raise MediaError(f"{name}: no such file", code="not_found") from error
     try:
         status = os.fstat(descriptor)

@@ -1,7 +1,7 @@
-"""What the loaders return: a picture, a video with the true times of its frames, or what a header tells.
+"""Value types of the loaders: Picture, Video and MediaInfo, validated at construction.
 
-Values without behaviour, validated at construction. Leaves out tensors and tokens (pvc.processing).
-Made by the loaders of this package and by anyone who has pixels in memory; read by pvc.processing.
+Built by the loaders of this package and by callers that have pixels in memory. Read by pvc.processing, which turns
+them into tensors.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from pvc.errors import MismatchError, UsageError
-from pvc.media.pixels import rgb_from_array, rgb_from_pil, uint8_values
+from pvc.media.pixels import rgb_from_array, rgb_from_pil, to_uint8
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,10 +26,16 @@ UNTIMED_FPS = 1.0
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """One picture: `image` is a Pillow RGB picture, upright, 8 bits, opaque.
+    """One picture.
 
-    `format` is "png", "jpeg", "webp", "gif", "bmp", "pil" or "array". Each warning starts with a stable word and
-    a colon. Raises UsageError when `image` is anything else.
+    Attributes:
+        image: Pillow picture in mode RGB: upright, 8 bits, opaque.
+        name: file name for error messages.
+        format: "png", "jpeg", "webp", "gif", "bmp", "pil" or "array".
+        warnings: each starts with a stable word and a colon.
+
+    Raises:
+        UsageError: `image` is anything else.
     """
 
     kind: ClassVar[Literal["image"]] = "image"
@@ -53,11 +59,20 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class Video:
-    """Frames with the times at which they appear.
+    """Frames with their presentation times.
 
-    `frames`: uint8 (F, H, W, 3), RGB, F >= 1. `timestamps`: F times in seconds since the video's start, never
-    decreasing. `duration`: seconds, None when unknown. `source_frames`: how many frames there were to choose from.
-    Raises MismatchError when the counts differ, UsageError for any other wrong value.
+    Attributes:
+        frames: uint8 (F, H, W, 3), RGB, F >= 1.
+        timestamps: F times in seconds since the start of the video, never decreasing.
+        duration: seconds, or None if unknown.
+        name: file name for error messages.
+        format: container of the file, such as "mp4", or "array".
+        warnings: each starts with a stable word and a colon.
+        source_frames: number of frames that there were to choose from, or None if unknown.
+
+    Raises:
+        MismatchError: the numbers of frames and timestamps differ.
+        UsageError: any other wrong value.
     """
 
     kind: ClassVar[Literal["video"]] = "video"
@@ -96,11 +111,19 @@ class Video:
         *,
         name: str = "<frames>",
     ) -> Video:
-        """A video from an array (F, H, W, 1, 3 or 4) or a sequence of pictures: arrays or PIL, all of one size.
+        """Build a Video from an array (F, H, W, 1, 3 or 4) or a sequence of pictures (arrays or PIL) of one size.
 
-        `fps`: frames a second, or `timestamps`: F times in seconds; with neither, the frames are one second
-        apart. Pixels are uint8 or float in [0, 1]; uint8 RGB arrays are not copied. Raises UsageError, and
-        MismatchError when sizes or counts differ.
+        Without `fps` and `timestamps` the frames are one second apart.
+
+        Args:
+            frames: uint8, or float in [0, 1]. uint8 RGB arrays are not copied.
+            fps: frames per second.
+            timestamps: F times in seconds.
+            name: name of the video for error messages.
+
+        Raises:
+            UsageError: wrong types, shapes or values, or both `fps` and `timestamps`.
+            MismatchError: sizes or counts differ.
         """
         array = stack_frames(frames)
         if fps is not None and timestamps is not None:
@@ -117,12 +140,16 @@ class Video:
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """What can be known without decoding a pixel.
+    """Properties of a medium that are known without decoding a pixel.
 
-    `width` and `height` in pixels as they are shown: the EXIF orientation of a picture and the rotation that a video's
-    container declares are applied. A JPEG that is decoded at a reduced size counts with that size. `frames` and
-    `duration` (seconds) are counted from the packets or blocks, not taken from what the file declares; None when they
-    cannot be known.
+    Attributes:
+        kind: "image" or "video".
+        format: format of the file, such as "png" or "mp4".
+        width: pixels as displayed: after the EXIF orientation of a picture or the rotation that a container declares.
+            If a JPEG is decoded at a reduced size, this is the reduced size.
+        height: pixels as displayed, like `width`.
+        frames: counted from packets or blocks, not what the file declares; None if unknown.
+        duration: seconds, counted like `frames`; None if unknown.
     """
 
     kind: Literal["image", "video"]
@@ -134,13 +161,13 @@ class MediaInfo:
 
 
 def stack_frames(frames: np.ndarray[Any, Any] | Sequence[Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """uint8 (F, H, W, 3) from what `Video.from_frames` accepts; same errors."""
+    """Convert what `Video.from_frames` accepts to uint8 (F, H, W, 3). Raises the same errors."""
     if hasattr(frames, "__array__") or isinstance(frames, np.ndarray):
         array = np.asarray(frames)
         if array.ndim != 4 or array.shape[3] not in (1, 3, 4) or 0 in array.shape:
             raise UsageError(f"frames must have the shape (F, H, W, 3), not {array.shape}")
         if array.shape[3] == 3:
-            return uint8_values(array)
+            return to_uint8(array)
         return np.stack([np.asarray(rgb_from_array(frame)) for frame in array])
     if not isinstance(frames, Sequence) or isinstance(frames, (str, bytes)):
         raise UsageError(f"frames must be an array or a list of pictures, not a {type(frames).__name__}")
@@ -157,7 +184,7 @@ def stack_frames(frames: np.ndarray[Any, Any] | Sequence[Any]) -> np.ndarray[Any
 
 
 def as_rgb(pixels: Any) -> Image:
-    """One RGB picture from a PIL picture or an array. Raises UsageError for anything else."""
+    """Convert a PIL picture or an array to an RGB picture. Raise UsageError for anything else."""
     from PIL import Image as pil
 
     if isinstance(pixels, pil.Image):

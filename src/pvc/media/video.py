@@ -1,7 +1,7 @@
-"""A video from a file or bytes: the frames that a Sampling picks, with their true times.
+"""Load a video from a file or bytes: the frames that a Sampling picks, with their presentation times.
 
-Animated GIF and WebP count as videos here, still pictures as videos of one frame. Leaves out sound and
-subtitles. FFmpeg is imported only when there is a video to decode. Called by `load` and by pvc.processing.
+Animated GIF and WebP files count as videos; a still picture becomes a video of one frame. Audio and subtitles are
+ignored. FFmpeg is imported only if there is a video to decode. Called by `load` and by pvc.processing.
 """
 
 from __future__ import annotations
@@ -25,21 +25,44 @@ def load_video(
     size: tuple[int, int] | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Video:
-    """The frames that `sampling` picks from a path or bytes, uint8 (F, H, W, 3) with F times in seconds.
+    """Load the frames of a video that `sampling` picks.
 
-    `size`: (height, width) to which each picked frame is resized (bicubic) at once, so that memory stays bounded by
-    the result. Rotation is applied; the sample aspect ratio is not (models get squares anyway). Frames that are
-    damaged or missing become a warning in the result, as long as there is at least one.
-    Raises MediaError (every code but those of pictures' own), ForbiddenError, and UsageError for a time outside
-    the video or a wrong `size`.
+    The rotation is applied; the sample aspect ratio is not, because models take squares. If frames are damaged or
+    missing but at least one is intact, the result has a warning.
+
+    Args:
+        source: path or bytes.
+        sampling: which frames to take.
+        size: (height, width) in pixels. Each frame is resized (bicubic) as soon as it is decoded, so that memory is
+            bounded by the result.
+        limits: bounds on the file and the result.
+
+    Returns:
+        A Video with frames uint8 (F, H, W, 3) and F times in seconds.
+
+    Raises:
+        MediaError: any code except those of pictures only.
+        ForbiddenError: a URL, or not a regular file.
+        UsageError: a time outside the video, or a wrong `size`.
     """
     check_target_size(size)
-    with open_source(source, limits) as opened:
-        return read_any_video(opened, sampling, size, limits)
+    with open_source(source, limits) as media_file:
+        return read_any_video(media_file, sampling, size, limits)
 
 
 def read_any_video(source: Source, sampling: Sampling, size: tuple[int, int] | None, limits: Limits) -> Video:
-    """`load_video` for a file that is already open."""
+    """Load the frames of an open video, animation or still picture.
+
+    Args:
+        source: the open file.
+        sampling: which frames to take.
+        size: (height, width) in pixels to which frames are resized.
+        limits: bounds on the file and the result.
+
+    Raises:
+        MediaError: as in `load_video`.
+        UsageError: as in `load_video`.
+    """
     sampling.check(limits, source.name)
     if source.format.kind == "image":
         return read_animation(source, sampling, size, limits)

@@ -1,7 +1,7 @@
-"""Writes pictures and H.264 videos, for synthetic data, examples and tests.
+"""Write pictures and H.264 videos for synthetic data, examples and tests.
 
-A file appears under its name only when it is complete. Leaves out sound, streaming and every choice of
-codec. Called by pvc.lab.synthetic, pvc.testing and the examples.
+A file appears under its name only when it is complete. There is no audio, no streaming and no choice of codec.
+Called by pvc.lab.synthetic, pvc.testing and the examples.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from pvc.errors import PVCError, UsageError
 from pvc.media.sampling import is_number
-from pvc.media.source import readable_name
+from pvc.media.source import to_printable_name
 from pvc.media.types import Picture, Video, as_rgb, stack_frames
 
 _IMAGE_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -32,17 +32,22 @@ _IMAGE_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def write_image(path: str | os.PathLike[str], image: Any) -> None:
-    """Write a Picture, PIL picture or array (H, W[, 1, 3 or 4]) as PNG, JPEG, WebP (lossless) or BMP, by the suffix.
+    """Write a picture as PNG, JPEG, WebP (lossless) or BMP, by the suffix of the path.
 
-    Raises UsageError for other suffixes, for what is no picture, and when the file cannot be written.
+    Args:
+        path: the file to write.
+        image: Picture, PIL picture or array (H, W[, 1, 3 or 4]).
+
+    Raises:
+        UsageError: another suffix, a value that is not a picture, or the file cannot be written.
     """
     target = Path(path)
     if target.suffix.lower() not in _IMAGE_FORMATS:
         raise UsageError(f"{target.name}: the name must end in one of {', '.join(_IMAGE_FORMATS)}")
-    form, options = _IMAGE_FORMATS[target.suffix.lower()]
+    format_name, options = _IMAGE_FORMATS[target.suffix.lower()]
     picture = image.image if isinstance(image, Picture) else as_rgb(image)
-    with _replacing(target) as file:
-        picture.save(file, form, **options)
+    with _open_replacement(target) as file:
+        picture.save(file, format_name, **options)
 
 
 def write_video(
@@ -52,13 +57,21 @@ def write_video(
     crf: int = 18,
     times: Sequence[float] | None = None,
 ) -> None:
-    """Write frames as an MP4 (H.264, yuv420p, no sound), `fps` frames a second or at `times` (seconds, from 0).
+    """Write frames as an MP4: H.264, yuv420p, no audio.
 
-    `frames`: a Video (its timestamps are not used), uint8 or float (F, H, W, 3), or a list of pictures. `crf`: 0
-    (lossless but for the colours) to 51. H.264 in this form needs even sides: odd ones are padded by repeating
-    the last row or column. One thread, so that a machine's number of cores does not change the bytes.
-    Times are kept to the millisecond.
-    Raises UsageError, also when the file cannot be written, and MismatchError for frames of different sizes.
+    H.264 in this form needs even sides: odd ones are padded by repeating the last row or column. One thread encodes, so
+    the bytes do not depend on the number of cores.
+
+    Args:
+        path: the file to write.
+        frames: a Video (its timestamps are not used), uint8 or float (F, H, W, 3), or a list of pictures.
+        fps: frames per second.
+        crf: quality from 0 (lossless except for the colours) to 51.
+        times: F times in seconds, increasing from 0, instead of `fps`; rounded to milliseconds.
+
+    Raises:
+        UsageError: wrong values, or the file cannot be written.
+        MismatchError: frames of different sizes.
     """
     if not is_number(fps) or fps <= 0:
         raise UsageError(f"fps must be a positive number, not {fps!r}")
@@ -68,15 +81,17 @@ def write_video(
     rate = Fraction(fps).limit_denominator(1001)
     if not Fraction(1, 1000) <= rate <= 1000:
         raise UsageError(f"fps must lie between 0.001 and 1000, not {fps!r}")
-    ticks = None if times is None else [round(1000 * time) for time in times]
-    if ticks is not None and (len(ticks) != len(array) or ticks[0] != 0 or any(a >= b for a, b in pairwise(ticks))):
+    times_ms = None if times is None else [round(1000 * time) for time in times]
+    if times_ms is not None and (
+        len(times_ms) != len(array) or times_ms[0] != 0 or any(a >= b for a, b in pairwise(times_ms))
+    ):
         raise UsageError(f"times must be {len(array)} increasing seconds from 0, not {list(times or ())}")
-    with _replacing(Path(path)) as file:
-        _encode(file, array, rate, crf, ticks)
+    with _open_replacement(Path(path)) as file:
+        _encode(file, array, rate, crf, times_ms)
 
 
 def _encode(
-    file: BinaryIO, array: np.ndarray[Any, np.dtype[np.uint8]], rate: Fraction, crf: int, ticks: list[int] | None
+    file: BinaryIO, array: np.ndarray[Any, np.dtype[np.uint8]], rate: Fraction, crf: int, times_ms: list[int] | None
 ) -> None:
     import av
 
@@ -86,12 +101,12 @@ def _encode(
         with av.open(file, "w", format="mp4") as container:
             stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "threads": "1"})
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-            if ticks is not None:
+            if times_ms is not None:
                 stream.codec_context.time_base = Fraction(1, 1000)
             for i, picture in enumerate(array):
                 frame = av.VideoFrame.from_ndarray(np.pad(picture, padding, mode="edge"), format="rgb24")
-                if ticks is not None:
-                    frame.pts, frame.time_base = ticks[i], Fraction(1, 1000)
+                if times_ms is not None:
+                    frame.pts, frame.time_base = times_ms[i], Fraction(1, 1000)
                 container.mux(stream.encode(frame))
             container.mux(stream.encode())
     except av.FFmpegError as error:
@@ -99,16 +114,16 @@ def _encode(
 
 
 @contextmanager
-def _replacing(target: Path) -> Iterator[BinaryIO]:
-    """A file beside `target` that takes its place at the end, or disappears when anything goes wrong."""
-    scratch = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+def _open_replacement(target: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file that replaces `target` at the end, and is removed if anything fails."""
+    temp_path = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with open(scratch, "xb") as file:
+        with open(temp_path, "xb") as file:
             yield file
-        os.replace(scratch, target)
+        os.replace(temp_path, target)
     except PVCError:
         raise
     except (OSError, ValueError) as error:  # the disk, or a size that the format does not allow
-        raise UsageError(f"{readable_name(str(target))}: cannot be written: {error}") from error
+        raise UsageError(f"{to_printable_name(str(target))}: cannot be written: {error}") from error
     finally:
-        scratch.unlink(missing_ok=True)
+        temp_path.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """The network: PVC's configuration, vision tower, compressor and composition with a language model.
 
-Needs torch and transformers, nothing else of PVC but its errors. Importing this package is cheap; the names
-below are imported when they are first touched.
+Imports torch, transformers and PVC's errors, and nothing else of PVC. Importing this package is fast: each name below
+is imported at its first use. Called by the checkpoint, engine, train and convert packages.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_HOME = {
+_MODULES = {
     "PVCConfig": "config",
     "PVCVisionConfig": "config",
     "TemporalCache": "cache",
@@ -34,6 +34,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(f"pvc.model.{_HOME[name]}"), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"pvc.model.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'pvc.model' has no attribute {name!r}")

@@ -1,12 +1,12 @@
-"""Attention written as matrix products, for what torch's fused kernel does slowly on a CPU.
+"""Attention as matrix products, where torch's fused kernel is slow on a CPU.
 
-Spatial, in bf16 on a CPU with instructions for it: the fused kernel computes at the speed of float32; products of a few
-heads at a time, whose scores stay in the caches, are half as fast again. Over time, in any precision: few steps at many
-positions, and the time axis far apart in memory; a few positions at a time need no copy of the whole. Scores are of the
-model's precision, as in transformers' eager attention. Leaves out when a model uses it (`pvc.checkpoint.loading`,
-`temporal.py`).
+Scores have the model's precision, as in transformers' eager attention.
+`matmul_attention`: spatial attention in bf16, where the fused kernel is no faster than in float32. The scores of a few
+heads fit into the CPU caches, which gives 1.5 times the speed. Selected by `pvc.checkpoint.loading`.
+`attention_over_time`: temporal attention in any precision, with few steps at many positions. It computes chunks of
+positions, without copying the time axis, whose values are far apart in memory. Called by `temporal.py`.
 
-B batch, H heads, Q queries, P keys, d width of a head; T steps, M clips times positions, D width.
+B batch, H heads, Q queries, P keys, d width of a head; T steps, C clips, N positions, D width.
 """
 
 from __future__ import annotations
@@ -20,17 +20,27 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 MATMUL = "pvc_products"
 
-# Scores of one piece, in numbers: 4 MB of bf16, about what stays near a core.
-_PIECE = 2**21
-# Where steps are few, fused attention spends its time on its own bookkeeping; where they are many, it wins.
+# Values in the scores of one chunk: 4 MB of bf16, about what fits into the caches of a core.
+_CHUNK_SCORES = 2**21
+# With few steps, the overhead of fused attention dominates. With many steps, fused attention is faster.
 _MAX_CAUSAL_POSITIONS = 16
 
 
 def should_use_matmul(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether this machine multiplies bf16 matrices faster than float32 ones."""
+    """Check whether `matmul_attention` is faster than fused attention for spatial layers.
+
+    It is on a CPU that has instructions for bf16 matrix products.
+
+    Args:
+        device: device of the model.
+        dtype: dtype of the model.
+
+    Returns:
+        True for bfloat16 on a CPU with AVX512-BF16 or AMX tiles.
+    """
     if device.type != "cpu" or dtype != torch.bfloat16:
         return False
-    # torch's own names for what the processor can do are private; without them nothing changes.
+    # torch's functions for CPU features are private. If they are missing, the fused kernel is used.
     return any(
         getattr(torch.cpu, name, lambda: False)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     )
@@ -47,63 +57,103 @@ def matmul_attention(
     is_causal: bool | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """`(B, H, Q, d)` over `(B, H, P, d)` to `(B, Q, H, d)`; what does not pay is left to torch's fused attention."""
+    """Compute attention as matrix products, or with torch's fused kernel where that is faster.
+
+    The fused kernel is used for other dtypes than bf16, with gradients, dropout or a mask, and for long causal inputs.
+
+    Args:
+        module: the attention layer, passed to the fused kernel.
+        query: `(B, H, Q, d)`.
+        key: `(B, H, P, d)`.
+        value: `(B, H, P, d)`.
+        attention_mask: additive mask, or None.
+        scaling: factor of the scores; by default `d ** -0.5`.
+        dropout: probability of dropping a weight.
+        is_causal: whether a query sees only keys up to its position.
+        **kwargs: other options of transformers' attention functions, passed to the fused kernel.
+
+    Returns:
+        `(B, Q, H, d)`, and None in place of attention weights.
+    """
     queries, keys = query.shape[2], key.shape[2]
-    causal = bool(is_causal) and queries > 1
-    pays = query.dtype == torch.bfloat16 and query.device.type == "cpu" and not torch.is_grad_enabled()
-    if not pays or dropout or attention_mask is not None or (causal and keys > _MAX_CAUSAL_POSITIONS):
+    is_masked = bool(is_causal) and queries > 1
+    is_supported = query.dtype == torch.bfloat16 and query.device.type == "cpu" and not torch.is_grad_enabled()
+    if not is_supported or dropout or attention_mask is not None or (is_masked and keys > _MAX_CAUSAL_POSITIONS):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=is_causal, **kwargs
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    hidden = torch.ones(queries, keys, dtype=torch.bool).triu(1) if causal else None
+    future = torch.ones(queries, keys, dtype=torch.bool).triu(1) if is_masked else None
     flat = [tensor.reshape(-1, *tensor.shape[2:]) for tensor in (query, key, value)]
-    size = max(1, _PIECE // (queries * keys))
-    pieces = []
+    size = max(1, _CHUNK_SCORES // (queries * keys))
+    chunks = []
     for q, k, v in zip(*(tensor.split(size) for tensor in flat), strict=True):
         scores = torch.bmm(q * scale, k.transpose(1, 2))
-        if hidden is not None:
-            scores.masked_fill_(hidden, -torch.inf)
-        pieces.append(torch.bmm(scores.softmax(-1), v))
-    joined = torch.cat(pieces).unflatten(0, query.shape[:2])
-    return joined.transpose(1, 2), None
+        if future is not None:
+            scores.masked_fill_(future, -torch.inf)
+        chunks.append(torch.bmm(scores.softmax(-1), v))
+    attended = torch.cat(chunks).unflatten(0, query.shape[:2])
+    return attended.transpose(1, 2), None
 
 
-# Steps (remembered ones too) up to which products win over time, and numbers in the keys of one piece (about 2 MB).
+# Up to this number of steps (cached steps included), matrix products are faster than fused attention over time.
 MAX_STEPS = 64
-_STEPS_PIECE = 2**19
+# Values in the keys of one chunk: about 2 MB.
+_CHUNK_KEYS = 2**19
 
 
 def should_use_matmul_over_time(query: torch.Tensor, keys: int) -> bool:
-    """Whether attention of a temporal block is faster as `attention_over_time`; `query` is its `(T, M, D)`."""
+    """Check whether `attention_over_time` is faster than fused attention for a temporal block.
+
+    Args:
+        query: `(T, C * N, D)`.
+        keys: number of steps in the keys, cached steps included.
+
+    Returns:
+        True on a CPU without gradients, for at most `MAX_STEPS` keys.
+    """
     return query.device.type == "cpu" and keys <= MAX_STEPS and not torch.is_grad_enabled()
 
 
 def attention_over_time(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, heads: int
 ) -> torch.Tensor:
-    """`(T, M, D)` queries over `(P, M, D)` keys and values, at every one of the M places on its own, to `(T, M, D)`.
+    """Compute attention over steps, separately at each of the C * N positions.
 
-    `mask`: additive `(T, P)`, or None where every query sees every key.
+    Args:
+        query: `(T, C * N, D)`.
+        key: `(P, C * N, D)`.
+        value: `(P, C * N, D)`.
+        mask: additive `(T, P)`, or None if every query sees every key.
+        heads: number of heads H.
+
+    Returns:
+        `(T, C * N, D)`.
     """
     out = torch.empty_like(query)
     size = chunk_positions(len(key), query.shape[-1])
     for start in range(0, query.shape[1], size):
         part = slice(start, start + size)
-        out[:, part] = _last_positions(query[:, part], key[:, part], value[:, part], mask, heads)
+        out[:, part] = _attend_positions(query[:, part], key[:, part], value[:, part], mask, heads)
     return out
 
 
 def chunk_positions(keys: int, width: int) -> int:
-    """How many of the M places are attended at a time."""
-    return max(8, _STEPS_PIECE // (keys * width))
+    """Compute how many of the C * N positions are attended at a time.
+
+    Args:
+        keys: number of steps in the keys.
+        width: model width D.
+    """
+    return max(8, _CHUNK_KEYS // (keys * width))
 
 
-def _last_positions(
+def _attend_positions(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, heads: int
 ) -> torch.Tensor:
+    """Compute `attention_over_time` of one chunk of positions."""
     width = query.shape[-1] // heads
-    q, k, v = (  # views: places and heads lie side by side, and a product takes rows that are far apart
+    q, k, v = (  # views, not copies: `bmm` accepts rows that are far apart in memory
         tensor.unflatten(-1, (heads, width)).permute(1, 2, 0, 3).reshape(-1, len(tensor), width)
         for tensor in (query, key, value)
     )

@@ -1,8 +1,7 @@
-"""TemporalCache: what the temporal blocks remember of earlier steps, as a value.
+"""TemporalCache: the keys and values of past steps in the temporal blocks, as an immutable value.
 
-Encoding takes a cache and returns a new one; nothing is changed in place, so an old cache stays usable (to
-branch off, or to try again). Leaves out the language model's cache, which is transformers' own.
-Called by `vision.py` and by the engine.
+Encoding takes a cache and returns a new one. An old cache stays valid, so a caller can branch from it or retry.
+The language model's KV cache is not here; it is the one of transformers. Called by `vision.py` and by the engine.
 """
 
 from __future__ import annotations
@@ -18,16 +17,16 @@ from pvc.errors import MismatchError
 class TemporalCache:
     """Keys and values of past steps, one pair per temporal layer.
 
-    Shapes: `P` remembered steps, `C` clips, `N` positions, `D` width.
+    Shapes: P cached steps, C clips, N positions, D width. P is `min(steps, window - 1)`, or `steps` without a window.
 
     Attributes:
-        keys, values: tuples with one `(P, C * N, D)` tensor per temporal layer that is not skipped;
-            `P = min(steps, window - 1)` (`P = steps` without a window).
-        steps: steps encoded so far, remembered or not.
-        num_clips: `C`.
-        window: the temporal window the cache was made with, or None.
-        total_steps: steps of the whole clip where timesteps are relative, else None.
-        starts: the number of every clip's first step; empty where all start at 0.
+        keys: one `(P, C * N, D)` tensor for each temporal layer that is not skipped.
+        values: as `keys`.
+        steps: steps encoded so far, cached or not.
+        num_clips: number of clips C.
+        window: the temporal window of the encoding calls, or None.
+        total_steps: steps of the whole clip if timesteps are relative, else None.
+        starts: `(C,)` number of each clip's first step; empty if all clips start at 0.
     """
 
     keys: tuple[torch.Tensor, ...]
@@ -40,12 +39,12 @@ class TemporalCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held by keys and values."""
+        """Size of keys and values in bytes."""
         return sum(tensor.numel() * tensor.element_size() for tensor in (*self.keys, *self.values))
 
     @property
     def max_nbytes(self) -> int | None:
-        """The most bytes this cache can ever grow to, or None when there is no window to bound it."""
+        """Maximum size that this cache can reach, in bytes; None without a window."""
         if self.window is None:
             return None
         return sum(
@@ -54,9 +53,19 @@ class TemporalCache:
         )
 
     def check(self, num_clips: int, layers: int, window: int | None, total_steps: int | None) -> None:
-        """Raise MismatchError unless the cache belongs to such clips of such a model."""
+        """Check that the cache fits the clips and the model of an encoding call.
+
+        Args:
+            num_clips: number of clips in the call.
+            layers: number of temporal layers that the model runs.
+            window: the temporal window of the call, or None.
+            total_steps: steps of the whole clip, or None if unknown.
+
+        Raises:
+            MismatchError: one of the values differs from that of the cache.
+        """
         if num_clips != self.num_clips:
-            raise MismatchError(f"the cache holds {self.num_clips} clips, but {num_clips} clips are to be continued")
+            raise MismatchError(f"the cache holds {self.num_clips} clips, but the call continues {num_clips} clips")
         if len(self.keys) != layers:
             raise MismatchError(f"the cache holds {len(self.keys)} temporal layers, but the model uses {layers}")
         if window != self.window:
@@ -66,9 +75,16 @@ class TemporalCache:
 
 
 def keep_recent(tensor: torch.Tensor, window: int | None) -> torch.Tensor:
-    """The part of `(P, ...)` keys or values that a later step can still see: the last `window - 1` steps.
+    """Drop the steps that later steps cannot see.
 
-    Copies when something is dropped: a view would keep the dropped steps' memory alive.
+    If steps are dropped, the rest is copied: a view would hold the memory of the dropped steps.
+
+    Args:
+        tensor: `(P, ...)` keys or values.
+        window: the temporal window, or None.
+
+    Returns:
+        The last `window - 1` steps, or all of them without a window.
     """
     if window is None or len(tensor) < window:
         return tensor

@@ -1,8 +1,8 @@
 """Configuration of the network: PVCVisionConfig (the tower) and PVCConfig (tower, compressor, language model).
 
-Values are checked when a config is made, so that nothing half-right is ever built or loaded. Keys of transformers and
-of other tools are kept; a misspelling of a field is an error (`keys.py`). Leaves out how media are prepared: that is
-the processors' configuration.
+Values are checked at construction, before a model is built or loaded. Keys of transformers and of other tools are
+retained; a misspelt field is an error (`keys.py`). The preparation of media is configured by the processors. Called by
+every module that builds, loads or converts a model.
 """
 
 from __future__ import annotations
@@ -24,19 +24,21 @@ IMAGE_TOKEN_ORDERS = ("step", "raster")
 
 @strict
 class PVCVisionConfig(InternVLVisionConfig):
-    """InternVL's vision configuration and the temporal blocks.
+    """Configuration of the vision tower: InternVL's vision configuration and the temporal blocks.
 
-    Args beyond InternVL's:
-        num_temporal_layers: how many of the last layers have a temporal block; None means a third of them.
-        temporal_window: a step attends to itself and to the `temporal_window - 1` steps before it; None: to all.
-        timestep: what AdaLN is conditioned on: "index" (the step's number), "cyclic" (the number modulo
+    Args:
+        num_temporal_layers: number of layers, counted from the last, that have a temporal block. None means a third of
+            all layers.
+        temporal_window: number of steps that a step attends to: itself and the steps before it. None means all of them.
+        timestep: the value that AdaLN is conditioned on: "index" (number of the step), "cyclic" (number modulo
             `timestep_period`) or "relative" (number / total steps).
-        timestep_scale: factor before the sinusoid; None means 1000 for "relative" and 100 for the others.
-        timestep_limit: with "index", larger step numbers are treated as this one; None: no limit.
-        timestep_period: with "cyclic", and only there: how many timesteps there are.
+        timestep_scale: factor before the sinusoid. None means 1000 for "relative" and 100 for the others.
+        timestep_limit: with "index", larger step numbers are replaced by this one. None means no limit.
+        timestep_period: number of distinct timesteps. Required with "cyclic", and not allowed without.
+        **kwargs: fields of InternVL's vision configuration.
 
     Raises:
-        ConfigError: a value out of range, or a key that is a misspelt field.
+        ConfigError: a value is out of range, or a key is a misspelt field.
     """
 
     model_type = "pvc_vision"
@@ -62,8 +64,8 @@ class PVCVisionConfig(InternVLVisionConfig):
             raise ConfigError(f"timestep is {self.timestep!r}; it must be one of {', '.join(TIMESTEP_SCALES)}")
         if (self.timestep == "cyclic") != (self.timestep_period is not None):
             raise ConfigError(
-                f"timestep is {self.timestep!r} and timestep_period {self.timestep_period}; a period goes with "
-                "'cyclic', and only there"
+                f"timestep is {self.timestep!r} and timestep_period {self.timestep_period}; set timestep_period with "
+                "'cyclic', and only with it"
             )
         if self.timestep_scale is None:
             self.timestep_scale = TIMESTEP_SCALES[self.timestep]
@@ -81,6 +83,7 @@ class PVCVisionConfig(InternVLVisionConfig):
         self._check_grid()
 
     def _check_grid(self) -> None:
+        """Check that frames divide into square patches, and the width into heads."""
         if len(set(self.image_size)) != 1 or len(set(self.patch_size)) != 1:
             raise ConfigError(
                 f"frames and patches must be square: image_size {self.image_size}, patch_size {self.patch_size}"
@@ -103,23 +106,26 @@ class PVCVisionConfig(InternVLVisionConfig):
 
 @strict
 class PVCConfig(PreTrainedConfig):
-    """A PVC model: vision tower, adaptive compressor and a causal language model.
+    """Configuration of a PVC model: vision tower, adaptive compressor and a causal language model.
 
     Args:
         vision_config: PVCVisionConfig or its dictionary.
         text_config: configuration (or its dictionary) of any transformers causal language model.
-        downsample_ratio: 1/2, 1/4 or 1/8; a frame of `grid x grid` patches becomes `(grid * ratio)^2` tokens.
-        image_steps: steps of a still image when a call does not say otherwise.
-        compressor_norm_groups: blocks of patches of a visual token that the compressor normalises separately: 1, or
-            the number of the base's tokens that one of ours replaces (4 from 1/2 to 1/4, 16 from 1/2 to 1/8).
+        image_token_id: id of the placeholder that visual tokens of images replace.
+        video_token_id: id of the placeholder that visual tokens of videos replace.
+        downsample_ratio: 1/2, 1/4 or 1/8. A frame of `grid x grid` patches becomes `(grid * ratio)^2` tokens.
+        image_steps: default number of steps of a still image.
+        compressor_norm_groups: blocks of patches in a visual token that the compressor normalises separately. It is 1,
+            or the number of tokens of the base model that one visual token replaces: 4 from ratio 1/2 to 1/4, 16 from
+            1/2 to 1/8.
         image_token_order: "step" (all tiles at step 0, then all at step 1, ...) or "raster" (tile by tile, in the order
-            of the base's tokens; step t stands for block t of `compressor_norm_groups`).
-        image_token_id, video_token_id: placeholder ids that visual tokens replace.
-        projector_hidden_act: activation between the compressor's two linear layers.
-        tie_word_embeddings: whether the output layer shares the input embedding's weights.
+            of the base model's tokens; step t stands for block t of `compressor_norm_groups`).
+        projector_hidden_act: activation between the two linear layers of the compressor.
+        tie_word_embeddings: whether the output layer shares the weights of the input embedding.
+        **kwargs: other keys of transformers' configurations.
 
     Raises:
-        ConfigError: a value out of range, values that do not fit together, or a misspelt key.
+        ConfigError: a value is out of range, values contradict each other, or a key is a misspelt field.
     """
 
     model_type = "pvc"
@@ -154,6 +160,7 @@ class PVCConfig(PreTrainedConfig):
         self._check()
 
     def _check(self) -> None:
+        """Check the values of the compressor, the steps and the placeholders."""
         vision = self.vision_config
         if self.downsample_ratio not in DOWNSAMPLE_RATIOS:
             raise ConfigError(f"downsample_ratio is {self.downsample_ratio}; it must be one of 0.5, 0.25, 0.125")

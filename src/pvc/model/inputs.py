@@ -1,9 +1,13 @@
-"""Reads grids and steps of images and videos, and refuses the ones that do not add up. Called by `modeling.py`."""
+"""Checks of the model's inputs; grids and steps of images and videos are read here.
+
+Called by `modeling.py`, `features.py`, the engine, `pvc bench` and distillation.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from transformers.models.internvl.modeling_internvl import InternVLModel
@@ -11,16 +15,49 @@ from transformers.models.internvl.modeling_internvl import InternVLModel
 from pvc.errors import MismatchError, UsageError
 from pvc.model.config import PVCConfig
 
-# What transformers calls a language model's cache: `past_key_values` up to 5.19 and beyond, `cache` of late, with a
-# warning for the old name that 5.40 is to make an error.
+# Name of the KV cache argument in the installed transformers. It is `past_key_values` in 5.19 and some later versions.
+# Newer ones use `cache` and warn about the old name, which becomes an error in 5.40.
 TEMPORAL_CACHE = "cache" if "cache" in inspect.signature(InternVLModel.forward).parameters else "past_key_values"
 
 
-def clip_sizes(grid: torch.Tensor | None, stored: int, what: str, default: list[int]) -> list[int]:
-    """First column of an `(items, 3)` grid: tiles of every image, or frames of every video.
+def check_inputs(
+    input_ids: torch.Tensor | None,
+    inputs_embeds: torch.Tensor | None,
+    pixels: Mapping[str, torch.Tensor | None],
+    encoded: Mapping[str, Any],
+) -> None:
+    """Check that the text and each kind of media are passed in one form only.
+
+    Args:
+        input_ids: ids of the prompt, or None.
+        inputs_embeds: embeddings of the prompt, or None.
+        pixels: pixels of each kind of media, "image" or "video"; None where there are none.
+        encoded: encoder outputs of each kind, if passed in place of pixels.
 
     Raises:
-        MismatchError: they do not sum to the `stored` frames that were passed.
+        UsageError: an input is missing, or passed in both forms.
+    """
+    if (input_ids is None) == (inputs_embeds is None):
+        raise UsageError("pass exactly one of input_ids and inputs_embeds")
+    for kind, values in pixels.items():
+        if values is not None and encoded.get(kind) is not None:
+            raise UsageError(f"pass pixels or mm_encoder_outputs for {kind}s, not both")
+
+
+def clip_sizes(grid: torch.Tensor | None, stored: int, what: str, default: list[int]) -> list[int]:
+    """Read the number of tiles of every image, or of frames of every video, from a grid.
+
+    Args:
+        grid: `(items, 3)` int64, rows `[count, 1, 1]`; or None.
+        stored: number of tiles or frames that were passed.
+        what: "tiles" or "frames", for error messages.
+        default: the result without a grid.
+
+    Returns:
+        One count per image or video.
+
+    Raises:
+        MismatchError: a row has another form, or the counts do not sum to `stored`.
     """
     if grid is None:
         return default
@@ -34,11 +71,19 @@ def clip_sizes(grid: torch.Tensor | None, stored: int, what: str, default: list[
 
 
 def steps_per_tile(image_steps: torch.Tensor | int | None, tiles: Sequence[int], config: PVCConfig) -> list[int]:
-    """Steps of every tile: `image_steps` is one number for all, one per tile `(sum of tiles,)`, or the config's.
+    """Compute the number of steps of every tile.
+
+    Args:
+        image_steps: one number for all tiles, or `(sum of tiles,)`, or None for `config.image_steps`.
+        tiles: number of tiles of every image.
+        config: configuration of the model.
+
+    Returns:
+        One number per tile.
 
     Raises:
-        MismatchError: not as many entries as tiles, or different steps within one image.
-        UsageError: fewer than one step, or more than the temporal window holds.
+        MismatchError: the entries are not as many as the tiles, or differ within an image.
+        UsageError: a number is below 1 or above the temporal window.
     """
     total = sum(tiles)
     if image_steps is None or isinstance(image_steps, int):
@@ -53,11 +98,11 @@ def steps_per_tile(image_steps: torch.Tensor | int | None, tiles: Sequence[int],
         raise UsageError(f"image_steps must be at least 1{limit}; got {min(steps)} to {max(steps)}")
     start = 0
     for image, count in enumerate(tiles):
-        own = steps[start : start + count]
-        if len(set(own)) > 1:
-            raise MismatchError(f"the tiles of image {image} have different image_steps: {own}")
+        steps_of_image = steps[start : start + count]
+        if len(set(steps_of_image)) > 1:
+            raise MismatchError(f"the tiles of image {image} have different image_steps: {steps_of_image}")
         start += count
     return steps
 
 
-__all__ = ["TEMPORAL_CACHE", "clip_sizes", "steps_per_tile"]
+__all__ = ["TEMPORAL_CACHE", "check_inputs", "clip_sizes", "steps_per_tile"]

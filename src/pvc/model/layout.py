@@ -1,9 +1,9 @@
-"""ClipLayout: where the steps of every clip of a batch lie in one packed tensor.
+"""ClipLayout: the rows of every clip's steps in one packed tensor, as indices only.
 
-Clips with equally many steps form a group that is stored time-major, so that attention over time reads strided
-views and copies nothing. Leaves out tensors of the network: indices only. Called by `vision.py` and `modeling.py`.
+Clips with equally many steps form a group. A group is stored time-major, so that attention over time reads strided
+views and copies nothing. Called by `vision.py` and `temporal.py`.
 
-B batch, C clips, F stored frames, T steps, R packed rows (sum of all clips' steps), N positions, D width, K tokens.
+C clips, F stored frames, T steps, R packed rows (sum of all clips' steps).
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ from pvc.errors import MismatchError, UsageError
 
 @dataclass(frozen=True)
 class Group:
-    """`clips` clips of `steps` steps each, at rows `start + t * clips + c`; `members` are the clips' numbers."""
+    """Clips of equal length; step t of the c-th clip is at row `start + t * clips + c`.
+
+    Attributes:
+        start: first row of the group.
+        steps: steps T of each clip.
+        clips: number of clips in the group.
+        members: indices of the clips, in the caller's order.
+    """
 
     start: int
     steps: int
@@ -27,22 +34,24 @@ class Group:
 
     @property
     def rows(self) -> slice:
+        """Packed rows of the group."""
         return slice(self.start, self.start + self.steps * self.clips)
 
 
 @dataclass(frozen=True)
 class ClipLayout:
-    """Order of packed rows.
+    """Order of the packed rows of a batch of clips.
 
     Attributes:
         groups: groups in packed order.
-        frame_of_row: `(R,)` list, the stored frame behind each packed row.
-        step_of_row: `(R,)` list, the step's number: counted from `offset`, and from where the clip starts (`starts`).
-        steps_of_clip: `(C,)` tuple, steps of every clip in this call.
+        frame_of_row: `(R,)` index of the stored frame of each packed row.
+        step_of_row: `(R,)` number of each row's step, counted from `offset` and from the clip's entry in `starts`.
+        steps_of_clip: `(C,)` steps of every clip in this call.
+        num_frames: number of stored frames F.
         offset: steps that were encoded before this call.
-        total_steps: steps of the whole clips where it is known in advance (for relative timesteps), else None.
-        window: steps that a step attends to, itself included; None for all before it.
-        starts: `(C,)` tuple, the number of every clip's first step; empty where all start at 0.
+        total_steps: steps of the whole clips if known in advance (for relative timesteps), else None.
+        window: number of steps that a step attends to, itself included; None means all steps before it.
+        starts: `(C,)` number of every clip's first step; empty if all clips start at 0.
     """
 
     groups: tuple[Group, ...]
@@ -67,16 +76,24 @@ class ClipLayout:
         window: int | None = None,
         starts: Sequence[int] = (),
     ) -> ClipLayout:
-        """Lay out clips of `frames[c]` stored frames and `steps[c]` steps (one frame may serve many steps).
+        """Lay out clips.
 
-        `repeats` has a number for every stored frame, the steps in a row that show it; by default 1, and all of its
-        steps for a clip of one frame.
+        Args:
+            frames: `(C,)` stored frames of every clip.
+            steps: `(C,)` steps of every clip.
+            repeats: `(F,)` consecutive steps of every stored frame. By default the frame of a one-frame clip has all
+                steps of the clip, and any other frame has one.
+            offset: steps that were encoded before this call.
+            total_steps: steps of the whole clips, or None if unknown.
+            window: number of steps that a step attends to, or None.
+            starts: `(C,)` number of every clip's first step; empty if all clips start at 0.
 
-        `starts` has the number of every clip's first step, or is empty: all start at 0.
+        Returns:
+            The layout.
 
         Raises:
-            MismatchError: the lists differ in length, or a clip's frames are shown for more or fewer steps than it has.
-            UsageError: a clip without frames or steps, or a frame that is never shown.
+            MismatchError: the lists differ in length, or the repeats of a clip do not sum to its steps.
+            UsageError: a clip has no frames or no steps, or a frame has no steps.
         """
         if len(frames) != len(steps):
             raise MismatchError(f"{len(frames)} clips have frames, but {len(steps)} have steps")
@@ -92,7 +109,7 @@ class ClipLayout:
                 raise MismatchError(f"clip {clip} has {count} frames, but {length} steps")
             firsts.append(position)
             position += count
-        shown = cls._shown(frames, steps, firsts, repeats)
+        frame_of_step = cls._expand_repeats(frames, steps, firsts, repeats)
         by_length: dict[int, list[int]] = {}
         for clip, length in enumerate(steps):
             by_length.setdefault(length, []).append(clip)
@@ -101,60 +118,60 @@ class ClipLayout:
             groups.append(Group(row, length, len(members), tuple(members)))
             for step in range(length):
                 for clip in members:
-                    frame_of_row.append(shown[clip][step])
+                    frame_of_row.append(frame_of_step[clip][step])
                     step_of_row.append(offset + step + (starts[clip] if starts else 0))
             row += length * len(members)
         rows = (tuple(frame_of_row), tuple(step_of_row))
         return cls(tuple(groups), *rows, tuple(steps), position, offset, total_steps, window, tuple(starts))
 
     @staticmethod
-    def _shown(
-        frames: Sequence[int], steps: Sequence[int], starts: Sequence[int], repeats: Sequence[int] | None
+    def _expand_repeats(
+        frames: Sequence[int], steps: Sequence[int], firsts: Sequence[int], repeats: Sequence[int] | None
     ) -> list[list[int]]:
-        """For every clip, the stored frame behind each of its steps."""
+        """List, for every clip, the stored frame of each step; `firsts` has the first stored frame of every clip."""
         if repeats is None:
-            each = [[length] if count == 1 else [1] * count for count, length in zip(frames, steps, strict=True)]
+            per_clip = [[length] if count == 1 else [1] * count for count, length in zip(frames, steps, strict=True)]
         elif len(repeats) != sum(frames):
             raise MismatchError(f"repeats has {len(repeats)} entries, but there are {sum(frames)} frames")
         else:
-            each = [list(repeats[start : start + count]) for start, count in zip(starts, frames, strict=True)]
-        shown = []
-        for clip, (start, own) in enumerate(zip(starts, each, strict=True)):
-            if min(own) < 1:
-                raise UsageError(f"clip {clip} has a frame that is shown for {min(own)} steps; it must be at least 1")
-            if sum(own) != steps[clip]:
-                raise MismatchError(
-                    f"the frames of clip {clip} are shown for {sum(own)} steps, but it has {steps[clip]}"
-                )
-            shown.append([start + frame for frame, count in enumerate(own) for _ in range(count)])
-        return shown
+            per_clip = [list(repeats[first : first + count]) for first, count in zip(firsts, frames, strict=True)]
+        frame_of_step = []
+        for clip, (first, counts) in enumerate(zip(firsts, per_clip, strict=True)):
+            if min(counts) < 1:
+                raise UsageError(f"clip {clip} has a frame with {min(counts)} repeats; there must be at least 1")
+            if sum(counts) != steps[clip]:
+                raise MismatchError(f"the repeats of clip {clip} sum to {sum(counts)}, but it has {steps[clip]} steps")
+            frame_of_step.append([first + frame for frame, count in enumerate(counts) for _ in range(count)])
+        return frame_of_step
 
     @property
     def num_rows(self) -> int:
+        """Number of packed rows R."""
         return len(self.frame_of_row)
 
     @property
     def num_clips(self) -> int:
+        """Number of clips C."""
         return len(self.steps_of_clip)
 
     @property
     def is_identity(self) -> bool:
-        """Whether every packed row is its own stored frame, in order (nothing to gather)."""
+        """Whether the packed rows are the stored frames in their order, so that `gather` has nothing to do."""
         return self.num_rows == self.num_frames and self.frame_of_row == tuple(range(self.num_frames))
 
     def gather(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Stored frames `(F, ...)` to packed rows `(R, ...)`; static clips are repeated here."""
+        """Gather stored frames `(F, ...)` to packed rows `(R, ...)`; static clips are repeated here."""
         if self.is_identity:
             return hidden
         return hidden.index_select(0, torch.tensor(self.frame_of_row, device=hidden.device))
 
     def split(self, packed: torch.Tensor) -> list[torch.Tensor]:
-        """Packed rows `(R, ...)` to one `(T, ...)` view per clip, in the callers' order of clips."""
+        """Split packed rows `(R, ...)` into one `(T, ...)` view per clip, in the caller's order of clips."""
         clips: list[torch.Tensor | None] = [None] * self.num_clips
         for group in self.groups:
             block = packed[group.rows].unflatten(0, (group.steps, group.clips))
-            for place, clip in enumerate(group.members):
-                clips[clip] = block[:, place]
+            for index, clip in enumerate(group.members):
+                clips[clip] = block[:, index]
         return clips  # type: ignore[return-value]  # every clip belongs to exactly one group
 
 

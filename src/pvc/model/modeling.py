@@ -1,7 +1,7 @@
-"""PVCModel and PVCForConditionalGeneration: tower, compressor and language model put together.
+"""PVCModel and PVCForConditionalGeneration, composed of tower, compressor and language model.
 
-Composition only: attention is in `temporal.py` and `vision.py`, visual tokens in `features.py`, placeholder
-accounting in `placeholders.py`.
+Attention is in `temporal.py` and `vision.py`, visual tokens in `features.py`, placeholders in `placeholders.py`.
+Called by checkpoint loading, conversion, training and benchmarks.
 
 B batch, Q sequence length, L language width.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel
+from transformers import AutoModel, Cache, GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.internvl.modeling_internvl import (
     InternVLCausalLMOutputWithPast,
@@ -20,35 +20,13 @@ from transformers.models.internvl.modeling_internvl import (
 )
 from transformers.utils.generic import can_return_tuple
 
-from pvc.errors import UsageError
 from pvc.model.compressor import PVCMultiModalProjector
 from pvc.model.config import PVCConfig
 from pvc.model.features import VisualFeatures
-from pvc.model.inputs import TEMPORAL_CACHE
-from pvc.model.linear import init_linear
-from pvc.model.placeholders import place_features
+from pvc.model.inputs import TEMPORAL_CACHE, check_inputs
+from pvc.model.placeholders import place_media
+from pvc.model.pretrained import PVCPreTrainedModel
 from pvc.model.vision import PVCVisionModel
-
-
-class PVCPreTrainedModel(PreTrainedModel):
-    """Initialisation and what transformers wants to know about the whole model."""
-
-    config: PVCConfig
-    config_class = PVCConfig
-    base_model_prefix = "model"
-    input_modalities = ("image", "text", "video")
-    supports_gradient_checkpointing = True
-    _skip_keys_device_placement = ["past_key_values", "cache"]
-    _supports_flash_attn = True
-    _supports_sdpa = True
-    _supports_flex_attn = False  # see PVCVisionPreTrainedModel
-    _supports_attention_backend = True
-    _keep_in_fp32_modules_strict = ["modulation", "timestep_embedding"]  # see Float32Linear
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        init_linear(module)
 
 
 class PVCModel(VisualFeatures, PVCPreTrainedModel):
@@ -62,9 +40,11 @@ class PVCModel(VisualFeatures, PVCPreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
+        """Return the input embedding of the language model."""
         return self.language_model.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the input embedding of the language model."""
         self.language_model.set_input_embeddings(value)
 
     @can_return_tuple
@@ -85,14 +65,31 @@ class PVCModel(VisualFeatures, PVCPreTrainedModel):
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         **kwargs: Any,
     ) -> InternVLModelOutputWithPast:
-        """`(B, Q)` ids and pixels (or `mm_encoder_outputs`, features made before) to `(B, Q, L)` hidden states."""
-        if (input_ids is None) == (inputs_embeds is None):
-            raise UsageError("pass exactly one of input_ids and inputs_embeds")
+        """Compute the hidden states of a batch.
+
+        Args:
+            input_ids: `(B, Q)` int64 ids, with one placeholder for each visual token.
+            pixel_values: tiles of images, as in `get_image_features`.
+            image_grid_thw: as in `get_image_features`.
+            image_steps: as in `get_image_features`.
+            pixel_values_videos: frames of videos, as in `get_video_features`.
+            video_grid_thw: as in `get_video_features`.
+            step_offset: as in `get_video_features`.
+            attention_mask: passed to the language model.
+            position_ids: passed to the language model.
+            past_key_values: older name of `cache`.
+            cache: the KV cache.
+            inputs_embeds: `(B, Q, L)` embeddings in place of `input_ids`.
+            mm_encoder_outputs: results of these two methods under "image" and "video", in place of pixels.
+            **kwargs: passed to the language model.
+
+        Raises:
+            MismatchError: media, steps and placeholders do not agree; the message names both numbers.
+            UsageError: an input is missing, or passed twice.
+        """
         encoded = dict(mm_encoder_outputs or {})
-        for kind, pixels in (("image", pixel_values), ("video", pixel_values_videos)):
-            if pixels is not None and encoded.get(kind) is not None:
-                raise UsageError(f"pass pixels or mm_encoder_outputs for {kind}s, not both")
-        # Embeddings first, whatever is in the batch: sharded weights are gathered in the order of these calls.
+        check_inputs(input_ids, inputs_embeds, {"image": pixel_values, "video": pixel_values_videos}, encoded)
+        # Embeddings come first in every batch, because sharded weights are gathered in the order of these calls.
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
         encoded |= self.encode_media(
@@ -100,10 +97,8 @@ class PVCModel(VisualFeatures, PVCPreTrainedModel):
         )
         if not encoded:
             inputs_embeds = self.join_empty_pass(inputs_embeds)
-        for kind, token_id in (("image", self.config.image_token_id), ("video", self.config.video_token_id)):
-            output = encoded.get(kind)
-            features = None if output is None else output.pooler_output
-            inputs_embeds = place_features(inputs_embeds, input_ids, features, token_id, kind)
+        token_ids = {"image": self.config.image_token_id, "video": self.config.video_token_id}
+        inputs_embeds = place_media(inputs_embeds, input_ids, encoded, token_ids)
         outputs = self.language_model(
             attention_mask=attention_mask,
             position_ids=position_ids,
@@ -111,16 +106,12 @@ class PVCModel(VisualFeatures, PVCPreTrainedModel):
             **{TEMPORAL_CACHE: past_key_values if cache is None else cache},
             **kwargs,
         )
-        return InternVLModelOutputWithPast(
-            last_hidden_state=outputs.last_hidden_state,
-            **{TEMPORAL_CACHE: outputs.get(TEMPORAL_CACHE)},
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
+        fields = ("last_hidden_state", TEMPORAL_CACHE, "hidden_states", "attentions")
+        return InternVLModelOutputWithPast(**{field: outputs.get(field) for field in fields})
 
 
 class PVCForConditionalGeneration(PVCPreTrainedModel, GenerationMixin):
-    """PVCModel with the language model's output layer: what is trained, saved and generates."""
+    """PVCModel with the output layer of the language model: the class to train, save and generate with."""
 
     _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
 
@@ -131,20 +122,23 @@ class PVCForConditionalGeneration(PVCPreTrainedModel, GenerationMixin):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
+        """Return the input embedding of the language model."""
         return self.model.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the input embedding of the language model."""
         self.model.set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Module:
+        """Return the output layer."""
         return self.lm_head
 
     def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
-        """See `PVCModel.get_image_features`."""
+        """Encode images; see `PVCModel.get_image_features`."""
         return self.model.get_image_features(pixel_values, **kwargs)
 
     def get_video_features(self, pixel_values_videos: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
-        """See `PVCModel.get_video_features`."""
+        """Encode videos; see `PVCModel.get_video_features`."""
         return self.model.get_video_features(pixel_values_videos, **kwargs)
 
     @can_return_tuple
@@ -167,13 +161,13 @@ class PVCForConditionalGeneration(PVCPreTrainedModel, GenerationMixin):
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> InternVLCausalLMOutputWithPast:
-        """Logits `(B, Q, vocabulary)` (of the last `logits_to_keep` positions when set), and the loss with `labels`.
+        """Compute logits, `(B, Q, vocabulary)` or the last `logits_to_keep` positions, and with `labels` the loss.
 
-        The inputs are spelled out because `generate` reads them off this signature.
+        The other arguments are those of `PVCModel.forward`, listed here because `generate` inspects this signature.
         """
         loss_kwargs = {key: kwargs.pop(key) for key in ("num_items_in_batch",) if key in kwargs}
         if labels is not None:
-            # Nothing follows, and transformers keeps the samples of packed rows apart only where nothing is cached.
+            # Without a KV cache, transformers separates the samples of packed rows.
             kwargs.setdefault("use_cache", False)
         outputs = self.model(
             input_ids=input_ids,

@@ -1,9 +1,10 @@
 """The temporal block: timestep embedding, adaptive layer norm (AdaLN) and causal attention over time.
 
-Source: arXiv 2412.09613, sections 3.2 and 3.3. Leaves out the spatial layers (InternVL's, in `vision.py`).
+Source: arXiv 2412.09613, sections 3.2 and 3.3. The spatial layers are InternVL's, in `vision.py`. Called by
+`vision.py` and `compressor.py`.
 
-R packed rows (all steps of all clips), T steps, P remembered steps, C clips, N positions, D width, H heads,
-U distinct timesteps, E width of the timestep embedding.
+R packed rows (all steps of all clips), T steps, P cached steps, C clips, N positions, D width, H heads,
+U distinct timesteps.
 """
 
 from __future__ import annotations
@@ -26,20 +27,27 @@ from pvc.model.linear import Float32Linear, ProjectionLinear, ZeroFloat32Linear,
 
 SINUSOID_WIDTH = 256
 
-# CUDA's attention kernels take the batch as a grid dimension of at most 65,535; C * N passes that at 64 clips of
-# 448 px (pytorch issue 142228).
+# CUDA's attention kernels use the batch as a grid dimension of at most 65,535 (pytorch issue 142228). C * N exceeds
+# this at 64 clips of 448 px.
 MAX_ATTENTION_BATCH = 65_535
 
-# Numbers from which a call for every timestep costs less than the passes over memory that it saves.
-_LARGE_RUN = 2**17
+# From this number of values in a run, one call per run costs less than the passes over memory that it saves.
+_MIN_RUN_VALUES = 2**17
 
 KeyValue = tuple[torch.Tensor, torch.Tensor]
 
 
 def sinusoid(timesteps: torch.Tensor, scale: float) -> torch.Tensor:
-    """`(U,)` timesteps to `(U, 256)` float64: 128 cosines, then 128 sines of `scale * t * 10000^(-k / 128)`.
+    """Compute 128 cosines, then 128 sines of `scale * t * 10000^(-k / 128)`.
 
-    Angles are float64: at a scale of 100, bf16 could not tell step 40 from step 41.
+    Angles are float64: at a scale of 100, bf16 cannot distinguish step 40 from step 41.
+
+    Args:
+        timesteps: `(U,)`.
+        scale: factor before the sinusoid.
+
+    Returns:
+        `(U, 256)` float64.
     """
     half = SINUSOID_WIDTH // 2
     frequencies = torch.exp(
@@ -50,7 +58,11 @@ def sinusoid(timesteps: torch.Tensor, scale: float) -> torch.Tensor:
 
 
 class TimestepEmbedding(nn.Module):
-    """`e_t = MLP(sinusoid(t))`: one embedder for the whole model, `(U,)` timesteps to `(U, D)`."""
+    """Timestep embedding `e_t = MLP(sinusoid(t))`, shared by the whole model.
+
+    Args:
+        config: configuration of the tower.
+    """
 
     def __init__(self, config: PVCVisionConfig) -> None:
         super().__init__()
@@ -59,11 +71,17 @@ class TimestepEmbedding(nn.Module):
         self.linear_2 = Float32Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, timesteps: torch.Tensor) -> torch.Tensor:
+        """Embed `(U,)` timesteps to `(U, D)`."""
         return self.linear_2(F.silu(self.linear_1(sinusoid(timesteps, self.scale))))
 
 
 class Conditioning:
-    """What AdaLN is conditioned on in one call: `(U, D)` embeddings and the `(R,)` index of each packed row."""
+    """The timestep embeddings that AdaLN is conditioned on in one call.
+
+    Args:
+        embeddings: `(U, D)` embeddings of the distinct timesteps.
+        index: `(R,)` int64, the timestep of each packed row as an index into `embeddings`.
+    """
 
     def __init__(self, embeddings: torch.Tensor, index: torch.Tensor) -> None:
         self.embeddings = embeddings
@@ -71,19 +89,27 @@ class Conditioning:
 
     @cached_property
     def runs(self) -> list[tuple[int, int, int]]:
-        """Neighbouring rows of one timestep: `(start, stop, timestep)`, in order."""
-        kept, counts = torch.unique_consecutive(self.index, return_counts=True)
+        """Runs of consecutive rows with one timestep, as `(start, stop, index of the timestep)`."""
+        indices, counts = torch.unique_consecutive(self.index, return_counts=True)
         stops = counts.cumsum(0).tolist()
-        return list(zip([0, *stops[:-1]], stops, kept.tolist(), strict=True))
+        return list(zip([0, *stops[:-1]], stops, indices.tolist(), strict=True))
 
 
 def get_timesteps(
     layout: ClipLayout, config: PVCVisionConfig, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Distinct timesteps `(U,)` (float64) of a call and the `(R,)` index of each packed row's timestep.
+    """Compute the timesteps of the packed rows.
 
-    "index": the step's number, saturating at `timestep_limit`. "cyclic": the number modulo `timestep_period`.
+    "index": number of the step, at most `timestep_limit`. "cyclic": number modulo `timestep_period`.
     "relative": number / steps of the clip.
+
+    Args:
+        layout: the rows of each clip's steps.
+        config: configuration of the tower.
+        device: device of the results.
+
+    Returns:
+        The distinct timesteps, `(U,)` float64, and the index of each row's timestep, `(R,)` int64.
     """
     if config.timestep == "cyclic":
         assert config.timestep_period is not None
@@ -97,15 +123,19 @@ def get_timesteps(
             total = layout.total_steps or group.steps
             values += [layout.step_of_row[row] / total for row in range(group.rows.start, group.rows.stop)]
     distinct = sorted(set(values))
-    place = {value: number for number, value in enumerate(distinct)}
-    index = torch.tensor([place[value] for value in values], device=device)
+    positions = {value: position for position, value in enumerate(distinct)}
+    index = torch.tensor([positions[value] for value in values], device=device)
     return torch.tensor(distinct, dtype=torch.float64, device=device), index
 
 
 class AdaptiveLayerNorm(nn.Module):
-    """`LayerNorm(x) * (1 + scale(e)) + shift(e)`; the LayerNorm has no affine of its own.
+    """`LayerNorm(x) * (1 + scale(e)) + shift(e)`, with a LayerNorm that has no affine parameters.
 
-    With more than one group, each of `groups` equal runs of channels is normalised separately.
+    Args:
+        width: number of channels.
+        embedding_width: width of the timestep embedding.
+        eps: epsilon of the LayerNorm.
+        groups: number of equal, contiguous groups of channels that are normalised separately.
     """
 
     def __init__(self, width: int, embedding_width: int, eps: float, groups: int = 1) -> None:
@@ -114,24 +144,32 @@ class AdaptiveLayerNorm(nn.Module):
         self.modulation = ZeroFloat32Linear(embedding_width, 2 * width)
 
     def forward(self, hidden: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
-        """`(R, ..., width)` to the same shape; scale and shift are computed once per distinct timestep."""
-        # 1 + scale in float32 also in a bf16 model, so that a converted LayerNorm weight w = 1 + (w - 1) is unchanged.
+        """Normalise and modulate; scale and shift are computed once per distinct timestep.
+
+        Args:
+            hidden: `(R, ..., width)`.
+            conditioning: timestep embeddings of the packed rows.
+
+        Returns:
+            A tensor of the same shape and dtype.
+        """
+        # 1 + scale is float32 in bf16 models, too: a converted LayerNorm weight w = 1 + (w - 1) then stays unchanged.
         scale, shift = self.modulation(F.silu(conditioning.embeddings)).chunk(2, dim=-1)
         scale, shift = ((1 + scale).to(hidden.dtype), shift.to(hidden.dtype))
         if self._should_use_runs(hidden, conditioning):
-            # One pass that normalises and modulates; what it gives is copied while it is still in a cache.
+            # One pass normalises and modulates; its result is copied while it is still in the CPU cache.
             out = torch.empty_like(hidden)
             for start, stop, step in conditioning.runs:
-                out[start:stop] = self._normed(hidden[start:stop], scale[step], shift[step])
+                out[start:stop] = self._normalise(hidden[start:stop], scale[step], shift[step])
             return out
         shape = (-1, *([1] * (hidden.dim() - 2)), self.width)
-        normed = self._normed(hidden)
+        normed = self._normalise(hidden)
         return normed * scale[conditioning.index].view(shape) + shift[conditioning.index].view(shape)
 
-    def _normed(
+    def _normalise(
         self, hidden: torch.Tensor, scale: torch.Tensor | None = None, shift: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Normalise `(..., width)`, and scale and shift it by `(width,)` where they are given."""
+        """Normalise `(..., width)`, and apply a scale and shift of `(width,)` if they are passed."""
         if self.groups == 1:
             return F.layer_norm(hidden, (self.width,), scale, shift, self.eps)
         split = hidden.unflatten(-1, (self.groups, -1))
@@ -140,31 +178,46 @@ class AdaptiveLayerNorm(nn.Module):
 
     @staticmethod
     def _should_use_runs(hidden: torch.Tensor, conditioning: Conditioning) -> bool:
+        """Check whether one call per run of equal timesteps is faster than one call for all rows."""
         if hidden.device.type != "cpu" or torch.is_grad_enabled():
             return False
-        return hidden.numel() >= _LARGE_RUN * len(conditioning.runs)
+        return hidden.numel() >= _MIN_RUN_VALUES * len(conditioning.runs)
 
 
 def causal_mask(
     steps: int, past: int, window: int | None, dtype: torch.dtype, device: torch.device
 ) -> torch.Tensor | None:
-    """Additive mask `(1, 1, T, P + T)`, or None where every query may see every key.
+    """Build the mask of causal attention with a window.
 
-    Query `i` stands at position `past + i` and sees positions `past + i - window + 1 .. past + i`.
+    Query `i` is at step `past + i` and sees steps `past + i - window + 1 .. past + i`.
+
+    Args:
+        steps: number of queries T.
+        past: number of cached steps P.
+        window: number of steps that a query sees, itself included; None means all past steps.
+        dtype: dtype of the mask.
+        device: device of the mask.
+
+    Returns:
+        Additive mask `(1, 1, T, P + T)`, or None if every query sees every key.
     """
     query = torch.arange(past, past + steps, device=device)[:, None]
     key = torch.arange(past + steps, device=device)[None, :]
-    hidden = key > query
+    invisible = key > query
     if window is not None:
-        hidden |= key <= query - window
-    if not bool(hidden.any()):
+        invisible |= key <= query - window
+    if not bool(invisible.any()):
         return None
     mask = torch.zeros(steps, past + steps, dtype=dtype, device=device)
-    return mask.masked_fill_(hidden, torch.finfo(dtype).min)[None, None]
+    return mask.masked_fill_(invisible, torch.finfo(dtype).min)[None, None]
 
 
 class PVCTemporalAttention(nn.Module):
-    """Causal attention over the steps of each clip, at every position on its own."""
+    """Causal attention over the steps of each clip, separately at every position.
+
+    Args:
+        config: configuration of the tower.
+    """
 
     is_causal = True
 
@@ -182,9 +235,18 @@ class PVCTemporalAttention(nn.Module):
     def forward(
         self, hidden: torch.Tensor, layout: ClipLayout, past: KeyValue | None, use_cache: bool
     ) -> tuple[torch.Tensor, KeyValue | None]:
-        """Packed `(R, N, D)` to the same shape, and the keys and values to remember.
+        """Attend over time.
 
-        With `past` (or `use_cache`) the layout has exactly one group: equally many steps for every clip.
+        With `past` or `use_cache`, the layout has exactly one group: all clips have equally many steps.
+
+        Args:
+            hidden: `(R, N, D)` packed rows.
+            layout: the rows of each clip's steps.
+            past: keys and values of past steps, `(P, C * N, D)` each, or None.
+            use_cache: return keys and values for the next call.
+
+        Returns:
+            A tensor of the same shape, and keys and values for the next call or None.
         """
         query, key, value = self.q_proj(hidden), self.k_proj(hidden), self.v_proj(hidden)
         present: KeyValue | None = None
@@ -201,11 +263,11 @@ class PVCTemporalAttention(nn.Module):
 
     @staticmethod
     def _time_major(tensor: torch.Tensor, group: Group) -> torch.Tensor:
-        """Rows of one group as `(T, C * N, D)`, a view."""
+        """View the rows of one group as `(T, C * N, D)`."""
         return tensor[group.rows].view(group.steps, -1, tensor.shape[-1])
 
     def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None) -> torch.Tensor:
-        """`(T, C N, D)` queries over `(P + T, C N, D)` keys and values to `(T, C N, D)`."""
+        """Attend `(T, C N, D)` queries to `(P + T, C N, D)` keys and values; returns `(T, C N, D)`."""
         steps, past = len(query), len(key) - len(query)
         implementation = self.config._attn_implementation or "eager"
         if implementation in ("sdpa", MATMUL) and should_use_matmul_over_time(query, len(key)):
@@ -215,29 +277,32 @@ class PVCTemporalAttention(nn.Module):
             tensor.unflatten(-1, (self.num_heads, self.head_dim)).permute(1, 2, 0, 3)  # (C N, H, T, D / H), strided
             for tensor in (query, key, value)
         ]
-        flash = "flash" in implementation
-        windowed = window is not None and past + steps > window
+        is_windowed = window is not None and past + steps > window
         options: dict[str, Any] = {"is_causal": True}
-        if flash:
+        if "flash" in implementation:
             mask = None
-            if windowed:
+            if is_windowed:
                 options["sliding_window"] = window
-        elif implementation in ("sdpa", MATMUL) and past == 0 and not windowed:
-            mask = None  # the kernel's own causal mask: fewer reads, the same result
+        elif implementation in ("sdpa", MATMUL) and past == 0 and not is_windowed:
+            mask = None  # the kernel applies the causal mask: fewer reads, the same result
         else:
             mask = causal_mask(steps, past, window, query.dtype, query.device)
             options["is_causal"] = False
         attention = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
-        pieces = []
-        for part in zip(*(tensor.split(MAX_ATTENTION_BATCH) for tensor in heads), strict=True):
-            attended, _ = attention(self, *part, mask, scaling=self.head_dim**-0.5, dropout=0.0, **options)
-            pieces.append(attended.flatten(2))
-        joined = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        chunks = []
+        for chunk in zip(*(tensor.split(MAX_ATTENTION_BATCH) for tensor in heads), strict=True):
+            attended, _ = attention(self, *chunk, mask, scaling=self.head_dim**-0.5, dropout=0.0, **options)
+            chunks.append(attended.flatten(2))
+        joined = chunks[0] if len(chunks) == 1 else torch.cat(chunks)
         return joined.transpose(0, 1)  # (C N, T, D) -> (T, C N, D)
 
 
 class PVCTemporalBlock(nn.Module):
-    """AdaLN and temporal attention; what it returns is added to the hidden states."""
+    """AdaLN and temporal attention. The caller adds the result to the hidden states.
+
+    Args:
+        config: configuration of the tower.
+    """
 
     def __init__(self, config: PVCVisionConfig) -> None:
         super().__init__()
@@ -252,6 +317,18 @@ class PVCTemporalBlock(nn.Module):
         past: KeyValue | None = None,
         use_cache: bool = False,
     ) -> tuple[torch.Tensor, KeyValue | None]:
+        """Normalise the hidden states and attend over time.
+
+        Args:
+            hidden: `(R, N, D)` packed rows.
+            conditioning: timestep embeddings of the packed rows.
+            layout: the rows of each clip's steps.
+            past: keys and values of past steps, or None.
+            use_cache: return keys and values for the next call.
+
+        Returns:
+            A tensor of the same shape, and keys and values for the next call or None.
+        """
         return self.attention(self.norm(hidden, conditioning), layout, past, use_cache)
 
 

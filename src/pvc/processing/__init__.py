@@ -1,7 +1,7 @@
-"""From pictures, videos and chat messages to the tensors and ids that the model takes.
+"""Convert pictures, videos and chat messages to the tensors and ids that the model takes.
 
-Uses `pvc.media` for bytes, knows nothing of the network. The names below are imported when first touched, since
-each pulls transformers in.
+Files are decoded by `pvc.media`; the network is not used here. The names below are imported on first access, because
+each imports transformers. Called by pvc.engine, pvc.train, pvc.convert and pvc.checkpoint.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""Conversations in files, to chat messages: JSON lines in InternVL's form or as chat messages.
+r"""Read conversations from JSON lines in InternVL's form or as chat messages.
 
 InternVL and LLaVA: {"id", "image" and "video": a path or a list of them, "conversations": [{"from": "human", "value":
-"<image>\\nQuestion"}, {"from": "gpt", "value": "Answer"}, ...]}. Chat messages: {"messages": [{"role", "content": text
-or parts}], "images" and "videos": lists}; a part is {"type": "text", "text"}, or {"type": "image" or "video"} with
-its path under that name, "path" or "url", or else the next of the lists. Paths are relative to the file. Leaves out
-reading the media. Used by `pvc ask FILE.jsonl` and by training.
+"<image>\nQuestion"}, {"from": "gpt", "value": "Answer"}, ...]}. Chat messages: {"messages": [{"role", "content": text
+or parts}], "images" and "videos": lists}. A part is {"type": "text", "text"}, or {"type": "image" or "video"} with its
+path under that name, "path" or "url", else the next of the lists. Called by `pvc ask FILE.jsonl` and by training.
 """
 
 from __future__ import annotations
@@ -20,14 +19,20 @@ from pvc.errors import ConfigError, UsageError
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 KINDS = ("image", "video")
-# What a row calls a picture or a video, to what `pvc.media` reads; raises ConfigError for what it cannot find.
+# Maps a kind and a value of a record to a source for `pvc.media`; raises ConfigError if there is none.
 Resolve = Callable[[str, Any], Any]
 _PLACEHOLDER = re.compile(r"<(image|video)>\n?")
 
 
 @dataclass(frozen=True)
 class Record:
-    """One conversation: `messages` as a chat template takes them, media as paths or bytes, and its line."""
+    """One conversation of a file.
+
+    Attributes:
+        id: "id" of the record, else its line number.
+        line: line number, from 1.
+        messages: messages as a chat template takes them, with media as paths or bytes.
+    """
 
     id: str
     line: int
@@ -35,54 +40,63 @@ class Record:
 
     @property
     def kind(self) -> str:
-        """ "video" if there is one among the media, else "image"."""
+        """Kind of the media: "video" if there is one among them, else "image"."""
         parts = [part["type"] for message in self.messages for part in message["content"]]
         return "video" if "video" in parts else "image"
 
 
 @dataclass(frozen=True)
 class BadRecord:
-    """A line that is no conversation, and why."""
+    """A line that cannot be read as a conversation.
+
+    Attributes:
+        line: line number, from 1.
+        reason: the error.
+    """
 
     line: int
     reason: str
 
 
 def read_records(path: str | Path) -> list[Record]:
-    """All rows of a file.
+    """Read all records of a file.
 
     Raises:
         UsageError: the file cannot be read.
-        ConfigError: a row is malformed, named with its line, or there is none.
+        ConfigError: a record is malformed (the error names its line), or there is none.
     """
-    rows, bad = scan_records(path)
-    if bad:
-        raise ConfigError(f"{path}, line {bad[0].line}: {bad[0].reason}")
-    if not rows:
+    records, bad_records = scan_records(path)
+    if bad_records:
+        raise ConfigError(f"{path}, line {bad_records[0].line}: {bad_records[0].reason}")
+    if not records:
         raise ConfigError(f"{path} has no rows")
-    return rows
+    return records
 
 
 def scan_records(path: str | Path) -> tuple[list[Record], list[BadRecord]]:
-    """The rows of a file, and the lines that are none; raises UsageError where it cannot be read."""
+    """Read the records of a file, and list the lines that are malformed.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
     path = Path(path)
     try:
         data = path.read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    rows: list[Record] = []
-    bad: list[BadRecord] = []
-    # Not splitlines: JSON strings may hold other separators, such as U+2028, as they are.
+    records: list[Record] = []
+    bad_records: list[BadRecord] = []
+    # Not splitlines: JSON strings may contain other separators, such as U+2028.
     for number, line in enumerate(data.split(b"\n"), 1):
         if line.strip():
             try:
-                rows.append(_row(line, number, path.parent))
+                records.append(_parse_line(line, number, path.parent))
             except ConfigError as error:
-                bad.append(BadRecord(number, str(error)))
-    return rows, bad
+                bad_records.append(BadRecord(number, str(error)))
+    return records, bad_records
 
 
-def _row(line: bytes, number: int, folder: Path) -> Record:
+def _parse_line(line: bytes, number: int, folder: Path) -> Record:
     try:
         data = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
     except UnicodeDecodeError as error:
@@ -95,7 +109,7 @@ def _row(line: bytes, number: int, folder: Path) -> Record:
 
 
 def beside(folder: Path) -> Resolve:
-    """Media by their paths, relative to a folder."""
+    """Build a Resolve for media paths relative to a folder."""
 
     def resolve(kind: str, value: Any) -> Path:
         if not isinstance(value, str) or not value:
@@ -108,17 +122,28 @@ def beside(folder: Path) -> Resolve:
 
 
 def parse_record(data: dict[str, Any], number: int, resolve: Resolve) -> Record:
-    """The conversation in one object of either form; raises ConfigError for one that is none."""
-    media = {kind: iter(_named(data, kind, resolve)) for kind in KINDS}
-    messages = tuple(_chat(data["messages"], media, resolve) if "messages" in data else _turns(data, media))
-    for kind, left in media.items():
-        if count := len(list(left)):
+    """Parse one object of either form.
+
+    Args:
+        data: the object.
+        number: line number, from 1.
+        resolve: finds the media.
+
+    Raises:
+        ConfigError: the object is malformed.
+    """
+    media = {kind: iter(_resolve_media(data, kind, resolve)) for kind in KINDS}
+    messages = tuple(
+        _parse_messages(data["messages"], media, resolve) if "messages" in data else _parse_turns(data, media)
+    )
+    for kind, remaining in media.items():
+        if count := len(list(remaining)):
             raise ConfigError(f"{count} more of '{kind}' than <{kind}> in the conversation")
     return Record(str(data.get("id", number)), number, messages)
 
 
-def _turns(data: dict[str, Any], media: dict[str, Iterator[Any]]) -> Iterator[dict[str, Any]]:
-    """InternVL's form."""
+def _parse_turns(data: dict[str, Any], media: dict[str, Iterator[Any]]) -> Iterator[dict[str, Any]]:
+    """Parse the turns of InternVL's form."""
     turns = data.get("conversations")
     if not isinstance(turns, list) or not turns:
         raise ConfigError("'conversations' must be a list of turns")
@@ -126,11 +151,11 @@ def _turns(data: dict[str, Any], media: dict[str, Iterator[Any]]) -> Iterator[di
         role = ROLES.get(str(turn.get("from"))) if isinstance(turn, dict) else None
         if role is None or not isinstance(turn.get("value"), str):
             raise ConfigError(f"a turn must have 'from' ({', '.join(ROLES)}) and a text 'value'")
-        yield {"role": role, "content": list(_parts(_text(turn["value"]), role, media))}
+        yield {"role": role, "content": list(_split_placeholders(_check_text(turn["value"]), role, media))}
 
 
-def _chat(messages: Any, media: dict[str, Iterator[Any]], resolve: Resolve) -> Iterator[dict[str, Any]]:
-    """Chat messages; other text than a part's own is never looked through for placeholders."""
+def _parse_messages(messages: Any, media: dict[str, Iterator[Any]], resolve: Resolve) -> Iterator[dict[str, Any]]:
+    """Parse chat messages; text outside of text parts is not searched for placeholders."""
     if not isinstance(messages, list) or not messages:
         raise ConfigError("'messages' must be a list of messages")
     for message in messages:
@@ -141,32 +166,35 @@ def _chat(messages: Any, media: dict[str, Iterator[Any]], resolve: Resolve) -> I
         if not isinstance(parts, list):
             raise ConfigError("a message's 'content' must be text or a list of parts")
         role = message["role"]
-        yield {"role": role, "content": [done for part in parts for done in _part(part, role, media, resolve)]}
+        yield {
+            "role": role,
+            "content": [parsed for part in parts for parsed in _parse_part(part, role, media, resolve)],
+        }
 
 
-def _part(part: Any, role: str, media: dict[str, Iterator[Any]], resolve: Resolve) -> Iterator[dict[str, Any]]:
+def _parse_part(part: Any, role: str, media: dict[str, Iterator[Any]], resolve: Resolve) -> Iterator[dict[str, Any]]:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "text" and isinstance(part.get("text"), str):
         if part["text"]:
-            yield {"type": "text", "text": _text(part["text"])}
+            yield {"type": "text", "text": _check_text(part["text"])}
         return
     if kind not in KINDS:
         raise ConfigError("a part must have a 'type': text (with a text 'text'), image or video")
     if role != "user":
         raise ConfigError(f"only a user shows an {kind}" if kind == "image" else "only a user shows a video")
-    # Tables give every part every key, null where it has none.
-    own = next((part[key] for key in (kind, "path", "url") if part.get(key) is not None), None)
-    found = resolve(kind, own) if own is not None else next(media[kind], None)
-    if found is None:
+    # In data from tables, every part has every key, and missing ones are null.
+    source = next((part[key] for key in (kind, "path", "url") if part.get(key) is not None), None)
+    media_source = resolve(kind, source) if source is not None else next(media[kind], None)
+    if media_source is None:
         raise ConfigError(f"more parts of type {kind} than paths under '{kind}s'")
-    yield {"type": kind, kind: found}
+    yield {"type": kind, kind: media_source}
 
 
-def _parts(value: str, role: str, media: dict[str, Iterator[Any]]) -> Iterator[dict[str, Any]]:
-    # Only a user shows media; in an answer "<image>" is what the model says.
+def _split_placeholders(value: str, role: str, media: dict[str, Iterator[Any]]) -> Iterator[dict[str, Any]]:
+    # Only a user sends media; in an answer "<image>" is text.
     pieces = _PLACEHOLDER.split(value) if role == "user" else [value]
-    for place, piece in enumerate(pieces):
-        if place % 2 == 0:
+    for index, piece in enumerate(pieces):
+        if index % 2 == 0:
             if piece:
                 yield {"type": "text", "text": piece}
             continue
@@ -176,8 +204,8 @@ def _parts(value: str, role: str, media: dict[str, Iterator[Any]]) -> Iterator[d
         yield {"type": piece, piece: path}
 
 
-def _text(text: str) -> str:
-    """The text, if it can be written: JSON can escape half of a surrogate pair, which is no character."""
+def _check_text(text: str) -> str:
+    """Return the text. Raise ConfigError for a lone surrogate, which JSON can escape but UTF-8 cannot encode."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -185,12 +213,12 @@ def _text(text: str) -> str:
     return text
 
 
-def _named(data: dict[str, Any], kind: str, resolve: Resolve) -> list[Any]:
-    """Pictures or videos under "image" or "images"; null, as exports write it, is none."""
-    given = [data[key] for key in (kind, f"{kind}s") if data.get(key) is not None]
-    if len(given) > 1:
+def _resolve_media(data: dict[str, Any], kind: str, resolve: Resolve) -> list[Any]:
+    """Find the pictures or videos under "image" or "images"; null, which some exports write, means none."""
+    candidates = [data[key] for key in (kind, f"{kind}s") if data.get(key) is not None]
+    if len(candidates) > 1:
         raise ConfigError(f"'{kind}' and '{kind}s' in one row")
-    values = given[0] if given else []
+    values = candidates[0] if candidates else []
     return [resolve(kind, value) for value in (values if isinstance(values, list) else [values])]
 
 

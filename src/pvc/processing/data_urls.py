@@ -1,6 +1,6 @@
-"""Bytes of media that are written out as text: `data:` addresses and base64. Nothing is fetched from anywhere.
+"""Decode media that are passed as text: `data:` URLs and base64. Nothing is fetched.
 
-Called where a caller names a picture or a video: chat messages, and the image and video processors.
+Called for chat messages, and by the image and video processors.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _SPACE = {ord(character): None for character in " \t\r\n"}
 
 
 def read_data_url(source: Any) -> Any:
-    """Return the bytes in a `data:` address; anything else is returned as it is.
+    """Decode a `data:` URL to bytes; any other value is returned unchanged.
 
     Raises:
-        UsageError: the address or its base64 is malformed.
+        UsageError: the URL or its base64 is malformed.
         MediaError: more bytes than a picture or video may have.
     """
     if not isinstance(source, str) or source[:5].lower() != "data:":
@@ -41,7 +41,7 @@ def decode_base64(text: Any, what: str) -> bytes:
 
     Args:
         text: a string.
-        what: what the message of an error calls it.
+        what: name of the value in error messages.
 
     Raises:
         UsageError: malformed base64.

@@ -1,4 +1,7 @@
-"""Options of transformers' image and video processors that have one value here. Called by both processors."""
+"""Check the options of transformers' image and video processors that have only one value here.
+
+Called by both processors.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ from typing import Any
 
 from pvc.errors import UsageError
 
-# Values that ask for what is done anyway; nothing else can be honoured. Pixels are cut and resized to squares, channels
-# come first in the output, arrays have them last, and all of it is computed on the CPU.
+# Values that request the only supported behaviour: pixels are cut and resized to squares on the CPU, channels come
+# first in the output and last in arrays.
 _FIXED: dict[str, tuple[Any, ...]] = {
     "do_pad": (None, False),
     "pad_size": (None,),
@@ -24,14 +27,14 @@ _FIXED: dict[str, tuple[Any, ...]] = {
 
 
 def check_fixed(kwargs: Mapping[str, Any], kind: str) -> None:
-    """Refuse a value that an option cannot have.
+    """Reject values that an option cannot have.
 
     Args:
-        kwargs: options by name; others than those with one value are passed over.
-        kind: "image" or "video", for the message.
+        kwargs: options by name; options with several values are ignored.
+        kind: "image" or "video", for the error message.
 
     Raises:
-        UsageError: naming the option and the value that is in force.
+        UsageError: the error names the option and the value that it always has.
     """
     for name, values in _FIXED.items():
         value = kwargs.get(name)
@@ -42,8 +45,8 @@ def check_fixed(kwargs: Mapping[str, Any], kind: str) -> None:
         raise UsageError(f"device is {str(kwargs['device'])!r}; {kind}s are processed on the CPU, move the result")
 
 
-def square(size: Any) -> tuple[int, int]:
-    """Height and width in pixels from what transformers takes as a `size`.
+def parse_size(size: Any) -> tuple[int, int]:
+    """Parse a `size` of transformers to height and width in pixels.
 
     Raises:
         UsageError: anything but a number, two of them, or a mapping with `height` and `width`.
@@ -60,4 +63,4 @@ def square(size: Any) -> tuple[int, int]:
     return height, width
 
 
-__all__ = ["check_fixed", "square"]
+__all__ = ["check_fixed", "parse_size"]

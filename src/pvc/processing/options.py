@@ -1,8 +1,7 @@
-"""Sorts the keyword arguments of a processor: by the part that takes them, and into those that ask for nothing.
+"""Sort the keyword arguments of a processor by the part that takes them, and check their values.
 
 Every name that transformers' base class, its tokenizers, image or video processors or the chat template know is
-accepted. A value that cannot be honoured is an error by name, and so is a name that nothing knows. Called by
-PVCProcessor, and by the image and video processors for the options that they have no use for.
+accepted. Unknown names and values that are not supported raise an error with the name. Called by PVCProcessor.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from pvc.processing.image import PVCImageProcessorKwargs
 from pvc.processing.video import PVCVideosKwargs
 
 PARTS: dict[str, frozenset[str]] = {
-    # sanitize_control_tokens: texts of chats never become control tokens here, whatever it says.
+    # sanitize_control_tokens: chat texts never become control tokens here, whatever its value.
     "text_kwargs": frozenset(TextKwargs.__annotations__) | {"return_mm_token_type_ids", "sanitize_control_tokens"},
     "images_kwargs": frozenset(PVCImageProcessorKwargs.__annotations__),
     "videos_kwargs": frozenset({**VideosKwargs.__annotations__, **PVCVideosKwargs.__annotations__}),
 }
 AUDIO = frozenset(AudioKwargs.__annotations__).difference(*PARTS.values())
 
-# Options of texts that do nothing for chats with these values, and cannot be honoured with others.
+# Text options that do nothing for chats with these values, and are not supported with others.
 _TEXT_NEUTRAL: dict[str, tuple[Any, ...]] = {
     "stride": (None, 0),
     "text_pair": (None,),
@@ -34,7 +33,7 @@ _TEXT_NEUTRAL: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("is_split_into_words", "return_overflowing_tokens", "return_offsets_mapping"), (None, False)),
     **dict.fromkeys(("return_special_tokens_mask", "return_text_replacement_offsets"), (None, False)),
 }
-# Variables that many chat templates have, and transformers' own; where a template has none, only these values pass.
+# Variables of many chat templates and of transformers; if a template lacks one, only these values are accepted.
 _TEMPLATE_NEUTRAL: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("tools", "documents"), (None, [], ())),
     **dict.fromkeys(("enable_thinking", "thinking", "preserve_thinking", "load_audio_from_video"), (None, False)),
@@ -48,25 +47,25 @@ _CHAT_ONLY = ("continue_final_message", "add_generation_prompt", "return_assista
 
 
 def sort_options(
-    options: Mapping[str, Any], more: Mapping[str, Any] | None = None, variables: Collection[str] = ()
+    options: Mapping[str, Any], processor_kwargs: Mapping[str, Any] | None = None, variables: Collection[str] = ()
 ) -> dict[str, dict[str, Any]]:
     """Sort keyword arguments into `text_kwargs`, `images_kwargs`, `videos_kwargs` and `template`.
 
     Args:
         options: keyword arguments, flat or under the names of the parts (`text_kwargs`, ..., `common_kwargs`).
-        more: `processor_kwargs` of transformers' `apply_chat_template`: the same, but never for the template.
+        processor_kwargs: the same, as in transformers' `apply_chat_template`, but never for the template.
         variables: names that the chat template reads.
 
     Returns:
-        One dictionary per part. Values of None are left out, except of `return_tensors`, where it has a meaning.
+        One dictionary per part. Values of None are left out, except for `return_tensors`, where None has a meaning.
 
     Raises:
-        UsageError: an unknown name, one that is passed twice, or a value that cannot be honoured.
+        UsageError: an unknown name, one that is passed twice, or a value that is not supported.
     """
     parts: dict[str, dict[str, Any]] = {name: {} for name in (*PARTS, "template")}
     common: dict[str, Any] = {}
-    for given, can_be_variable in ((options, True), (more or {}, False)):
-        for name, value in given.items():
+    for arguments, can_be_variable in ((options, True), (processor_kwargs or {}, False)):
+        for name, value in arguments.items():
             if can_be_variable and name in variables:
                 parts["template"][name] = value
             elif name in PARTS or name in ("audio_kwargs", "common_kwargs"):
@@ -78,10 +77,10 @@ def sort_options(
                     elif name == "audio_kwargs":
                         _check_audio(inner, setting)
                     else:
-                        _add(parts, (name,), inner, setting, variables)
+                        _add_option(parts, (name,), inner, setting, variables)
             else:
-                takers = [part for part, names in PARTS.items() if name in names]
-                _add(parts, takers, name, value, variables)
+                target_parts = [part for part, names in PARTS.items() if name in names]
+                _add_option(parts, target_parts, name, value, variables)
     for inner, setting in common.items():
         for part, names in PARTS.items():
             if inner in names and parts[part].get(inner) is None:
@@ -89,20 +88,22 @@ def sort_options(
     return parts
 
 
-def _add(parts: dict[str, dict[str, Any]], takers: Collection[str], name: str, value: Any, variables: Any) -> None:
-    """Put one option where it belongs."""
-    for part in takers:
+def _add_option(
+    parts: dict[str, dict[str, Any]], target_parts: Collection[str], name: str, value: Any, variables: Any
+) -> None:
+    """Add one option to the parts that take it."""
+    for part in target_parts:
         if name not in PARTS[part]:
-            raise _unknown(name, variables, f" in {part}")
+            raise _unknown_option_error(name, variables, f" in {part}")
         if value is None and name != "return_tensors":
             continue
-        if name in parts[part] and not _equal(parts[part][name], value):
+        if name in parts[part] and not _is_equal(parts[part][name], value):
             raise UsageError(f"{name} is passed twice: {parts[part][name]!r} and {value!r}")
         parts[part][name] = value
-    if takers:
+    if target_parts:
         return
     if name in _TEMPLATE_NEUTRAL:
-        if not any(_equal(value, neutral) for neutral in _TEMPLATE_NEUTRAL[name]):
+        if not any(_is_equal(value, neutral) for neutral in _TEMPLATE_NEUTRAL[name]):
             raise UsageError(f"{name} is {str(value)[:80]!r}, but neither the chat template nor the processor uses it")
     elif name in AUDIO:
         _check_audio(name, value)
@@ -110,7 +111,7 @@ def _add(parts: dict[str, dict[str, Any]], takers: Collection[str], name: str, v
         if value not in (None, False):
             raise UsageError(f"{name} is an option of apply_chat_template(tokenize=True), not of this call")
     else:
-        raise _unknown(name, variables)
+        raise _unknown_option_error(name, variables)
 
 
 def _check_audio(name: str, value: Any) -> None:
@@ -118,15 +119,15 @@ def _check_audio(name: str, value: Any) -> None:
         raise UsageError(f"{name} is {str(value)[:80]!r}, but this model takes no audio; leave it out")
 
 
-def _unknown(name: str, variables: Collection[str], where: str = "") -> UsageError:
+def _unknown_option_error(name: str, variables: Collection[str], where: str = "") -> UsageError:
     names = {*variables, *AUDIO, *_TEMPLATE_NEUTRAL, *_CHAT_ONLY, "chat_template"}.union(*PARTS.values())
     close = difflib.get_close_matches(name, sorted(names), n=1)
     hint = f"did you mean {close[0]}?" if close else "no processor, tokenizer or chat template knows it"
     return UsageError(f"unknown option{where}: {name[:80]}; {hint}")
 
 
-def _equal(first: Any, second: Any) -> bool:
-    """Whether two values are the same, arrays included."""
+def _is_equal(first: Any, second: Any) -> bool:
+    """Return whether two values are the same, including arrays."""
     if first is second:
         return True
     try:
@@ -136,14 +137,14 @@ def _equal(first: Any, second: Any) -> bool:
 
 
 def check_chat_text(kwargs: Mapping[str, Any], adds_special_tokens: bool) -> None:
-    """Refuse options of texts that have no meaning for a chat, unless their value asks for nothing.
+    """Reject text options that have no meaning for a chat, unless their value requests nothing.
 
     Args:
-        kwargs: options of texts by name.
-        adds_special_tokens: whether the tokenizer puts tokens around a text.
+        kwargs: text options by name.
+        adds_special_tokens: whether the tokenizer adds tokens around a text.
 
     Raises:
-        UsageError: naming the option.
+        UsageError: the error names the option.
     """
     for name, neutral in _TEXT_NEUTRAL.items():
         if name in kwargs and kwargs[name] not in neutral:

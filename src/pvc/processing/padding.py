@@ -1,4 +1,4 @@
-"""Options of a chat's ids, and padding and truncation of a batch by them. Called by PVCProcessor."""
+"""Read the text options of a batch of chats, and pad and truncate the batch. Called by PVCProcessor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from pvc.errors import MismatchError, UsageError
 from pvc.processing.chat_tokens import ChatTokens
 
-# transformers' name for "no limit" is a number of this size.
+# transformers uses a number of this size for "no limit".
 _NO_LIMIT = 10**20
 PADDING = {True: "longest", False: "do_not_pad", None: "longest", "longest": "longest", "max_length": "max_length"}
 PADDING |= {"do_not_pad": "do_not_pad"}
@@ -23,7 +23,7 @@ class TextOptions:
     Attributes:
         padding: "longest", "max_length" or "do_not_pad".
         truncation: whether a conversation longer than `max_length` is cut.
-        max_length: ids; None for no limit.
+        max_length: number of ids; None for no limit.
         pad_to_multiple_of: the padded length is a multiple of it.
         padding_side: "left" or "right".
         truncation_side: the side that is cut off, "left" or "right".
@@ -38,47 +38,47 @@ class TextOptions:
 
     @classmethod
     def from_kwargs(cls, kwargs: dict[str, Any], tokenizer: Any) -> TextOptions:
-        """Read transformers' text options; those that are left out or None have our defaults.
+        """Read transformers' text options; options that are missing or None get defaults.
 
         Args:
             kwargs: options by name.
             tokenizer: has the longest input (`model_max_length`) and the side that is truncated.
 
         Raises:
-            UsageError: a value that is not one of an option's.
+            UsageError: an invalid value.
         """
-        asked = {key: getattr(value, "value", value) for key, value in kwargs.items()}
-        padding, truncation = asked.get("padding"), asked.get("truncation")
+        values = {key: getattr(value, "value", value) for key, value in kwargs.items()}
+        padding, truncation = values.get("padding"), values.get("truncation")
         for name, value, choices in (("padding", padding, PADDING), ("truncation", truncation, TRUNCATION)):
             if value is not None and (not isinstance(value, (bool, str)) or value not in choices):
                 raise UsageError(f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}")
         for name in ("max_length", "pad_to_multiple_of"):
-            value = asked.get(name)
+            value = values.get(name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise UsageError(f"{name} must be a whole number of 1 or more, not {value!r}")
-        side = asked.get("padding_side") or "left"
+        side = values.get("padding_side") or "left"
         if side not in ("left", "right"):
             raise UsageError(f"padding_side must be 'left' or 'right', not {side!r}")
-        length = asked.get("max_length")
-        if truncation is None:  # transformers truncates to a max_length that nothing else asks for
+        length = values.get("max_length")
+        if truncation is None:  # as in transformers, max_length alone requests truncation
             truncation = length is not None and padding is None
-        longest = int(getattr(tokenizer, "model_max_length", None) or _NO_LIMIT)
-        if length is None and longest < _NO_LIMIT:
-            length = longest
+        model_max_length = int(getattr(tokenizer, "model_max_length", None) or _NO_LIMIT)
+        if length is None and model_max_length < _NO_LIMIT:
+            length = model_max_length
         if PADDING[padding] == "max_length" and length is None:
             raise UsageError("padding='max_length' needs a max_length; the tokenizer has none")
         return cls(
             padding=PADDING[padding],
             truncation=TRUNCATION[truncation],
             max_length=length,
-            pad_to_multiple_of=asked.get("pad_to_multiple_of"),
+            pad_to_multiple_of=values.get("pad_to_multiple_of"),
             padding_side=side,
             truncation_side=getattr(tokenizer, "truncation_side", "right"),
         )
 
 
 def truncate(chat: ChatTokens, options: TextOptions, visual: Collection[int]) -> ChatTokens:
-    """Cut a conversation to `options.max_length` ids where `options.truncation` asks for it.
+    """Cut a conversation to `options.max_length` ids if `options.truncation` is set.
 
     Args:
         chat: ids and which of them an assistant wrote.
@@ -86,30 +86,33 @@ def truncate(chat: ChatTokens, options: TextOptions, visual: Collection[int]) ->
         visual: ids that belong to pictures and videos; none of them may be cut off.
 
     Raises:
-        MismatchError: what would be cut off has ids of pictures or videos.
+        MismatchError: the part to cut off has ids of pictures or videos.
     """
     length = options.max_length
     if not options.truncation or length is None or len(chat.ids) <= length:
         return chat
-    gone = len(chat.ids) - length
-    kept = slice(0, length) if options.truncation_side == "right" else slice(gone, None)
-    cut = chat.ids[length:] if options.truncation_side == "right" else chat.ids[:gone]
-    lost = sum(token in visual for token in cut)
-    if lost:
+    excess = len(chat.ids) - length
+    retained = slice(0, length) if options.truncation_side == "right" else slice(excess, None)
+    removed = chat.ids[length:] if options.truncation_side == "right" else chat.ids[:excess]
+    num_lost = sum(token in visual for token in removed)
+    if num_lost:
         raise MismatchError(
-            f"truncation to max_length {length} would cut off {lost} ids of pictures or videos from {len(chat.ids)} "
-            "ids; raise max_length, or use fewer steps, tiles or frames"
+            f"truncation to max_length {length} would cut off {num_lost} ids of pictures or videos from "
+            f"{len(chat.ids)} ids; raise max_length, or use fewer steps, tiles or frames"
         )
-    return ChatTokens(chat.ids[kept], chat.assistant[kept])
+    return ChatTokens(chat.ids[retained], chat.assistant[retained])
 
 
 def pad(chats: Sequence[ChatTokens], options: TextOptions, pad_id: int) -> dict[str, list[list[int]]]:
-    """Pad conversations to one length: `input_ids`, `attention_mask` and `assistant_masks`, one row each.
+    """Pad conversations to one length.
 
     Args:
         chats: at least one conversation.
         options: the strategy, the side and the length.
-        pad_id: id that fills the gaps.
+        pad_id: id for the padding.
+
+    Returns:
+        `input_ids`, `attention_mask` and `assistant_masks`, one row per conversation.
     """
     target = 0
     if options.padding == "longest":

@@ -1,4 +1,4 @@
-"""Encodes text as text: no control token that a text spells out becomes a control id. Called by `chat_tokens.py`."""
+"""Encode text so that no control token in it becomes a control id. Called by `chat_tokens.py`."""
 
 from __future__ import annotations
 
@@ -9,31 +9,34 @@ from pvc.errors import UsageError
 
 
 class PlainEncoder:
-    """Tokenizes text as text: added tokens in it (`<image>`, `<|im_end|>`, ...) come out as ordinary pieces."""
+    """Tokenizes text as text: added tokens in it (`<image>`, `<|im_end|>`, ...) become ordinary pieces.
+
+    Args:
+        tokenizer: has the added tokens that must not be matched.
+    """
 
     def __init__(self, tokenizer: Any) -> None:
-        added = [str(token) for token in tokenizer.added_tokens_decoder.values()]
-        self.control = set(tokenizer.added_tokens_decoder) | set(tokenizer.all_special_ids)
+        added_tokens = [str(token) for token in tokenizer.added_tokens_decoder.values()]
+        self.control_ids = set(tokenizer.added_tokens_decoder) | set(tokenizer.all_special_ids)
         self.tokenizer = tokenizer
-        self.added = sorted((token for token in added if token), key=len, reverse=True)
-        self.pattern = re.compile("|".join(map(re.escape, self.added))) if self.added else None
+        self.added_tokens = sorted((token for token in added_tokens if token), key=len, reverse=True)
+        self.pattern = re.compile("|".join(map(re.escape, self.added_tokens))) if self.added_tokens else None
 
     def __call__(self, text: str) -> list[int]:
-        """Ids of `text`, none of them a control id.
+        """Encode `text` to ids, none of which is a control id.
 
         Raises:
-            UsageError: the text holds half of a surrogate pair, or the tokenizer would make control ids of it
-                whatever is done.
+            UsageError: the text has a lone surrogate, or the tokenizer produces control ids in any case.
         """
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise UsageError("the text is not valid Unicode (a lone surrogate)") from error
         ids = [token for piece in self._split(text) for token in self._encode(piece)]
-        if self.control.intersection(ids):
+        if self.control_ids.intersection(ids):
             ids = [token for character in text for token in self._encode(character)]
-        if found := self.control.intersection(ids):
-            raise UsageError(f"the tokenizer turns plain text into control ids {sorted(found)}")
+        if matches := self.control_ids.intersection(ids):
+            raise UsageError(f"the tokenizer turns plain text into control ids {sorted(matches)}")
         return ids
 
     def _split(self, text: str) -> list[str]:

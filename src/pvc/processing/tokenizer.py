@@ -1,7 +1,7 @@
-"""Builds a small byte-level tokenizer: for the bundled model and for tests.
+"""Build a small byte-level tokenizer, for the bundled model and for tests.
 
-Large models bring their own; this one has a few hundred tokens, splits text to be read into single characters
-(digits and capitals) and learns lower-case words from a corpus. Leaves out the chat template (`chat_tokens.py`).
+It has a few hundred tokens, splits digits and capitals into single characters, and learns lower-case words from a
+corpus. Large models have their tokenizers already. Called by pvc.train, pvc.testing and the examples.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ def build_tokenizer(
     """Build a byte-level tokenizer from `corpus`; any text survives encoding and decoding unchanged.
 
     Args:
-        corpus: texts whose lower-case words deserve tokens of their own.
-        vocab_size: tokens at most, at least 256 bytes and the special ones.
-        spelling: how other words are split: by the merges of a BPE, or (letters) into single characters. Merges make
-            pieces of any length, which a small model has to learn to spell each.
+        corpus: texts whose lower-case words become tokens.
+        vocab_size: maximum number of tokens, at least 256 bytes and the special ones.
+        spelling: how other words are split: by the merges of a BPE, or (letters) into single characters. Merges build
+            pieces of any length, and a small model has to learn the spelling of each.
     """
-    tokenizer = Tokenizer(models.BPE() if spelling == "merges" else _spelling_model(corpus, vocab_size))
+    tokenizer = Tokenizer(models.BPE() if spelling == "merges" else _build_spelling_model(corpus, vocab_size))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [_pieces(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [_build_splitter(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
     if spelling == "merges":
@@ -90,30 +90,30 @@ def without_merges(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFas
     if content["model"]["type"] != "BPE" or decoder.get("type") != "ByteLevel":
         raise ConfigError("spelling 'letters' needs a byte-level BPE tokenizer; use spelling: merges")
     content["model"] |= {"merges": [], "ignore_merges": True}
-    changed = copy.deepcopy(tokenizer)
-    changed._tokenizer = Tokenizer.from_str(json.dumps(content))
-    return changed
+    result = copy.deepcopy(tokenizer)
+    result._tokenizer = Tokenizer.from_str(json.dumps(content))
+    return result
 
 
-def _pieces() -> pre_tokenizers.PreTokenizer:
+def _build_splitter() -> pre_tokenizers.PreTokenizer:
     return pre_tokenizers.Split(Regex(_PIECES), behavior="isolated")
 
 
-def _spelling_model(corpus: Iterable[str], vocab_size: int) -> models.BPE:
-    """Return a model without merges: the most frequent words of a corpus are tokens, all others are spelled."""
-    pieces, to_bytes = _pieces(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+def _build_spelling_model(corpus: Iterable[str], vocab_size: int) -> models.BPE:
+    """Build a model without merges: the most frequent words of a corpus are tokens, all others are spelled."""
+    pieces, to_bytes = _build_splitter(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     counts: Counter[str] = Counter()
     for text in corpus:
         counts.update(piece for piece, _ in pieces.pre_tokenize_str(text))
     tokens = [*SPECIAL_TOKENS.values(), *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    known = set(tokens)
-    # Of equals the first in the alphabet, so that the order of the corpus does not matter.
+    vocabulary = set(tokens)
+    # Ties are broken alphabetically, so that the order of the corpus does not matter.
     for piece, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         token = "".join(part for part, _ in to_bytes.pre_tokenize_str(piece))
-        if len(tokens) < vocab_size and token not in known:
+        if len(tokens) < vocab_size and token not in vocabulary:
             tokens.append(token)
-            known.add(token)
-    return models.BPE(vocab={token: place for place, token in enumerate(tokens)}, merges=[], ignore_merges=True)
+            vocabulary.add(token)
+    return models.BPE(vocab={token: index for index, token in enumerate(tokens)}, merges=[], ignore_merges=True)
 
 
 __all__ = ["CHAT_TEMPLATE", "SPECIAL_TOKENS", "build_tokenizer", "without_merges"]

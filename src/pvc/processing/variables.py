@@ -1,7 +1,7 @@
-"""Values that a chat template reads besides texts: tools, documents, variables, further keys of messages.
+"""Mark values that a chat template reads besides texts: tools, documents, variables, further keys of messages.
 
-A template may compare them, so they are handed over as they are. Only the characters from which a control token could
-be put together are replaced by markers (property P8). Called by `chat_tokens.py` and PVCProcessor.
+A template may compare these values, so they are passed unchanged. Only characters from which a control token could be
+composed are replaced by markers (property P8). Called by `chat_tokens.py` and `template.py`.
 """
 
 from __future__ import annotations
@@ -11,35 +11,35 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def as_plain_data(value: Any) -> Any:
-    """Return dataclasses and pydantic models, also inside of lists and mappings, as dictionaries."""
+def to_plain_data(value: Any) -> Any:
+    """Convert dataclasses and pydantic models, also inside of lists and mappings, to dictionaries."""
     if isinstance(value, Mapping):
-        return {key: as_plain_data(item) for key, item in value.items()}
+        return {key: to_plain_data(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [as_plain_data(item) for item in value]
+        return [to_plain_data(item) for item in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type) and not _is_medium(value):
-        return {item.name: as_plain_data(getattr(value, item.name)) for item in dataclasses.fields(value)}
+        return {item.name: to_plain_data(getattr(value, item.name)) for item in dataclasses.fields(value)}
     if callable(getattr(value, "model_dump", None)) and not isinstance(value, type):
-        return as_plain_data(value.model_dump())
+        return to_plain_data(value.model_dump())
     return value
 
 
 def _is_medium(value: Any) -> bool:
-    """Whether a dataclass is a `pvc.media.Picture` or `Video`."""
+    """Return whether a dataclass is a `pvc.media.Picture` or `Video`."""
     return getattr(value, "kind", None) in ("image", "video")
 
 
 @dataclasses.dataclass
 class ControlMarker:
-    """Puts markers in the place of characters at which a control token could begin or be continued.
+    """Replaces characters at which a control token could begin or be continued by markers.
 
     Attributes:
-        mark: makes a marker of one character.
+        mark: builds the marker of one character.
         tokens: the control tokens.
-        template: source of the chat template. Keys of mappings that it names are left alone, for it looks them up.
-        is_strict: mark also where the template would have to write the beginning of the token, as in `<`, a value
-            and `>`. A template that compares the value with a literal then finds them different.
-        exempt: keys that were left alone although the template could make a control token of them.
+        template: source of the chat template. Keys of mappings that it names stay unmarked, because it looks them up.
+        is_strict: mark also if the template would have to write the beginning of the token, as in `<`, a value and `>`.
+            If the template compares the value with a literal, they then differ.
+        exempt: keys that stayed unmarked although the template could build a control token from them.
     """
 
     mark: Callable[[str], str]
@@ -49,44 +49,53 @@ class ControlMarker:
     exempt: set[str] = dataclasses.field(default_factory=set)
 
     def __call__(self, value: Any) -> Any:
-        """Return strings, and lists and mappings of them, with markers."""
+        """Mark strings, and strings in lists and mappings."""
         if isinstance(value, str):
-            return self._mark(value, self.is_strict)
+            return self._mark_text(value, self.is_strict)
         if isinstance(value, Mapping):
-            return {self._key(key): self(item) for key, item in value.items()}
+            return {self._mark_key(key): self(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [self(item) for item in value]
         return value
 
-    def _key(self, key: Any) -> Any:
+    def _mark_key(self, key: Any) -> Any:
         if not isinstance(key, str):
             return key
-        if key in self.template and unsafe_places(key, self.tokens):
+        if key in self.template and find_unsafe_positions(key, self.tokens):
             self.exempt.add(key)
-            return self._mark(key, False)
-        return self._mark(key, True)
+            return self._mark_text(key, False)
+        return self._mark_text(key, True)
 
-    def _mark(self, text: str, is_strict: bool) -> str:
-        places = unsafe_places(text, self.tokens, is_strict)
-        return "".join(self.mark(letter) if place in places else letter for place, letter in enumerate(text))
+    def _mark_text(self, text: str, is_strict: bool) -> str:
+        positions = find_unsafe_positions(text, self.tokens, is_strict)
+        return "".join(self.mark(letter) if position in positions else letter for position, letter in enumerate(text))
 
 
-def unsafe_places(text: str, tokens: list[str], is_strict: bool = True) -> set[int]:
-    """Find the characters of `text` at which a control token begins or may begin, or with `is_strict` is continued."""
+def find_unsafe_positions(text: str, tokens: list[str], is_strict: bool = True) -> set[int]:
+    """Find the characters of a text at which a control token could begin or, if `is_strict`, be continued.
+
+    Args:
+        text: the text.
+        tokens: the control tokens.
+        is_strict: whether to include the continuation of a token that begins before the text.
+
+    Returns:
+        Positions in `text`.
+    """
     first = {token[0] for token in tokens}
-    places = {
-        place
-        for place, letter in enumerate(text)
-        if letter in first and any(token.startswith(text[place : place + len(token)]) for token in tokens)
+    positions = {
+        position
+        for position, letter in enumerate(text)
+        if letter in first and any(token.startswith(text[position : position + len(token)]) for token in tokens)
     }
     if text and is_strict and any(_continues(text, token) for token in tokens):
-        places.add(0)
-    return places
+        positions.add(0)
+    return positions
 
 
 def _continues(text: str, token: str) -> bool:
-    """Whether `text`, or its beginning, stands in `token` after the first character and up to an end of one of them."""
-    return token.find(text, 1) > 0 or any(text.startswith(token[place:]) for place in range(1, len(token)))
+    """Return whether `text`, or its beginning, occurs in `token` after the first character, up to the end of either."""
+    return token.find(text, 1) > 0 or any(text.startswith(token[position:]) for position in range(1, len(token)))
 
 
-__all__ = ["ControlMarker", "as_plain_data", "unsafe_places"]
+__all__ = ["ControlMarker", "find_unsafe_positions", "to_plain_data"]

@@ -1,8 +1,9 @@
-"""PVCVideoProcessor: videos to frames, one square picture each, with the time each was shown.
+"""PVCVideoProcessor: convert videos to frames, one square picture each, with the times at which they are displayed.
 
-Decoding and sampling are `pvc.media`'s; nothing needs torchvision, nothing is fetched from the network.
+`pvc.media` decodes and samples. torchvision is not needed, and nothing is fetched from the network. Called by
+PVCProcessor.
 
-F frames, S frame size.
+F: frames, S: frame size in pixels.
 """
 
 from __future__ import annotations
@@ -20,27 +21,32 @@ from transformers.video_processing_utils import VideoProcessorMixin
 from pvc import media
 from pvc.errors import MismatchError, UsageError
 from pvc.processing.data_urls import read_data_url
-from pvc.processing.fixed import check_fixed, square
-from pvc.processing.metadata import frame_times, list_metadata
+from pvc.processing.fixed import check_fixed, parse_size
+from pvc.processing.metadata import compute_frame_times, list_metadata
 
 
 class PVCVideosKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]  # a TypedDict
-    """`times`: seconds at which to take frames; `timestamps`: one list of seconds per video given as an array."""
+    """Options that transformers' processor does not have.
+
+    Attributes:
+        times: seconds at which to take frames.
+        timestamps: one list of seconds per video that is passed as an array.
+    """
 
     times: list[float]
     timestamps: list[list[float]]
 
 
 class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
-    """Videos (paths, bytes, arrays `(F, H, W, 3)`, lists of pictures, `pvc.media.Video`) to frames.
+    """Converts videos (paths, bytes, arrays `(F, H, W, 3)`, lists of pictures, `pvc.media.Video`) to frames.
 
     Output: `pixel_values_videos` `(sum of frames, 3, S, S)` float32, `video_grid_thw` `(videos, 3)` with rows
     `[frames, 1, 1]`, and `timestamps`, one list of seconds per video.
 
-    Frames are sampled when a file is decoded, and from arrays that have more than `num_frames` (or when `fps` is
-    given); `do_sample_frames=False` takes all frames. Times of an array's frames come from `timestamps` or
-    `video_metadata`; without either they are one second apart. `live_frames` is not an option of a call: it is how many
-    of the latest frames a live video keeps for the language model by default (`pvc.engine.live`).
+    Frames are sampled when a file is decoded. Frames of arrays are sampled if there are more than `num_frames`, or if
+    `fps` is set. `do_sample_frames=False` takes all frames. Times of an array's frames come from `timestamps` or
+    `video_metadata`; without either they are one second apart. `live_frames` is not an option of a call: it is the
+    default number of latest frames of a live video that the language model sees (`pvc.engine.live`).
     """
 
     valid_kwargs = PVCVideosKwargs
@@ -63,11 +69,24 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
         self._set_attributes(**kwargs)
 
     def preprocess(self, videos: Any, **kwargs: Any) -> BatchFeature:
-        """See the class; keyword arguments are those of `valid_kwargs`, defaults are the processor's own."""
+        """Convert videos to frames.
+
+        Args:
+            videos: one video or several, as in `load_videos`.
+            kwargs: the options in `valid_kwargs`; by default those of the processor.
+
+        Returns:
+            A BatchFeature; see the class.
+
+        Raises:
+            UsageError: unknown options, or values that are not supported.
+            MismatchError: metadata or times of another number of videos or frames.
+            MediaError: a video that is damaged or beyond the limits.
+        """
         unknown = sorted(set(kwargs) - set(self.valid_kwargs.__annotations__) - {"return_tensors"})
         if unknown:
             raise UsageError(f"unknown video options: {', '.join(unknown)}")
-        fixed = [
+        unchangeable = [
             name
             for name in (
                 "do_resize",
@@ -80,20 +99,20 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
             )
             if kwargs.get(name) is not None and kwargs[name] != getattr(self, name)
         ]
-        if fixed:
+        if unchangeable:
             raise UsageError(
-                f"{', '.join(fixed)} cannot be changed from call to call; set it when making the processor"
+                f"{', '.join(unchangeable)} cannot be changed from call to call; set it when making the processor"
             )
         check_fixed(kwargs, "video")
-        height, width = square(kwargs.pop("size", None) or self.size)
-        loaded = self.load_videos(videos, size=(height, width), **kwargs)
-        pixels = [self._pixels(video.frames, height, width) for video in loaded]
+        height, width = parse_size(kwargs.pop("size", None) or self.size)
+        clips = self.load_videos(videos, size=(height, width), **kwargs)
+        pixels = [self._to_pixels(video.frames, height, width) for video in clips]
         data: dict[str, Any] = {
             "pixel_values_videos": np.concatenate(pixels),
-            "video_grid_thw": [[len(video.frames), 1, 1] for video in loaded],
+            "video_grid_thw": [[len(video.frames), 1, 1] for video in clips],
         }
         batch = BatchFeature(data, tensor_type=kwargs.get("return_tensors"))
-        batch["timestamps"] = [list(video.timestamps) for video in loaded]
+        batch["timestamps"] = [list(video.timestamps) for video in clips]
         return batch
 
     def load_videos(self, videos: Any, size: tuple[int, int] | None = None, **kwargs: Any) -> list[media.Video]:
@@ -102,14 +121,14 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
         Args:
             videos: one video or several, as `preprocess` takes them.
             size: height and width of the frames of files.
-            kwargs: options of `preprocess`. `num_frames`, `fps`, `times` and `do_sample_frames=True` of a call hold for
-                every video; without them a `pvc.media.Video` is taken as it is.
+            kwargs: options of `preprocess`. `num_frames`, `fps`, `times` and `do_sample_frames=True` of a call apply to
+                every video; without them a `pvc.media.Video` is used unchanged.
 
         Raises:
-            UsageError: options that exclude each other, or times for a video that has its own.
+            UsageError: options that exclude each other, or times for a video that already has times.
             MismatchError: metadata or times of another number of videos or frames.
         """
-        items = [read_data_url(item) for item in self.listed(videos)]
+        items = [read_data_url(item) for item in self.flatten_videos(videos)]
         if not items:
             raise UsageError("no videos to process")
         timestamps = kwargs.get("timestamps")
@@ -121,28 +140,31 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
                 entry if times is None else {"timestamps": times}
                 for entry, times in zip(entries, timestamps, strict=True)
             ]
-        asked = [name for name in ("num_frames", "fps", "times") if kwargs.get(name) is not None]
+        requested = [name for name in ("num_frames", "fps", "times") if kwargs.get(name) is not None]
         sample = kwargs.get("do_sample_frames")
-        if sample is False and asked:
-            raise UsageError(f"do_sample_frames is False, but {' and '.join(asked)} ask for some of the frames")
-        is_asked = bool(asked) or sample is True
+        if sample is False and requested:
+            raise UsageError(f"do_sample_frames is False, but {' and '.join(requested)} ask for some of the frames")
+        is_requested = bool(requested) or sample is True
         sample = self.do_sample_frames if sample is None else sample
-        sampling = self._sampling(kwargs) if sample else None
+        sampling = self._build_sampling(kwargs) if sample else None
         return [
-            self._load(item, entry, number, sampling, size, is_asked)
+            self._load_video(item, entry, number, sampling, size, is_requested)
             for number, (item, entry) in enumerate(zip(items, entries, strict=True))
         ]
 
-    def _load(
+    def _load_video(
         self,
         item: Any,
         entry: dict[str, Any],
         number: int,
         sampling: media.Sampling | None,
         size: tuple[int, int] | None,
-        is_asked: bool,
+        is_requested: bool,
     ) -> media.Video:
-        """One video; `entry` has times of frames in memory, `is_asked` samples a `pvc.media.Video`, too."""
+        """Load one video.
+
+        `entry` has times of frames in memory. If `is_requested`, a `pvc.media.Video` is sampled too.
+        """
         is_file = isinstance(item, (str, bytes, bytearray, memoryview)) or hasattr(item, "__fspath__")
         if entry and (is_file or isinstance(item, media.Video)):
             what = "a file" if is_file else "a pvc.media.Video"
@@ -158,16 +180,16 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
                 )
             return video
         if isinstance(item, media.Video):
-            return self.sampled(item, sampling) if sampling is not None and is_asked else item
+            return self.sampled(item, sampling) if sampling is not None and is_requested else item
         video = media.Video.from_frames(item)
-        times = frame_times(entry, len(video.frames), number)
+        times = compute_frame_times(entry, len(video.frames), number)
         if times is not None:
             video = media.Video.from_frames(video.frames, timestamps=times)
         return video if sampling is None else self.sampled(video, sampling)
 
     @staticmethod
-    def listed(videos: Any) -> list[Any]:
-        """One video or several (also nested, one list per sample) as a flat list of videos."""
+    def flatten_videos(videos: Any) -> list[Any]:
+        """Return one video or several (also nested, one list per sample) as a flat list of videos."""
 
         def is_frame(item: Any) -> bool:
             return isinstance(item, Image.Image) or getattr(item, "ndim", 0) in (2, 3)
@@ -178,13 +200,13 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
             return [list(videos)]
         flat: list[Any] = []
         for item in videos:
-            flat += PVCVideoProcessor.listed(item) if isinstance(item, (list, tuple)) else [item]
+            flat += PVCVideoProcessor.flatten_videos(item) if isinstance(item, (list, tuple)) else [item]
         return flat
 
-    def _sampling(self, kwargs: dict[str, Any]) -> media.Sampling:
-        given = [name for name in ("num_frames", "fps", "times") if kwargs.get(name) is not None]
-        if len(given) > 1:
-            raise UsageError(f"{' and '.join(given)} exclude each other")
+    def _build_sampling(self, kwargs: dict[str, Any]) -> media.Sampling:
+        requested = [name for name in ("num_frames", "fps", "times") if kwargs.get(name) is not None]
+        if len(requested) > 1:
+            raise UsageError(f"{' and '.join(requested)} exclude each other")
         if kwargs.get("times") is not None:
             return media.Sampling(times=tuple(kwargs["times"]))
         fps = kwargs.get("fps")
@@ -195,12 +217,21 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
 
     @staticmethod
     def sampled(video: media.Video, sampling: media.Sampling) -> media.Video:
+        """Sample the frames of a loaded video.
+
+        Args:
+            video: the video.
+            sampling: which frames to take.
+
+        Returns:
+            `video` itself if it has no more frames than requested, else a Video with some of its frames.
+        """
         if sampling.fps is None and sampling.times is None and (sampling.frames or 0) >= len(video.frames):
             return video
         start = video.timestamps[0]
-        rebased = [time - start for time in video.timestamps]
-        duration = None if video.duration is None else max(video.duration - start, rebased[-1])
-        indices, warnings = media.choose(rebased, duration, sampling, media.DEFAULT_LIMITS)
+        relative_times = [time - start for time in video.timestamps]
+        duration = None if video.duration is None else max(video.duration - start, relative_times[-1])
+        indices, warnings = media.choose(relative_times, duration, sampling, media.DEFAULT_LIMITS)
         times = [video.timestamps[index] for index in indices]
         return media.Video(
             frames=video.frames[indices],
@@ -212,8 +243,8 @@ class PVCVideoProcessor(VideoProcessorMixin, PilBackend):
             source_frames=len(video.timestamps),
         )
 
-    def _pixels(self, frames: np.ndarray, height: int, width: int) -> np.ndarray:
-        """`(F, H, W, 3)` uint8 to `(F, 3, S, S)` float32, resized by PIL's bicubic filter and normalised."""
+    def _to_pixels(self, frames: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Convert `(F, H, W, 3)` uint8 to `(F, 3, S, S)` float32, resized by PIL's bicubic filter and normalised."""
         if frames.shape[1:3] != (height, width):
             resized = [Image.fromarray(frame).resize((width, height), int(self.resample)) for frame in frames]
             frames = np.stack([np.asarray(frame) for frame in resized])

@@ -1,6 +1,6 @@
-"""An OpenAI-compatible server with pictures, videos and live streams, safe enough to put a port on: `pvc serve`.
+"""OpenAI-compatible server for pictures, videos and live videos, safe for untrusted clients. Started by `pvc serve`.
 
-`create_app(engine, settings)` makes the application; nothing here is global.
+`create_app(engine, settings)` builds the application. The package has no global state.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """On demand: the application's libraries are an extra."""
+    """Import on first use: the libraries that the application needs are an optional extra."""
     if name == "create_app":
         from pvc.server.app import create_app
 

@@ -1,8 +1,8 @@
-"""The application: routes, and what is around them. `create_app` makes one; nothing is global.
+"""The application and its routes. `create_app` builds it; called by `pvc serve` and by users of the library.
 
-POST /v1/chat/completions, GET /v1/models            as OpenAI has them
+POST /v1/chat/completions, GET /v1/models            as in OpenAI's API
 POST /v1/streams, .../{id}/frames, DELETE .../{id}    live videos
-GET /health, /ready, /metrics                         for whoever runs it
+GET /health, /ready, /metrics                         for the operator
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ import pvc
 from pvc.engine.engine import Engine
 from pvc.engine.live import MAX_TIME_S
 from pvc.media import Picture
-from pvc.server.chat_completions import AppState, ChatReply, begin, check_ceilings, completion, follow
-from pvc.server.errors import ApiError, busy, stopping
+from pvc.server.app_state import AppState
+from pvc.server.chat_completions import ChatReply, begin_reply, build_completion, check_limits, read_tokens
+from pvc.server.errors import ApiError, build_busy_error, build_shutdown_error
 from pvc.server.guard import RequestGuard
 from pvc.server.handlers import add_handlers
 from pvc.server.live_sessions import LiveSessions, StreamSession
@@ -34,18 +35,26 @@ from pvc.server.sandbox.pool import WorkerPool
 from pvc.server.scheduler import Scheduler
 from pvc.server.schemas import ChatRequest, StreamRequest
 from pvc.server.settings import Settings
-from pvc.server.sse import PrefetchedStream, events
+from pvc.server.sse import PrefetchedStream, generate_events
 from pvc.server.visual_cache import VisualCache
 
-FOR_EVER = 1e6  # seconds
-POLL_SECONDS = 0.25  # how often a client is looked after that waits without a stream
+UNLIMITED_SECONDS = 1e6
+POLL_SECONDS = 0.25  # interval of the check whether the client of a request is still connected
 
 
 def create_app(engine: Engine, settings: Settings | None = None) -> FastAPI:
-    """An application that serves one model. What it runs on is in `app.state.parts`."""
+    """Create an application that serves one model.
+
+    Args:
+        engine: the engine with the model.
+        settings: limits of the server.
+
+    Returns:
+        The application. `app.state.parts` is its `AppState`, `app.state.name` the name of the model.
+    """
     settings = settings or Settings()
     metrics = Metrics()
-    parts = AppState(
+    state = AppState(
         engine,
         settings,
         metrics,
@@ -58,203 +67,212 @@ def create_app(engine: Engine, settings: Settings | None = None) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await asyncio.to_thread(parts.decoders.start)
-        parts.scheduler.start()
+        await asyncio.to_thread(state.workers.start)
+        state.scheduler.start()
         app.state.ready = True
         try:
             yield
         finally:
             app.state.ready = False
-            await asyncio.to_thread(parts.scheduler.close)
-            parts.decoders.close()
+            await asyncio.to_thread(state.scheduler.close)
+            state.workers.close()
 
     app = FastAPI(title="PVC", version=pvc.__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.router.route_class = BoundedRoute
-    app.state.parts, app.state.name, app.state.ready = parts, _name(parts), False
+    app.state.parts, app.state.name, app.state.ready = state, _get_model_name(state), False
     app.add_middleware(RequestGuard, settings=settings, metrics=metrics)
     add_handlers(app)
-    _operations(app, parts)
-    _chat(app, parts)
-    _streams(app, parts)
+    _add_operator_routes(app, state)
+    _add_model_routes(app, state)
+    _add_chat_route(app, state)
+    _add_stream_routes(app, state)
     return app
 
 
-def _operations(app: FastAPI, parts: AppState) -> None:
+def _add_operator_routes(app: FastAPI, state: AppState) -> None:
     @app.get("/health")
-    async def health() -> Response:
-        """Whether the process and its worker live."""
-        alive = parts.scheduler.alive
-        return JSONResponse({"status": "ok" if alive else "dead"}, 200 if alive else 503)
+    async def get_health() -> Response:
+        """Report whether the scheduler's thread runs."""
+        is_alive = state.scheduler.is_alive
+        return JSONResponse({"status": "ok" if is_alive else "dead"}, 200 if is_alive else 503)
 
     @app.get("/ready")
-    async def ready() -> Response:
-        """Whether a request would be answered now."""
-        full = parts.scheduler.load >= parts.settings.queue + parts.settings.batch
-        dead = not (parts.scheduler.alive and parts.decoders.alive)
-        told = "starting" if not app.state.ready else "dead" if dead else "busy" if full else "ready"
-        return JSONResponse({"status": told}, 200 if told == "ready" else 503)
+    async def get_readiness() -> Response:
+        """Report whether a request would be accepted now."""
+        is_full = state.scheduler.load >= state.settings.queue + state.settings.batch
+        is_dead = not (state.scheduler.is_alive and state.workers.is_alive)
+        status = "starting" if not app.state.ready else "dead" if is_dead else "busy" if is_full else "ready"
+        return JSONResponse({"status": status}, 200 if status == "ready" else 503)
 
     @app.get("/metrics")
-    async def metrics() -> Response:
-        """For Prometheus."""
-        parts.metrics.streams.set(len(parts.streams))
-        parts.metrics.answers.set(len(parts.scheduler.batch.rows))
-        parts.metrics.kept.set(parts.cache.nbytes)
-        parts.metrics.decoding.set(parts.decoders.busy)
+    async def get_metrics() -> Response:
+        """Return the metrics in Prometheus' text format."""
+        metrics = state.metrics
+        metrics.open_streams.set(len(state.live_sessions))
+        metrics.open_answers.set(len(state.scheduler.batch.rows))
+        metrics.cache_bytes.set(state.visual_cache.nbytes)
+        metrics.decoding_media.set(state.workers.num_decoding)
         for fate in ("killed", "left", "died"):
-            parts.metrics.children.labels(fate).set(parts.decoders.counts[fate])
-        return Response(parts.metrics.text(), media_type="text/plain; version=0.0.4")
+            metrics.workers.labels(fate).set(state.workers.counts[fate])
+        return Response(metrics.render(), media_type="text/plain; version=0.0.4")
 
-    one = {"id": _name(parts), "object": "model", "created": int(time.time()), "owned_by": "pvc"}
+
+def _add_model_routes(app: FastAPI, state: AppState) -> None:
+    card = {"id": _get_model_name(state), "object": "model", "created": int(time.time()), "owned_by": "pvc"}
 
     @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        """The one model."""
-        return {"object": "list", "data": [one]}
+    async def list_models() -> dict[str, Any]:
+        """List the one model of the server."""
+        return {"object": "list", "data": [card]}
 
     @app.get("/v1/models/{model:path}")
-    async def model(model: str) -> dict[str, Any]:
-        """The same, by its name."""
-        if model != one["id"]:
-            raise ApiError(404, "model_not_found", f"This server has the model {one['id']!r} and no other.", "model")
-        return one
+    async def get_model(model: str) -> dict[str, Any]:
+        """Return the model of this name."""
+        if model != card["id"]:
+            raise ApiError(404, "model_not_found", f"This server has the model {card['id']!r} and no other.", "model")
+        return card
 
 
-def _name(parts: AppState) -> str:
-    """What clients call the model: what the settings say, else its directory; `model` is what trainings call theirs."""
-    directory = parts.engine.directory
-    if parts.settings.name or directory is None:
-        return parts.settings.name or "pvc-nano"
-    whole = directory.resolve()
-    return (whole.parent if whole.name == "model" else whole).name or "pvc"
+def _get_model_name(state: AppState) -> str:
+    """Return the model's name for clients: the name in the settings, else the name of its directory.
+
+    `pvc train` writes every model to a directory `model`; then the name of its parent is used.
+    """
+    directory = state.engine.directory
+    if state.settings.name or directory is None:
+        return state.settings.name or "pvc-nano"
+    path = directory.resolve()
+    return (path.parent if path.name == "model" else path).name or "pvc"
 
 
-def _chat(app: FastAPI, parts: AppState) -> None:
-    name = _name(parts)
+def _add_chat_route(app: FastAPI, state: AppState) -> None:
+    model_name = _get_model_name(state)
 
     @app.post("/v1/chat/completions")
-    async def chat(body: ChatRequest, request: Request) -> Response:
+    async def create_chat_completion(body: ChatRequest, request: Request) -> Response:
         """Answer the last message of a conversation."""
-        check_ceilings(body, parts.settings, name)
-        tenant = request.state.tenant
-        if not parts.scheduler.reserve(tenant):
-            raise busy()
-        released = False
+        check_limits(body, state.settings, model_name)
+        tenant, tokenizer = request.state.tenant, state.engine.processor.tokenizer
+        if not state.scheduler.reserve(tenant):
+            raise build_busy_error()
+        is_released = False
 
         def release(reply: ChatReply | None) -> None:
-            nonlocal released
-            if not released:
-                released = True
-                parts.scheduler.release(tenant)
+            nonlocal is_released
+            if not is_released:
+                is_released = True
+                state.scheduler.release(tenant)
             if reply is not None:
-                reply.job.cancelled = True  # of no effect on one that has ended
-                reply.hold.free()
+                reply.job.is_cancelled = True  # has no effect on a job that has ended
+                reply.permit.release()
 
         reply: ChatReply | None = None
         try:
-            reply = await _unless_gone(request, parts, begin(body, request.state.tenant, parts, name))
+            reply = await _run_while_connected(request, state, begin_reply(body, tenant, state, model_name))
             if not body.stream:
-                await _unless_gone(request, parts, _drain(reply, parts.metrics))
-                return JSONResponse(completion(reply, parts.engine.processor.tokenizer))
-            pieces = follow(reply, parts.metrics)
-            first = await _unless_gone(
-                request, parts, anext(pieces)
-            )  # an error of the prompt still has a status of its own
+                await _run_while_connected(request, state, _read_all_tokens(reply, state.metrics))
+                return JSONResponse(build_completion(reply, tokenizer))
+            tokens = read_tokens(reply, state.metrics)
+            # Before the response begins: an error of the prompt gets a matching HTTP status.
+            first = await _run_while_connected(request, state, anext(tokens))
         except BaseException:
             release(reply)
             raise
         finally:
             if not body.stream:
                 release(reply)
-        told = events(reply, first, pieces, body, parts.engine.processor.tokenizer, release)
-        # Begun here: a client that leaves now may never have it read, and what was not begun is not ended either.
-        # At a signal sse-starlette would cut it short; what is to be finished and for how long is `Server`'s to say.
+        events = generate_events(reply, first, tokens, body, tokenizer, release)
+        # Take the first event here: if the client leaves now, the response is never read, and a generator that was not
+        # started does not run its `finally`. `Server` decides how long answers may finish after a signal, so
+        # sse-starlette must not cut them off.
         return EventSourceResponse(
-            PrefetchedStream(await anext(told), told),
+            PrefetchedStream(await anext(events), events),
             ping=15,
             send_timeout=30,
             shutdown_event=anyio.Event(),
-            shutdown_grace_period=FOR_EVER,
+            shutdown_grace_period=UNLIMITED_SECONDS,
         )
 
 
-async def _drain(reply: ChatReply, metrics: Metrics) -> None:
-    async for _ in follow(reply, metrics):
+async def _read_all_tokens(reply: ChatReply, metrics: Metrics) -> None:
+    async for _ in read_tokens(reply, metrics):
         pass
 
 
-async def _unless_gone(request: Request, parts: AppState, work: Any) -> Any:
-    """The result of `work`, which is cancelled when the client goes, or the server."""
+async def _run_while_connected(request: Request, state: AppState, work: Any) -> Any:
+    """Return the result of an awaitable, which is cancelled when the client disconnects or the server stops."""
     task = asyncio.ensure_future(work)
     try:
         while not task.done():
             await asyncio.wait({task}, timeout=POLL_SECONDS)
-            # What was done while this was asked is a result all the same, and whoever gets it looks for the client too.
+            # The task may finish during `is_disconnected()`; then use its result.
             if not task.done() and await request.is_disconnected() and not task.done():
                 raise ApiError(499, "client_gone", "The client has gone.")
-            if not task.done() and parts.stopping:
-                raise stopping()
+            if not task.done() and state.is_stopping:
+                raise build_shutdown_error()
         return task.result()
     finally:
         if not task.done():
             task.cancel()
 
 
-async def _push(parts: AppState, live: StreamSession, data: bytes, timestamp: float) -> None:
-    if not parts.scheduler.reserve(live.tenant):
-        raise busy()
-    processor = parts.engine.processor.video_processor
+async def _push_frame(state: AppState, live: StreamSession, data: bytes, timestamp: float) -> None:
+    """Decode a frame and push it to a live video, in a place of the scheduler's queue."""
+    if not state.scheduler.reserve(live.tenant):
+        raise build_busy_error()
+    processor = state.engine.processor.video_processor
     side = int(dict(processor.size)["height"])
     try:
-        picture = await parts.decoders.decode(data, "image", size=(side, side), resample=int(processor.resample))
+        picture = await state.workers.decode(data, "image", size=(side, side), resample=int(processor.resample))
         assert isinstance(picture, Picture)
-        await asyncio.wrap_future(parts.scheduler.run(lambda: live.stream.push(picture.image, timestamp)))
+        await asyncio.wrap_future(state.scheduler.run(lambda: live.session.push(picture.image, timestamp)))
     finally:
-        parts.scheduler.release(live.tenant)
+        state.scheduler.release(live.tenant)
 
 
-def _streams(app: FastAPI, parts: AppState) -> None:
-    streams = parts.streams
+def _add_stream_routes(app: FastAPI, state: AppState) -> None:
+    sessions = state.live_sessions
 
     @app.post("/v1/streams", status_code=201)
-    async def opened(request: Request, body: StreamRequest | None = None) -> dict[str, Any]:
-        """Open a live video."""
-        name, live = streams.open(request.state.tenant, body.window if body else None)
-        return streams.describe(name, live)
+    async def open_stream(request: Request, body: StreamRequest | None = None) -> dict[str, Any]:
+        """Open a live video and return its id."""
+        name, live = sessions.open(request.state.tenant, body.window if body else None)
+        return sessions.describe(name, live)
 
     @app.get("/v1/streams")
-    async def owned(request: Request) -> dict[str, Any]:
-        """One's own."""
-        return {"object": "list", "data": [streams.describe(*one) for one in streams.owned(request.state.tenant)]}
+    async def list_streams(request: Request) -> dict[str, Any]:
+        """List the live videos of the tenant."""
+        streams = sessions.list_sessions(request.state.tenant)
+        return {"object": "list", "data": [sessions.describe(*stream) for stream in streams]}
 
     @app.get("/v1/streams/{name}")
-    async def described(name: str, request: Request) -> dict[str, Any]:
-        """How much it has seen, and what it keeps."""
-        return streams.describe(name, streams.of(name, request.state.tenant))
+    async def get_stream(name: str, request: Request) -> dict[str, Any]:
+        """Return how many frames a live video was given, how many it retains, and its size in bytes."""
+        return sessions.describe(name, sessions.get(name, request.state.tenant))
 
     @app.post("/v1/streams/{name}/frames")
-    async def pushed(name: str, timestamp: float, request: Request) -> dict[str, Any]:
-        """Show it a frame, a picture as the body, at `timestamp` seconds."""
-        live = streams.of(name, request.state.tenant)
+    async def push_frame(name: str, timestamp: float, request: Request) -> dict[str, Any]:
+        """Add a frame to a live video: a picture as the body, with its time `timestamp` in seconds."""
+        live = sessions.get(name, request.state.tenant)
         if not (math.isfinite(timestamp) and 0 <= timestamp <= MAX_TIME_S):
             text = f"timestamp: seconds since the video began, 0 to {MAX_TIME_S:.0f}"
             raise ApiError(400, "invalid_request", text, "timestamp")
         data = await request.body()
-        live.busy += 1
+        live.num_pushing += 1
         try:
-            async with live.lock:  # frames are shown in the order in which they came
-                streams.check(live, timestamp)
-                await _push(parts, live, data, timestamp)
-                live.last = timestamp
+            async with live.push_lock:  # frames are pushed in the order of their arrival
+                sessions.check_timestamp(live, timestamp)
+                await _push_frame(state, live, data, timestamp)
+                live.last_timestamp = timestamp
         finally:
-            live.busy -= 1
-            live.used = time.monotonic()
-        return streams.describe(name, live)
+            live.num_pushing -= 1
+            live.last_used = time.monotonic()
+        return sessions.describe(name, live)
 
     @app.delete("/v1/streams/{name}")
-    async def closed(name: str, request: Request) -> dict[str, Any]:
-        """Forget it."""
-        streams.close(name, request.state.tenant)
+    async def close_stream(name: str, request: Request) -> dict[str, Any]:
+        """Close a live video and discard its state."""
+        sessions.close(name, request.state.tenant)
         return {"id": name, "object": "stream.deleted", "deleted": True}
 
 

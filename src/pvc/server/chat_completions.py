@@ -1,13 +1,14 @@
-"""From a checked request to a job, and from what the scheduler says to OpenAI's objects. Leaves out transport."""
+"""Chat completions: from a checked request to a job of the scheduler, and from its events to OpenAI's objects.
+
+Reads and decodes the media in between. Called by the routes in `app.py`, and by `sse.py` for streamed answers.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import time
-from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,206 +17,212 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from pvc.engine.batch import Token
 from pvc.engine.encode import EncodedMedia, PreparedPicture
-from pvc.engine.engine import Engine, MediaOptions
-from pvc.engine.sampling import SamplingParams
+from pvc.engine.engine import Engine
+from pvc.engine.options import MediaOptions, SamplingParams
 from pvc.errors import MediaError
 from pvc.media import Picture, Video
-from pvc.server.errors import ApiError, api_error
-from pvc.server.live_sessions import LiveSessions
-from pvc.server.media_fetch import read_source
+from pvc.server.app_state import AppState
+from pvc.server.errors import ApiError, to_api_error
+from pvc.server.media_fetch import fetch_media
 from pvc.server.media_options import Preparation
 from pvc.server.metrics import Metrics
-from pvc.server.sandbox.pool import WorkerPool
-from pvc.server.scheduler import ErrorEvent, Job, MediaInput, Scheduler, StartedEvent, TokenEvent
+from pvc.server.scheduler import ErrorEvent, Job, MediaInput, StartedEvent, TokenEvent
 from pvc.server.schemas import ChatRequest
 from pvc.server.settings import Settings
 from pvc.server.visual_cache import VisualCache
 
-
-class LoopBridge:
-    """From the scheduler's thread to the event loop, which is woken once for all that has come since it looked."""
-
-    def __init__(self) -> None:
-        self._waiting: deque[tuple[Callable[[Any], None], Any]] = deque()
-        self._woken = False
-
-    def put(self, loop: asyncio.AbstractEventLoop, call: Callable[[Any], None], event: Any) -> None:
-        """Have `call(event)` called in the loop."""
-        self._waiting.append((call, event))
-        if not self._woken:
-            self._woken = True
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
-                loop.call_soon_threadsafe(self._empty)
-
-    def _empty(self) -> None:
-        self._woken = False  # before looking: what comes from now on wakes the loop again
-        while self._waiting:
-            call, event = self._waiting.popleft()
-            call(event)
-
-
-BYTES = {letter: byte for byte, letter in bytes_to_unicode().items()}
-
-
-@dataclass
-class AppState:
-    """What a server is made of."""
-
-    engine: Engine
-    settings: Settings
-    metrics: Metrics
-    scheduler: Scheduler
-    decoders: WorkerPool
-    cache: VisualCache
-    streams: LiveSessions
-    holding: asyncio.Semaphore
-    post: LoopBridge = field(default_factory=LoopBridge)
-    stopping: bool = False
+DEFAULT_MAX_NEW_TOKENS = 512  # if neither the request nor the checkpoint says a number
+MIN_LOGPROB = -9999.0  # OpenAI's stand-in for minus infinity, which JSON does not have
+BYTE_OF_CHARACTER = {character: byte for byte, character in bytes_to_unicode().items()}
 
 
 @dataclass
 class ChatReply:
-    """An answer that is coming: what is known so far, and where the rest will be put."""
+    """The answers to one request, filled in while they are generated.
+
+    Attributes:
+        id: id of the completion.
+        model: name of the model.
+        created: creation time, in seconds since 1970.
+        job: the job in the scheduler.
+        events: events of the job that have not been read.
+        cache_hits: for every medium, whether its visual tokens were computed before.
+        permit: the request's permit to hold decoded media.
+        started: event with the prompt; None before it has been prefilled.
+        texts: text of every answer so far.
+        tokens: tokens of every answer so far.
+        finish_reasons: reason of every answer's end, or None while it is generated.
+        started_at: arrival of the request, in seconds of `time.monotonic`.
+    """
 
     id: str
     model: str
     created: int
     job: Job
     events: asyncio.Queue[StartedEvent | TokenEvent | ErrorEvent]
-    hits: list[bool]
-    hold: DecodePermit
+    cache_hits: list[bool]
+    permit: DecodePermit
     started: StartedEvent | None = None
     texts: list[str] = field(default_factory=list)
     tokens: list[list[Token]] = field(default_factory=list)
-    finishes: list[str | None] = field(default_factory=list)
-    began: float = field(default_factory=time.monotonic)
+    finish_reasons: list[str | None] = field(default_factory=list)
+    started_at: float = field(default_factory=time.monotonic)
 
     @property
     def usage(self) -> dict[str, Any]:
-        """Tokens of the prompt, with its media, and of all answers."""
-        return self._usage(sum(len(tokens) for tokens in self.tokens))
+        """Numbers of tokens of the prompt, with its media, and of all answers."""
+        return self._build_usage(sum(len(tokens) for tokens in self.tokens))
 
-    def usage_of(self, index: int) -> dict[str, Any]:
-        """Tokens of the prompt and of one answer, so far."""
-        return self._usage(len(self.tokens[index]))
+    def get_choice_usage(self, index: int) -> dict[str, Any]:
+        """Return the numbers of tokens of the prompt and of one answer so far."""
+        return self._build_usage(len(self.tokens[index]))
 
-    def _usage(self, completion: int) -> dict[str, Any]:
+    def _build_usage(self, completion: int) -> dict[str, Any]:
         prompt = self.started.prompt_tokens if self.started else 0
         return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
     @property
-    def used(self) -> dict[str, Any]:
-        """The `pvc` object: what was shown, and time by phase."""
+    def details(self) -> dict[str, Any]:
+        """The `pvc` object of the response: the media in the prompt, and seconds by phase."""
         media = []
-        for item, hit in zip(self.started.media if self.started else [], self.hits, strict=False):
-            told = item.describe()
-            del told["path"]
-            media.append({**told, "cached": hit})
+        for encoded, is_hit in zip(self.started.media if self.started else [], self.cache_hits, strict=False):
+            description = encoded.describe()
+            del description["path"]
+            media.append({**description, "cached": is_hit})
         timing = {key: round(value, 4) for key, value in self.job.timing.items()}
-        timing["total_s"] = round(time.monotonic() - self.began, 4)
-        return {"media": media, "visual_tokens": sum(one["tokens"] for one in media), "timing": timing}
+        timing["total_s"] = round(time.monotonic() - self.started_at, 4)
+        return {"media": media, "visual_tokens": sum(item["tokens"] for item in media), "timing": timing}
 
 
-def check_ceilings(request: ChatRequest, settings: Settings, model: str) -> None:
-    """Raise ApiError for a request that asks for more than this server gives, before anything is read."""
+class DecodePermit:
+    """A request's permit to hold decoded media, and the number of pixels that it holds.
+
+    Args:
+        state: the application's state.
+        request: the request; without pictures and videos it needs no permit.
+    """
+
+    def __init__(self, state: AppState, request: ChatRequest) -> None:
+        has_media = not request.part_types.isdisjoint(("image_url", "video_url"))
+        self._slots = state.decode_slots if has_media else None
+        self._max_pixels, self._pixels, self._is_held = state.settings.max_pixels, 0, False
+
+    async def acquire(self) -> None:
+        """Wait for a slot."""
+        if self._slots is not None:
+            await self._slots.acquire()
+            self._is_held = True
+
+    def add(self, opened: Picture | Video) -> None:
+        """Count a medium's pixels. Raises ApiError 413 if the request holds too many."""
+        if isinstance(opened, Picture):
+            self._pixels += opened.image.width * opened.image.height
+        else:
+            self._pixels += opened.frames.size // 3
+        if self._pixels > self._max_pixels:
+            raise ApiError(413, "too_many_pixels", "The pictures and videos have too many pixels together.")
+
+    def release(self) -> None:
+        """Return the slot. Further calls have no effect."""
+        if self._is_held and self._slots is not None:
+            self._is_held = False
+            self._slots.release()
+
+
+def check_limits(request: ChatRequest, settings: Settings, model: str) -> None:
+    """Check a request against the server's limits, before any of its media are read.
+
+    Args:
+        request: the request.
+        settings: the limits.
+        model: name of the model that is served.
+
+    Raises:
+        ApiError: 400 for more than a limit, 404 for another model.
+    """
     parts = [part for message in request.messages for part in message.parts]
-    texts = sum(len(part.text) for part in parts if part.type == "text")
-    asked, fields = request.preparation, request.media_fields
-    steps = asked.image_steps if isinstance(asked.image_steps, int) else None
-    bounds = [
+    num_characters = sum(len(part.text) for part in parts if part.type == "text")
+    prep, fields = request.preparation, request.media_fields
+    steps = prep.image_steps
+    limits = [
         ("messages", len(parts), settings.max_parts, "parts"),
         ("messages", sum(part.type != "text" for part in parts), settings.max_media, "pictures and videos"),
-        ("messages", texts, settings.max_text, "characters"),
+        ("messages", num_characters, settings.max_text, "characters"),
         ("n", request.n, settings.max_answers, "answers"),
-        (_place(fields.frames, asked.frames), asked.frames or 0, settings.max_frames, "frames"),
-        (_place(fields.max_tiles, asked.max_tiles), asked.max_tiles or 0, settings.max_tiles, "tiles"),
-        (_place(fields.image_steps, steps), steps or 0, settings.max_steps, "steps"),
+        (_get_field_path(fields.frames, prep.frames), prep.frames or 0, settings.max_frames, "frames"),
+        (_get_field_path(fields.max_tiles, prep.max_tiles), prep.max_tiles or 0, settings.max_tiles, "tiles"),
+        (_get_field_path(fields.image_steps, steps), steps or 0, settings.max_steps, "steps"),
     ]
-    for param, count, most, what in bounds:
-        if count > most:
-            text = f"{param}: {count} {what} were asked for; this server allows {most}."
+    for param, count, limit, unit in limits:
+        if count > limit:
+            text = f"{param}: {count} {unit} were asked for; this server allows {limit}."
             raise ApiError(400, "too_many", text, param)
     if request.model not in (None, "", model, "pvc"):
         raise ApiError(404, "model_not_found", f"This server has the model {model!r} and no other.", "model")
 
 
-def _place(values: dict[str, Any], value: Any) -> str:
-    """Return the name of the field that a value came from."""
-    return next((place for place, sent in values.items() if sent == value), next(iter(values)))
+def _get_field_path(values: dict[str, Any], value: Any) -> str:
+    """Return the path of the field that a value came from."""
+    return next((path for path, sent in values.items() if sent == value), next(iter(values)))
 
 
-async def begin(request: ChatRequest, tenant: str, parts: AppState, model: str) -> ChatReply:
-    """Read and decode what a request shows, and put it into the queue. Raises ApiError."""
-    settings, began = parts.settings, time.monotonic()
-    default = parts.engine.model.generation_config.max_new_tokens or 512
+async def begin_reply(request: ChatRequest, tenant: str, state: AppState, model: str) -> ChatReply:
+    """Read and decode the media of a request, then add it to the scheduler's queue.
+
+    Args:
+        request: a request that `check_limits` accepts.
+        tenant: the tenant that sent it.
+        state: the application's state.
+        model: name of the model in the response.
+
+    Returns:
+        The reply, whose events `read_tokens` reads.
+
+    Raises:
+        ApiError: a medium is malformed, not allowed, too large or cannot be decoded.
+    """
+    settings, started_at = state.settings, time.monotonic()
+    default = state.engine.model.generation_config.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
     params = SamplingParams(
-        max_new_tokens=request.answer_tokens(default, settings.max_new_tokens),
-        temperature=0.0 if request.greedy else request.temperature,
+        max_new_tokens=request.get_max_tokens(default, settings.max_new_tokens),
+        temperature=0.0 if request.is_greedy else request.temperature,
         top_p=request.top_p or 1.0,
         seed=request.seed,
-        stop=request.stops,
+        stop=request.stop_texts,
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         ignore_eos=request.ignore_eos,
     )
-    hold = DecodePermit(parts, request)
+    permit = DecodePermit(state, request)
     try:
-        messages, shown, hits = await _messages(request, tenant, parts, hold)
+        messages, media, cache_hits = await _read_messages(request, tenant, state, permit)
     except BaseException:
-        hold.free()
+        permit.release()
         raise
     loop = asyncio.get_running_loop()
     events: asyncio.Queue[StartedEvent | TokenEvent | ErrorEvent] = asyncio.Queue()
 
-    def arrived(event: StartedEvent | TokenEvent | ErrorEvent) -> None:
-        hold.free()  # whatever it is, decoded media are tokens by now
+    def receive(event: StartedEvent | TokenEvent | ErrorEvent) -> None:
+        permit.release()  # by the first event the media have been encoded, or the job has failed
         events.put_nowait(event)
 
     def emit(event: StartedEvent | TokenEvent | ErrorEvent) -> None:
-        parts.post.put(loop, arrived, event)
+        state.loop_bridge.put(loop, receive, event)
 
-    job = Job(messages, shown, params, request.n, emit)
-    reply = ChatReply(f"chatcmpl-{secrets.token_hex(12)}", model, int(time.time()), job, events, hits, hold)
-    reply.began = began
+    job = Job(messages, media, params, request.n, emit)
+    reply = ChatReply(f"chatcmpl-{secrets.token_hex(12)}", model, int(time.time()), job, events, cache_hits, permit)
+    reply.started_at = started_at
     reply.texts, reply.tokens = [""] * request.n, [[] for _ in range(request.n)]
-    reply.finishes = [None] * request.n
-    parts.scheduler.submit(job)
+    reply.finish_reasons = [None] * request.n
+    state.scheduler.submit(job)
     return reply
 
 
-class DecodePermit:
-    """A request's right to hold decoded media, and how many pixels of them it has."""
-
-    def __init__(self, parts: AppState, request: ChatRequest) -> None:
-        shows = any(part.type in ("image_url", "video_url") for message in request.messages for part in message.parts)
-        self.gate = parts.holding if shows else None
-        self.most, self.pixels, self.held = parts.settings.max_pixels, 0, False
-
-    async def wait(self) -> None:
-        """Wait for the right."""
-        if self.gate is not None:
-            await self.gate.acquire()
-            self.held = True
-
-    def count(self, opened: Picture | Video) -> None:
-        """Raise ApiError when there are more pixels than one request may hold."""
-        self.pixels += (
-            opened.image.width * opened.image.height if isinstance(opened, Picture) else opened.frames.size // 3
-        )
-        if self.pixels > self.most:
-            raise ApiError(413, "too_many_pixels", "The pictures and videos have too many pixels together.")
-
-    def free(self) -> None:
-        """Give it back; may be called again."""
-        if self.held and self.gate is not None:
-            self.held = False
-            self.gate.release()
-
-
-async def _messages(
-    request: ChatRequest, tenant: str, parts: AppState, hold: DecodePermit
+async def _read_messages(
+    request: ChatRequest, tenant: str, state: AppState, permit: DecodePermit
 ) -> tuple[list[dict[str, Any]], list[MediaInput], list[bool]]:
+    """Return messages as a chat template takes them, their media, and whether each medium was in the visual cache."""
     messages: list[dict[str, Any]] = []
-    reading = []
+    media_parts = []
     for turn, message in enumerate(request.messages):
         content: list[dict[str, Any]] = []
         for number, part in enumerate(message.parts):
@@ -224,147 +231,190 @@ async def _messages(
                 continue
             kind = "image" if part.type == "image_url" else "video"
             content.append({"type": kind, kind: kind})
-            reading.append((part, kind, f"messages.{turn}.content.{number}"))
+            media_parts.append((part, kind, f"messages.{turn}.content.{number}"))
         role = "system" if message.role == "developer" else message.role
         messages.append({"role": role, "content": content})
-    await hold.wait()
+    await permit.acquire()
     tasks = [
-        asyncio.ensure_future(_shown(part, kind, request, tenant, parts, hold, place)) for part, kind, place in reading
+        asyncio.ensure_future(_read_medium(part, kind, request, tenant, state, permit, path))
+        for part, kind, path in media_parts
     ]
     try:
-        found = await asyncio.gather(*tasks)
+        results = await asyncio.gather(*tasks)
     except BaseException:
-        for task in tasks:  # what is left of them is of no use to anybody
+        for task in tasks:  # the request has failed, so the other media are not needed
             task.cancel()
         raise
-    return messages, [shown for shown, _ in found], [hit for _, hit in found]
+    return messages, [medium for medium, _ in results], [is_hit for _, is_hit in results]
 
 
-async def _shown(
-    part: Any, kind: str, request: ChatRequest, tenant: str, parts: AppState, hold: DecodePermit, place: str
+async def _read_medium(
+    part: Any, kind: str, request: ChatRequest, tenant: str, state: AppState, permit: DecodePermit, path: str
 ) -> tuple[MediaInput, bool]:
-    """One medium: of a live stream, from the cache, or read and decoded. Raises ApiError that names its `place`."""
-    settings = parts.settings
+    """Get one medium from a live video or the visual cache, or read and decode it. An ApiError names its `path`."""
+    settings = state.settings
     if part.type == "stream":
-        live = parts.streams.of(part.stream_id, tenant)
-        encoded = await asyncio.wrap_future(parts.scheduler.run(lambda: parts.streams.shown(live)))
-        return MediaInput(None, MediaOptions(), encoded), True  # encoded when its frames came
-    address = part.image_url if kind == "image" else part.video_url
-    options = _options(request.preparation, kind, address.detail, settings)
+        sessions = state.live_sessions
+        live = sessions.get(part.stream_id, tenant)
+        encoded = await asyncio.wrap_future(state.scheduler.run(lambda: sessions.get_encoded(live)))
+        return MediaInput(None, MediaOptions(), encoded), True  # its frames were encoded when they arrived
+    media_url = part.image_url if kind == "image" else part.video_url
+    options = _build_media_options(request.preparation, kind, media_url.detail, settings)
     try:
-        started = time.perf_counter()
-        data = await read_source(address.url, settings)
-        parts.metrics.phase("read", time.perf_counter() - started)
-        salted = f"{tenant}\0{request.cache_salt or ''}\0{request.extra_key or ''}"
-        key = await asyncio.to_thread(VisualCache.key, salted, data, kind, options)
-        encoded_before = parts.cache.get(key)
-        parts.metrics.cache.labels("miss" if encoded_before is None else "hit").inc()
-        if encoded_before is not None:
-            return MediaInput(None, options, encoded_before), True
-        started = time.perf_counter()
-        opened = await parts.decoders.decode(data, kind, **_decoding(kind, options, parts.engine))
-        parts.metrics.phase("decode", time.perf_counter() - started)
-        hold.count(opened)
-        ready: PreparedPicture | Video
+        started_at = time.perf_counter()
+        data = await fetch_media(media_url.url, settings)
+        state.metrics.observe_phase("read", time.perf_counter() - started_at)
+        salted_tenant = f"{tenant}\0{request.cache_salt or ''}\0{request.extra_key or ''}"
+        key = await asyncio.to_thread(VisualCache.compute_key, salted_tenant, data, kind, options)
+        cached = state.visual_cache.get(key)
+        state.metrics.cache_lookups.labels("miss" if cached is None else "hit").inc()
+        if cached is not None:
+            return MediaInput(None, options, cached), True
+        started_at = time.perf_counter()
+        opened = await state.workers.decode(data, kind, **_build_decode_options(kind, options, state.engine))
+        state.metrics.observe_phase("decode", time.perf_counter() - started_at)
+        permit.add(opened)
+        prepared: PreparedPicture | Video
         if isinstance(opened, Picture):
-            ready = await asyncio.to_thread(parts.engine.prepare, opened, options)
+            prepared = await asyncio.to_thread(state.engine.prepare, opened, options)
         else:
-            within = parts.engine.open(opened, options)
-            assert isinstance(within, Video)
-            ready = within
+            video = state.engine.open(opened, options)
+            assert isinstance(video, Video)
+            prepared = video
     except (ApiError, MediaError) as error:
-        told = api_error(error)
-        told.param = told.param or place
-        parts.metrics.refused.labels(told.code).inc()
-        raise told from None
+        api_error = to_api_error(error)
+        api_error.param = api_error.param or path
+        state.metrics.rejected_media.labels(api_error.code).inc()
+        raise api_error from None
 
-    def keep(encoded: EncodedMedia) -> None:
-        parts.cache.put(key, encoded)
+    def store(encoded: EncodedMedia) -> None:
+        state.visual_cache.put(key, encoded)
 
-    return MediaInput(ready, options, None, keep), False
+    return MediaInput(prepared, options, None, store), False
 
 
-def _options(asked: Preparation, kind: str, detail: str | None, settings: Settings) -> MediaOptions:
-    """Return the engine's options of one medium; OpenAI's `detail: low` is one tile."""
+def _build_media_options(prep: Preparation, kind: str, detail: str | None, settings: Settings) -> MediaOptions:
+    """Build the engine's options of one medium. OpenAI's `detail: low` stands for one tile."""
     if kind == "image":
-        return MediaOptions(
-            image_steps=asked.image_steps, max_tiles=asked.max_tiles or (1 if detail == "low" else None)
-        )
-    most = min(asked.most_frames or settings.max_frames, settings.max_frames)
-    return MediaOptions(frames=asked.frames, fps=asked.fps, max_frames=most)
+        return MediaOptions(image_steps=prep.image_steps, max_tiles=prep.max_tiles or (1 if detail == "low" else None))
+    max_frames = min(prep.max_frames or settings.max_frames, settings.max_frames)
+    return MediaOptions(frames=prep.frames, fps=prep.fps, max_frames=max_frames)
 
 
-def _decoding(kind: str, options: MediaOptions, engine: Engine) -> dict[str, Any]:
+def _build_decode_options(kind: str, options: MediaOptions, engine: Engine) -> dict[str, Any]:
     if kind == "image":
         return {}
     side = int(dict(engine.processor.video_processor.size)["height"])
-    usual = engine.processor.video_processor.num_frames
-    sampling = {"fps": options.fps} if options.fps is not None else {"frames": options.frames or usual}
+    default_frames = engine.processor.video_processor.num_frames
+    sampling = {"fps": options.fps} if options.fps is not None else {"frames": options.frames or default_frames}
     return {"sampling": sampling, "size": (side, side)}
 
 
-async def follow(reply: ChatReply, metrics: Metrics) -> AsyncGenerator[TokenEvent, None]:
-    """What is said, until all answers have ended; fills the reply in. Raises ApiError."""
-    first = True
-    while any(finish is None for finish in reply.finishes):
+async def read_tokens(reply: ChatReply, metrics: Metrics) -> AsyncGenerator[TokenEvent, None]:
+    """Yield the tokens of all answers until they have ended, and fill in the reply.
+
+    Args:
+        reply: result of `begin_reply`.
+        metrics: records the time of the first token.
+
+    Raises:
+        ApiError: the job has failed.
+    """
+    is_first = True
+    while any(finish is None for finish in reply.finish_reasons):
         event = await reply.events.get()
         if isinstance(event, ErrorEvent):
-            raise api_error(event.error)
+            raise to_api_error(event.error)
         if isinstance(event, StartedEvent):
             reply.started = event
             continue
-        if first:
-            metrics.first.observe(time.monotonic() - reply.began)
-            first = False
+        if is_first:
+            metrics.first_token_seconds.observe(time.monotonic() - reply.started_at)
+            is_first = False
         reply.texts[event.index] += event.token.text
         reply.tokens[event.index].append(event.token)
-        reply.finishes[event.index] = event.finish
+        reply.finish_reasons[event.index] = event.finish
         yield event
 
 
-def completion(reply: ChatReply, tokenizer: Any) -> dict[str, Any]:
-    """The object of a whole answer."""
+def build_completion(reply: ChatReply, tokenizer: Any) -> dict[str, Any]:
+    """Build OpenAI's object of complete answers.
+
+    Args:
+        reply: a reply whose answers have ended.
+        tokenizer: the engine's tokenizer.
+    """
     choices = []
-    for number, text in enumerate(reply.texts):
-        choice: dict[str, Any] = {"index": number, "message": {"role": "assistant", "content": text, "refusal": None}}
-        choice["logprobs"] = logprobs(reply.tokens[number], tokenizer, reply.job.params.logprobs)
-        choice["finish_reason"] = reply.finishes[number]
+    for index, text in enumerate(reply.texts):
+        choice: dict[str, Any] = {"index": index, "message": {"role": "assistant", "content": text, "refusal": None}}
+        choice["logprobs"] = build_logprobs(reply.tokens[index], tokenizer, reply.job.params.logprobs)
+        choice["finish_reason"] = reply.finish_reasons[index]
         choices.append(choice)
     base = {"id": reply.id, "object": "chat.completion", "created": reply.created, "model": reply.model}
-    return {**base, "choices": choices, "usage": reply.usage, "pvc": reply.used}
+    return {**base, "choices": choices, "usage": reply.usage, "pvc": reply.details}
 
 
-def chunk(reply: ChatReply, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-    """The object of a piece of an answer."""
+def build_chunk(reply: ChatReply, choices: list[dict[str, Any]], **fields: Any) -> dict[str, Any]:
+    """Build OpenAI's object of one piece of a streamed answer.
+
+    Args:
+        reply: the reply.
+        choices: what is added to the answers.
+        **fields: further fields of the object.
+    """
     base = {"id": reply.id, "object": "chat.completion.chunk", "created": reply.created, "model": reply.model}
-    return {**base, "choices": choices, **more}
+    return {**base, "choices": choices, **fields}
 
 
-def logprobs(tokens: list[Token], tokenizer: Any, wanted: int | None) -> dict[str, Any] | None:
-    """How likely tokens were, as OpenAI has it: without the end, with the bytes of tokens that are half a letter."""
-    if wanted is None:
+def build_logprobs(tokens: list[Token], tokenizer: Any, num_alternatives: int | None) -> dict[str, Any] | None:
+    """Build OpenAI's object of the tokens' log probabilities.
+
+    The end-of-turn token is left out. A token that is a part of a character has its bytes.
+
+    Args:
+        tokens: tokens with their log probabilities and alternatives.
+        tokenizer: the engine's tokenizer.
+        num_alternatives: number of alternatives that were requested; None if no log probabilities were.
+
+    Returns:
+        The object, or None if no log probabilities were requested.
+    """
+    if num_alternatives is None:
         return None
 
-    def told(token: int, value: float) -> dict[str, Any]:
-        raw = token_bytes(tokenizer, token)
-        return {"token": raw.decode(errors="replace"), "logprob": max(value, -9999.0), "bytes": list(raw)}
+    def describe(token: int, logprob: float) -> dict[str, Any]:
+        data = get_token_bytes(tokenizer, token)
+        return {"token": data.decode(errors="replace"), "logprob": max(logprob, MIN_LOGPROB), "bytes": list(data)}
 
     content = []
     for token in tokens:
         if token.end:
             continue
-        best = [told(other, value) for other, value in token.top]
-        content.append({**told(token.id, token.logprob or 0.0), "top_logprobs": best})
+        alternatives = [describe(other, logprob) for other, logprob in token.top]
+        content.append({**describe(token.id, token.logprob or 0.0), "top_logprobs": alternatives})
     return {"content": content, "refusal": None}
 
 
-def token_bytes(tokenizer: Any, token: int) -> bytes:
-    """What a token stands for. Byte-level tokenizers write each byte as a letter of their own."""
+def get_token_bytes(tokenizer: Any, token: int) -> bytes:
+    """Return the bytes of a token. A byte-level tokenizer writes each byte as one character.
+
+    Args:
+        tokenizer: the engine's tokenizer.
+        token: id of the token.
+    """
     name = tokenizer.convert_ids_to_tokens(token)
-    byte_level = isinstance(tokenizer.backend_tokenizer.decoder, ByteLevel)
-    if name is None or not byte_level or token in tokenizer.added_tokens_decoder:
+    is_byte_level = isinstance(tokenizer.backend_tokenizer.decoder, ByteLevel)
+    if name is None or not is_byte_level or token in tokenizer.added_tokens_decoder:
         return str(tokenizer.decode([token])).encode()
-    return bytes(BYTES[letter] for letter in name if letter in BYTES)
+    return bytes(BYTE_OF_CHARACTER[character] for character in name if character in BYTE_OF_CHARACTER)
 
 
-__all__ = ["AppState", "ChatReply", "begin", "check_ceilings", "chunk", "completion", "follow", "logprobs"]
+__all__ = [
+    "ChatReply",
+    "begin_reply",
+    "build_chunk",
+    "build_completion",
+    "build_logprobs",
+    "check_limits",
+    "read_tokens",
+]

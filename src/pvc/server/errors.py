@@ -1,4 +1,7 @@
-"""Errors as OpenAI's clients read them: fixed texts, a code and a status; never a path, an address or a trace."""
+"""Errors in the form that OpenAI's clients read: a fixed text, a code and a status. Used by all of `pvc.server`.
+
+A response never contains a path, an address or a traceback.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any
 from pvc.engine.batch import TooLongError
 from pvc.errors import ForbiddenError, MediaError, MismatchError, PVCError, UsageError
 
-STATUS = {
+STATUS_BY_CODE = {
     "empty_media": 400,
     "aspect_ratio": 400,
     "too_many_pixels": 413,
@@ -16,7 +19,7 @@ STATUS = {
     "too_many_frames": 413,
     "unsupported_format": 415,
 }
-TEXTS = {
+MESSAGE_BY_CODE = {
     "empty_media": "A picture or video is empty.",
     "aspect_ratio": "A picture or video is too elongated.",
     "too_many_pixels": "A picture or video has too many pixels.",
@@ -31,7 +34,16 @@ TEXTS = {
 
 
 class ApiError(Exception):
-    """A response with an error. `headers` go with it; `why` is for the server's log, where it replaces the message."""
+    """An error that is sent to the client as a response.
+
+    Attributes:
+        status: HTTP status.
+        code: machine-readable code.
+        message: text for the client.
+        param: field of the request that is wrong, or None.
+        headers: headers of the response.
+        log_reason: text for the server's log, where it replaces `message`; empty to log `message`.
+    """
 
     def __init__(
         self,
@@ -40,53 +52,56 @@ class ApiError(Exception):
         message: str,
         param: str | None = None,
         headers: dict[str, str] | None = None,
-        why: str = "",
+        log_reason: str = "",
     ) -> None:
         super().__init__(message)
         self.status, self.code, self.message, self.param, self.headers = status, code, message, param, headers or {}
-        self.why = why
+        self.log_reason = log_reason
 
     def body(self, request_id: str) -> dict[str, Any]:
-        """The JSON object of a response."""
+        """Return the JSON object of the response."""
         kind = "invalid_request_error" if self.status < 500 else "server_error"
-        told = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
-        return {"error": {**told, "request_id": request_id}}
+        fields = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        return {"error": {**fields, "request_id": request_id}}
 
 
-def busy() -> ApiError:
-    """All places are taken."""
+def build_busy_error() -> ApiError:
+    """Build the error of a request for which the queue has no place."""
     return ApiError(429, "busy", "Too many requests are waiting.", headers={"Retry-After": "2"})
 
 
-def stopping() -> ApiError:
-    """The server ends before the answer does."""
+def build_shutdown_error() -> ApiError:
+    """Build the error of a request that the server does not finish before it exits."""
     return ApiError(503, "shutting_down", "The server is shutting down.", headers={"Retry-After": "10"})
 
 
-def api_error(error: Exception) -> ApiError:
-    """What an exception means to a client; anything unexpected is an internal error."""
+def to_api_error(error: Exception) -> ApiError:
+    """Convert any exception to the error that a client gets; an unexpected one becomes an internal error."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, MediaError) and error.code == "no_decoder":
         return ApiError(503, "no_decoder", "Media cannot be decoded now.", headers={"Retry-After": "5"})
     if isinstance(error, MediaError):
-        code = error.code if error.code in TEXTS else "corrupt_media"
-        return ApiError(STATUS.get(code, 422), code, TEXTS[code])
+        code = error.code if error.code in MESSAGE_BY_CODE else "corrupt_media"
+        return ApiError(STATUS_BY_CODE.get(code, 422), code, MESSAGE_BY_CODE[code])
     if isinstance(error, ForbiddenError):
         return ApiError(403, "forbidden", "That source is not allowed here.")
     if isinstance(error, TooLongError):
-        return ApiError(400, "context_length_exceeded", _public(error), "messages")
+        return ApiError(400, "context_length_exceeded", _get_public_text(error), "messages")
     if isinstance(error, (UsageError, MismatchError)):
-        return ApiError(400, "invalid_request", _public(error))
-    # The client is told nothing of it; whoever runs the server is told everything.
+        return ApiError(400, "invalid_request", _get_public_text(error))
+    # The details go to the log only, not to the client.
     logging.getLogger("pvc.server").error("an unexpected error", exc_info=error)
     return ApiError(500, "internal_error", "Something went wrong here.")
 
 
-def _public(error: PVCError) -> str:
-    """Texts about numbers and options are the caller's own words back; anything with a path in it is not."""
+def _get_public_text(error: PVCError) -> str:
+    """Return the error's text if it only repeats numbers and options of the request, else a fixed text.
+
+    A text that is long or contains a slash may hold a path.
+    """
     text = str(error)
     return text if len(text) < 300 and "/" not in text else "The request asks for something that makes no sense."
 
 
-__all__ = ["ApiError", "api_error", "busy", "stopping"]
+__all__ = ["ApiError", "build_busy_error", "build_shutdown_error", "to_api_error"]

@@ -1,6 +1,6 @@
-"""What every request passes first: an id, a key, a bound on its body and on the time that sending it takes.
+"""ASGI middleware around the application: request id, API key, limits on body size and upload time, request log.
 
-Plain ASGI, around the application, so that nothing of a request is read before its key was.
+It is plain ASGI, so that nothing of a request is read before its key is checked. Added by `app.py`.
 """
 
 from __future__ import annotations
@@ -15,27 +15,38 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pvc.server.errors import ApiError
+from pvc.server.errors import ApiError, build_busy_error
 from pvc.server.metrics import Metrics
 from pvc.server.settings import Settings
 
-OPEN = ("/health", "/ready", "/metrics")
+PUBLIC_ROUTES = ("/health", "/ready", "/metrics")  # need no key and are not logged
 METHODS = ("GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH")
 BODY_SECONDS = 30.0
-LONGEST_REASON = 200  # characters, in the log
-CONTROLS = dict.fromkeys((*range(32), 127), "?")
+MAX_REASON_LENGTH = 200  # characters, in the log
+CONTROL_CHARACTERS = dict.fromkeys((*range(32), 127), "?")
 
 logger = logging.getLogger("pvc.server")
 
 
 class RequestGuard:
-    """The outermost layer. Puts `request_id` and `tenant` into the scope's state."""
+    """The outermost middleware. Puts `request_id` and `tenant` into the scope's state.
+
+    Args:
+        app: the application inside.
+        settings: API keys and limits.
+        metrics: counts the requests.
+        body_seconds: maximum time for the arrival of a body, in seconds.
+
+    Attributes:
+        inflight_bytes: size of all bodies that are held at present, in bytes.
+    """
 
     def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, body_seconds: float = BODY_SECONDS) -> None:
         self.app, self.settings, self.metrics, self.body_seconds = app, settings, metrics, body_seconds
-        self.flying = 0  # bytes of bodies that are held now
+        self.inflight_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection: check and log an HTTP request, pass the lifespan on, ignore others."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
@@ -43,118 +54,117 @@ class RequestGuard:
         request_id = f"req-{secrets.token_hex(8)}"
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
-        reply, began = _Reply(send, request_id), time.monotonic()
+        sender, started_at = _ResponseSender(send, request_id), time.monotonic()
         try:
-            state["tenant"] = self._tenant(scope)
+            state["tenant"] = self._authenticate(scope)
             self._check_length(scope)
-            await self.app(scope, self._bounded(receive, reply), reply)
+            await self.app(scope, self._bound_receive(receive, sender), sender)
         except ApiError as error:
             state["error"] = error
-            await reply.refuse(error)
+            await sender.reject(error)
         except Exception as error:
             logger.error("%s: an unexpected error", request_id, exc_info=error)
             state["error"] = ApiError(500, "internal_error", "Something went wrong here.")
-            await reply.refuse(state["error"])
+            await sender.reject(state["error"])
         finally:
-            self.flying -= reply.body
+            self.inflight_bytes -= sender.body_size
             route = getattr(scope.get("route"), "path", "other")
-            self.metrics.requests.labels(route, str(reply.status)).inc()
-            if route not in OPEN:
-                _log(scope["method"], route, reply.status, time.monotonic() - began, state)
+            self.metrics.requests.labels(route, str(sender.status)).inc()
+            if route not in PUBLIC_ROUTES:
+                _log_request(scope["method"], route, sender.status, time.monotonic() - started_at, state)
 
-    def _tenant(self, scope: Scope) -> str:
-        """Whose request it is: the number of the key. Raises ApiError 401."""
-        if not self.settings.keys or scope["path"] in OPEN:
+    def _authenticate(self, scope: Scope) -> str:
+        """Return the tenant of a request, which is named by the number of its key. Raises ApiError 401."""
+        if not self.settings.keys or scope["path"] in PUBLIC_ROUTES:
             return "everybody"
-        given = dict(scope["headers"]).get(b"authorization", b"")
-        scheme, _, key = given.partition(b" ")
-        # All of them, whatever is found: how long it takes must not tell which one was nearly right.
-        found = [hmac.compare_digest(key.strip(), own.encode()) for own in self.settings.keys]
-        if scheme.lower() != b"bearer" or not any(found):
+        header = dict(scope["headers"]).get(b"authorization", b"")
+        scheme, _, key = header.partition(b" ")
+        # Compare with all keys: the time must not reveal which one was nearly right.
+        matches = [hmac.compare_digest(key.strip(), valid.encode()) for valid in self.settings.keys]
+        if scheme.lower() != b"bearer" or not any(matches):
             headers = {"WWW-Authenticate": "Bearer"}
             text = "The API key is not known here." if key.strip() else "An API key is needed, as a bearer token."
             raise ApiError(401, "invalid_api_key", text, headers=headers)
-        return f"key-{found.index(True)}"
+        return f"key-{matches.index(True)}"
 
     def _check_length(self, scope: Scope) -> None:
-        """Refuse what says itself that it is too large, before any of it is read."""
-        told = dict(scope["headers"]).get(b"content-length", b"0")
-        if not told.isdigit() or int(told[:20]) > self.settings.max_body:
+        """Raise ApiError 413 if the content-length header is too large, before the body is read."""
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        if not length.isdigit() or int(length[:20]) > self.settings.max_body:
             raise ApiError(413, "body_too_large", "The request is too large.")
 
-    def _bounded(self, receive: Receive, reply: _Reply) -> Receive:
-        """`receive` that gives a body only so many bytes and so much time."""
+    def _bound_receive(self, receive: Receive, sender: _ResponseSender) -> Receive:
+        """Wrap `receive` with limits on the size of the body and on the time of its arrival."""
         loop = asyncio.get_running_loop()
-        until, size, whole = loop.time() + self.body_seconds, 0, False
+        deadline, size, is_complete = loop.time() + self.body_seconds, 0, False
 
-        async def bounded() -> Message:
-            nonlocal size, whole
-            if whole:  # from now on only the client's going is waited for
+        async def receive_bounded() -> Message:
+            nonlocal size, is_complete
+            if is_complete:  # only a disconnect can follow, which has no deadline
                 return await receive()
             try:
-                async with asyncio.timeout_at(until):
+                async with asyncio.timeout_at(deadline):
                     message = await receive()
             except TimeoutError:
-                await reply.refuse(slow := ApiError(408, "slow_body", "The request took too long to arrive."))
+                await sender.reject(slow := ApiError(408, "slow_body", "The request took too long to arrive."))
                 raise slow from None
             if message["type"] == "http.request":
                 size += len(message.get("body", b""))
-                self.flying += size - reply.body
-                reply.body = size
-                whole = not message.get("more_body", False)
+                self.inflight_bytes += size - sender.body_size
+                sender.body_size = size
+                is_complete = not message.get("more_body", False)
                 if size > self.settings.max_body:
-                    await reply.refuse(large := ApiError(413, "body_too_large", "The request is too large."))
+                    await sender.reject(large := ApiError(413, "body_too_large", "The request is too large."))
                     raise large
-                if self.flying > self.settings.max_flying:
-                    headers = {"Retry-After": "2"}
-                    await reply.refuse(busy := ApiError(429, "busy", "Too many requests are waiting.", headers=headers))
+                if self.inflight_bytes > self.settings.max_flying:
+                    await sender.reject(busy := build_busy_error())
                     raise busy
             return message
 
-        return bounded
+        return receive_bounded
 
 
-def _log(method: str, route: str, status: int, seconds: float, state: dict[str, Any]) -> None:
-    """Log one line of a request: for an error its code and the reason, which has no text or value of the client."""
+def _log_request(method: str, route: str, status: int, seconds: float, state: dict[str, Any]) -> None:
+    """Log one line for a request. For an error it has the code and a reason without any text of the client."""
     error: ApiError | None = state.get("error")
     words = [method if method in METHODS else "OTHER", route, str(status or "gone"), f"{seconds:.3f} s"]
     words += [state["request_id"], state.get("tenant", "nobody")]
     if error is not None:
-        words += [error.code, f"({_printable(error.why or error.message)})"]
+        words += [error.code, f"({_to_printable(error.log_reason or error.message)})"]
     logger.info("%s", " ".join(word for word in words if word))
 
 
-def _printable(text: str) -> str:
-    """Return `text` in one line: a field's name may hold anything."""
-    return text[:LONGEST_REASON].encode("ascii", "backslashreplace").decode().translate(CONTROLS)
+def _to_printable(text: str) -> str:
+    """Return `text` as one line of ASCII: a field's name may contain any character."""
+    return text[:MAX_REASON_LENGTH].encode("ascii", "backslashreplace").decode().translate(CONTROL_CHARACTERS)
 
 
-class _Reply:
-    """`send` that puts headers on a response, and sends one response only: a refusal, or the application's."""
+class _ResponseSender:
+    """ASGI `send` that adds headers and sends one response only: a rejection, or the application's response."""
 
     def __init__(self, send: Send, request_id: str) -> None:
         self.send, self.request_id = send, request_id
-        self.status = self.body = 0
-        self.refused = False
+        self.status = self.body_size = 0
+        self.is_rejected = False
 
     async def __call__(self, message: Message) -> None:
-        if self.refused:  # whatever the application makes of a body that it could not read
+        if self.is_rejected:  # the application may still respond to the body that it could not read
             return
         await self._send(message)
 
     async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            own = {b"x-request-id": self.request_id.encode(), b"x-content-type-options": b"nosniff"}
-            own[b"cache-control"] = b"no-store"
-            message["headers"] = [*message.get("headers", []), *own.items()]
+            headers = {b"x-request-id": self.request_id.encode(), b"x-content-type-options": b"nosniff"}
+            headers[b"cache-control"] = b"no-store"
+            message["headers"] = [*message.get("headers", []), *headers.items()]
         await self.send(message)
 
-    async def refuse(self, error: ApiError) -> None:
-        """Send an error, unless something was sent, and close: the rest of the body is not wanted."""
+    async def reject(self, error: ApiError) -> None:
+        """Send an error unless a response has begun. Close the connection: the rest of the body is not read."""
         if self.status:
             return
-        self.refused = True
+        self.is_rejected = True
         body = json.dumps(error.body(self.request_id)).encode()
         headers: list[Any] = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         headers += [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]

@@ -1,4 +1,7 @@
-"""Every error as a response in OpenAI's shape, with a text that names the field and what to change."""
+"""Handlers that turn every exception of a route into a response in OpenAI's form. Called by `app.py`.
+
+The text of an error names the field and what to change.
+"""
 
 from __future__ import annotations
 
@@ -10,58 +13,60 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from pvc.errors import PVCError
-from pvc.server.errors import ApiError, api_error
+from pvc.server.errors import ApiError, to_api_error
 
 ROUTES = "POST /v1/chat/completions, GET /v1/models, POST /v1/streams, GET /health, /ready and /metrics"
-LONGEST = 600  # characters of a message
+MAX_MESSAGE_LENGTH = 600  # characters
 NO_OBJECT = "The body must be a JSON object, sent with content-type: application/json."
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Have an application answer all errors so."""
+    """Register the handlers of all errors with an application."""
 
-    def told(request: Request, error: ApiError) -> JSONResponse:
-        request.state.error = error  # for the log
+    def respond(request: Request, error: ApiError) -> JSONResponse:
+        request.state.error = error  # `guard.py` logs it
         return JSONResponse(error.body(request.state.request_id), error.status, error.headers)
 
     @app.exception_handler(ApiError)
-    async def known(request: Request, error: ApiError) -> JSONResponse:
-        return told(request, error)
+    async def handle_api_error(request: Request, error: ApiError) -> JSONResponse:
+        return respond(request, error)
 
     @app.exception_handler(PVCError)
-    async def ours(request: Request, error: PVCError) -> JSONResponse:
-        return told(request, api_error(error))
+    async def handle_pvc_error(request: Request, error: PVCError) -> JSONResponse:
+        return respond(request, to_api_error(error))
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return told(request, _invalid(error))
+    async def handle_validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
+        return respond(request, _convert_validation_error(error))
 
     @app.exception_handler(HTTPException)
-    async def plain(request: Request, error: HTTPException) -> JSONResponse:
-        return told(request, _plain(error))
+    async def handle_http_exception(request: Request, error: HTTPException) -> JSONResponse:
+        return respond(request, _convert_http_exception(error))
 
 
-def _invalid(error: RequestValidationError) -> ApiError:
+def _convert_validation_error(error: RequestValidationError) -> ApiError:
     first = error.errors()[0]
-    whole = tuple(first["loc"]) == ("body",)
+    is_whole_body = tuple(first["loc"]) == ("body",)
     if first["type"] == "json_invalid":
         return ApiError(400, "invalid_request", "The body is not JSON.")
-    if whole and first["type"] in ("missing", "model_attributes_type", "model_type", "dict_type"):
+    if is_whole_body and first["type"] in ("missing", "model_attributes_type", "model_type", "dict_type"):
         return ApiError(400, "invalid_request", NO_OBJECT)
-    place = _place(first["loc"])
-    refused: dict[str, str] = first.get("ctx", {}) if first["type"] == "refused" else {}
+    path = _format_location(first["loc"])
+    context: dict[str, str] = first.get("ctx", {}) if first["type"] == "refused" else {}
     message = str(first["msg"]).removeprefix("Value error, ")
-    text, log = ((f"{place}: {part}" if place else part)[:LONGEST] for part in (message, refused.get("log", message)))
-    return ApiError(400, "invalid_request", text, place or refused.get("field") or None, why=log)
+    text, log_reason = (
+        (f"{path}: {part}" if path else part)[:MAX_MESSAGE_LENGTH] for part in (message, context.get("log", message))
+    )
+    return ApiError(400, "invalid_request", text, path or context.get("field") or None, log_reason=log_reason)
 
 
-def _place(location: tuple[Any, ...]) -> str:
-    """`messages.0.content.1.image_url`: without where FastAPI found it, and without names of alternatives."""
+def _format_location(location: tuple[Any, ...]) -> str:
+    """Return a path such as `messages.0.content.1.image_url`, without FastAPI's prefix and the names of union tags."""
     parts = [str(part) for part in location[1:]]
     return ".".join(part for part in parts if not part.startswith("<"))[:100]
 
 
-def _plain(error: HTTPException) -> ApiError:
+def _convert_http_exception(error: HTTPException) -> ApiError:
     codes = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
     texts = {404: f"There is no such route. There are {ROUTES}."}
     headers = dict(error.headers or {})

@@ -1,7 +1,7 @@
-"""One thread that owns the model: it prefills one request, moves every answer on by a token, and begins again.
+"""The thread that owns the model. It prefills one request, advances every answer by one token, and repeats.
 
-While a long video is encoded, other answers move on after every chunk of it. Everything else talks to it through a
-queue. Emits are called in its thread and must not block. Leaves out HTTP.
+While a long video is encoded, the other answers advance after every chunk of it. Other threads pass their work through
+a queue. The `emit` callbacks run in this thread and must not block. Used by `app.py` and `chat_completions.py`.
 """
 
 from __future__ import annotations
@@ -17,26 +17,40 @@ from typing import Any
 
 from pvc.engine.batch import Batch, RunningSequence, Token
 from pvc.engine.encode import EncodedMedia, PreparedPicture
-from pvc.engine.engine import Engine, MediaOptions
-from pvc.engine.sampling import SamplingParams
+from pvc.engine.engine import Engine
+from pvc.engine.options import MediaOptions, SamplingParams
 from pvc.media import Video
 from pvc.server.metrics import Metrics
 from pvc.server.settings import Settings
 
+JOIN_SECONDS = 60
+
 
 @dataclass(frozen=True)
 class MediaInput:
-    """One medium of a request: opened, or encoded before; `keep` is told of what it was encoded to."""
+    """One medium of a request, which is either decoded or encoded already.
+
+    Attributes:
+        opened: the decoded medium; None if `encoded` is set.
+        options: how it is prepared.
+        encoded: its visual tokens, if it was encoded before.
+        on_encoded: called with the visual tokens once they are computed.
+    """
 
     opened: PreparedPicture | Video | None
     options: MediaOptions
     encoded: EncodedMedia | None = None
-    keep: Callable[[EncodedMedia], None] | None = None
+    on_encoded: Callable[[EncodedMedia], None] | None = None
 
 
 @dataclass(frozen=True)
 class StartedEvent:
-    """The prompt has been read: its media and tokens."""
+    """The prompt has been prefilled.
+
+    Attributes:
+        media: its encoded media, in order.
+        prompt_tokens: number of its tokens.
+    """
 
     media: list[EncodedMedia]
     prompt_tokens: int
@@ -44,7 +58,13 @@ class StartedEvent:
 
 @dataclass(frozen=True)
 class TokenEvent:
-    """A token of answer `index`; `finish` with the last one."""
+    """One token of an answer.
+
+    Attributes:
+        index: number of the answer.
+        token: the token.
+        finish: reason why the answer ends with this token, or None.
+    """
 
     index: int
     token: Token
@@ -53,131 +73,159 @@ class TokenEvent:
 
 @dataclass(frozen=True)
 class ErrorEvent:
-    """Nothing more comes."""
+    """The request has failed; no event follows.
+
+    Attributes:
+        error: the exception.
+    """
 
     error: Exception
 
 
 @dataclass
 class Job:
-    """A request on its way. `emit` gets Started, then Said again and again, or Failed."""
+    """A request in the scheduler.
+
+    Attributes:
+        messages: the conversation, as a chat template takes it.
+        media: its media, in order.
+        params: how tokens are sampled.
+        num_answers: number of answers.
+        emit: called with a `StartedEvent`, then with many `TokenEvent`, or with an `ErrorEvent`.
+        is_cancelled: set by another thread when the result is not needed any more.
+        queued_at: time of creation, in seconds of `time.monotonic`.
+        timing: seconds by phase, as clients get them.
+        num_open: answers that have not ended.
+    """
 
     messages: Sequence[dict[str, Any]]
     media: list[MediaInput]
     params: SamplingParams
-    count: int
+    num_answers: int
     emit: Callable[[StartedEvent | TokenEvent | ErrorEvent], None]
-    cancelled: bool = False
+    is_cancelled: bool = False
     queued_at: float = field(default_factory=time.monotonic)
     timing: dict[str, float] = field(default_factory=dict)
-    open: int = 0
+    num_open: int = 0
 
 
-class Cancelled(Exception):
-    """Nobody waits for the answer any more."""
+class JobCancelled(Exception):
+    """A job was cancelled while its media were encoded."""
 
 
 class Scheduler:
-    """The thread and its queue."""
+    """The thread and its queue.
+
+    Args:
+        engine: the engine, whose model only this thread uses.
+        settings: limits of the batch and the queue.
+        metrics: records tokens, steps and phases.
+
+    Attributes:
+        max_batch_size: maximum number of answers that run when a request starts.
+        capacity: maximum number of requests that wait or are answered.
+        tenant_capacity: the same for one tenant.
+        batch: the answers that are being generated.
+    """
 
     def __init__(self, engine: Engine, settings: Settings, metrics: Metrics) -> None:
-        self.engine, self.most, self.metrics = engine, settings.batch, metrics
-        self.places = settings.batch + settings.queue
-        self.own = settings.share(self.places)
+        self.engine, self.max_batch_size, self.metrics = engine, settings.batch, metrics
+        self.capacity = settings.batch + settings.queue
+        self.tenant_capacity = settings.get_tenant_share(self.capacity)
         self.batch = Batch(engine)
         self._inbox: queue.SimpleQueue[Job | tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
         self._waiting: deque[Job] = deque()
-        self._rows: dict[int, tuple[Job, int]] = {}  # by id of the row: whose it is, and its number
-        self._refusing: Exception | None = None
-        self._count: Counter[str] = Counter()  # places that are taken, by tenant
+        self._jobs: dict[int, tuple[Job, int]] = {}  # job and number of the answer, by `id` of the sequence
+        self._abandon_error: Exception | None = None
+        self._reserved: Counter[str] = Counter()  # places by tenant
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._work, name="pvc-scheduler", daemon=True)
+        self._thread = threading.Thread(target=self._run_loop, name="pvc-scheduler", daemon=True)
 
     def start(self) -> None:
-        """Begin to work."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop after the step that is being made."""
+        """Stop the thread after the present step."""
         self._inbox.put(None)
-        self._thread.join(60)
+        self._thread.join(JOIN_SECONDS)
 
     def abandon(self, error: Exception) -> None:
-        """Fail everything that waits or is answered with `error`, and whatever comes."""
-        self._refusing = error
+        """Fail all present and future requests with `error`."""
+        self._abandon_error = error
         self.run(lambda: None)
 
     @property
-    def alive(self) -> bool:
-        """Whether it works."""
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
         return self._thread.is_alive()
 
     @property
     def load(self) -> int:
-        """Requests that wait or are answered."""
-        return self._count.total()
+        """Number of requests that wait or are answered."""
+        return self._reserved.total()
 
     def reserve(self, tenant: str) -> bool:
-        """Take a place among those that wait or are answered; False when all are taken. `release` gives it back."""
+        """Reserve a place for a request, until `release`. Return False if all places are taken."""
         with self._lock:
-            if self._count.total() >= self.places or self._count[tenant] >= self.own:
+            if self._reserved.total() >= self.capacity or self._reserved[tenant] >= self.tenant_capacity:
                 return False
-            self._count[tenant] += 1
-            self.metrics.waiting.set(self._count.total())
+            self._reserved[tenant] += 1
+            self.metrics.open_requests.set(self._reserved.total())
         return True
 
     def release(self, tenant: str) -> None:
-        """Give a place back."""
+        """Return a place that `reserve` has taken."""
         with self._lock:
-            self._count[tenant] -= 1
-            self.metrics.waiting.set(self._count.total())
+            self._reserved[tenant] -= 1
+            self.metrics.open_requests.set(self._reserved.total())
 
     def submit(self, job: Job) -> None:
-        """Have a request answered."""
+        """Add a request to the queue."""
         self._inbox.put(job)
 
     def run(self, call: Callable[[], Any]) -> Future[Any]:
-        """Have something else done with the model, between two steps."""
+        """Call a function in this thread between two steps, and return the future of its result."""
         future: Future[Any] = Future()
         self._inbox.put((call, future))
         return future
 
-    def _work(self) -> None:
-        while self._take():
+    def _run_loop(self) -> None:
+        while self._take_from_inbox():
             try:
-                if self._refusing is not None:
-                    self._fail(self._refusing)
+                if self._abandon_error is not None:
+                    self._fail_jobs(self._abandon_error)
                 self._drop_cancelled()
-                if self._waiting and len(self.batch.rows) < self.most:
-                    self._begin(self._waiting.popleft())
-                self._move_on()
-            except Exception as error:  # a bug: it costs the answers of this moment, not the server
-                self._fail(error)
+                if self._waiting and len(self.batch.rows) < self.max_batch_size:
+                    self._start_job(self._waiting.popleft())
+                self._advance_answers()
+            except Exception as error:  # a bug must fail the present requests, not the server
+                self._fail_jobs(error)
 
-    def _move_on(self) -> None:
-        """Every answer by a token."""
-        started = time.perf_counter()
-        told = self._guarded_step()
-        if told:
-            self.metrics.step(len(told), time.perf_counter() - started)
-        for row, token in told:
-            self._say(row, token)
+    def _advance_answers(self) -> None:
+        """Advance every answer by one token."""
+        started_at = time.perf_counter()
+        tokens = self._step_batch()
+        if tokens:
+            self.metrics.observe_step(len(tokens), time.perf_counter() - started_at)
+        for sequence, token in tokens:
+            self._emit_token(sequence, token)
 
-    def _take(self) -> bool:
-        """Look into the inbox, waiting only when there is nothing to do; False when it is over.
+    def _take_from_inbox(self) -> bool:
+        """Take new work, and wait for it only if there is nothing else to do. Return False to stop the thread.
 
-        All requests are taken, and of other work with the model one piece: answers move on between two of them.
+        Takes all requests, but at most one call: answers advance between two calls.
         """
-        idle = not self._waiting and not self.batch.rows
-        while idle or not self._inbox.empty():
-            found = self._inbox.get()
-            idle = False
-            if found is None:
+        is_idle = not self._waiting and not self.batch.rows
+        while is_idle or not self._inbox.empty():
+            item = self._inbox.get()
+            is_idle = False
+            if item is None:
                 return False
-            if isinstance(found, Job):
-                self._waiting.append(found)
+            if isinstance(item, Job):
+                self._waiting.append(item)
                 continue
-            call, future = found
+            call, future = item
             if future.set_running_or_notify_cancel():
                 try:
                     future.set_result(call())
@@ -187,76 +235,77 @@ class Scheduler:
         return True
 
     def _drop_cancelled(self) -> None:
-        gone = [row for row in self.batch.rows if self._rows[id(row)][0].cancelled]
-        for row in gone:
-            del self._rows[id(row)]
-        self.batch.remove(gone)
-        self._waiting = deque(job for job in self._waiting if not job.cancelled)
+        cancelled = [sequence for sequence in self.batch.rows if self._jobs[id(sequence)][0].is_cancelled]
+        for sequence in cancelled:
+            del self._jobs[id(sequence)]
+        self.batch.remove(cancelled)
+        self._waiting = deque(job for job in self._waiting if not job.is_cancelled)
 
-    def _begin(self, job: Job) -> None:
-        started = time.perf_counter()
+    def _start_job(self, job: Job) -> None:
+        started_at = time.perf_counter()
         job.timing["queue_s"] = time.monotonic() - job.queued_at
 
         def on_chunk() -> None:
             self._drop_cancelled()
-            self._move_on()
-            if job.cancelled or self._refusing is not None:
-                raise self._refusing or Cancelled()
+            self._advance_answers()
+            if job.is_cancelled or self._abandon_error is not None:
+                raise self._abandon_error or JobCancelled()
 
         try:
             media: list[EncodedMedia] = []
-            for shown in job.media:
-                media.append(self._encoded(shown, on_chunk))
-                self.batch.room(sum(len(one.tokens) for one in media))
-            job.timing["encode_s"] = time.perf_counter() - started
-            begun = self.batch.start(job.messages, media, job.params, job.count)
+            for medium in job.media:
+                media.append(self._encode(medium, on_chunk))
+                self.batch.room(sum(len(encoded.tokens) for encoded in media))
+            job.timing["encode_s"] = time.perf_counter() - started_at
+            sequences = self.batch.start(job.messages, media, job.params, job.num_answers)
         except Exception as error:
             job.emit(ErrorEvent(error))
             return
-        job.timing["prefill_s"] = time.perf_counter() - started - job.timing["encode_s"]
+        job.timing["prefill_s"] = time.perf_counter() - started_at - job.timing["encode_s"]
         for phase in ("queue", "encode", "prefill"):
-            self.metrics.phase(phase, job.timing[f"{phase}_s"])
-        job.open = len(begun)
-        job.emit(StartedEvent(media, begun[0][0].prompt))
-        self.metrics.tokens.labels("prompt").inc(begun[0][0].prompt)
-        for number, (row, token) in enumerate(begun):
-            self._rows[id(row)] = job, number
-            self._say(row, token)
+            self.metrics.observe_phase(phase, job.timing[f"{phase}_s"])
+        job.num_open = len(sequences)
+        prompt_tokens = sequences[0][0].prompt
+        job.emit(StartedEvent(media, prompt_tokens))
+        self.metrics.tokens.labels("prompt").inc(prompt_tokens)
+        for index, (sequence, token) in enumerate(sequences):
+            self._jobs[id(sequence)] = job, index
+            self._emit_token(sequence, token)
 
-    def _encoded(self, shown: MediaInput, on_chunk: Callable[[], None]) -> EncodedMedia:
-        if shown.encoded is not None:
-            return shown.encoded
-        assert shown.opened is not None
-        (encoded,) = self.engine.encode([shown.opened], shown.options, on_chunk)
+    def _encode(self, medium: MediaInput, on_chunk: Callable[[], None]) -> EncodedMedia:
+        if medium.encoded is not None:
+            return medium.encoded
+        assert medium.opened is not None
+        (encoded,) = self.engine.encode([medium.opened], medium.options, on_chunk)
         self.metrics.tokens.labels("visual").inc(len(encoded.tokens))
-        if shown.keep is not None:
-            shown.keep(encoded)
+        if medium.on_encoded is not None:
+            medium.on_encoded(encoded)
         return encoded
 
-    def _guarded_step(self) -> list[tuple[RunningSequence, Token]]:
+    def _step_batch(self) -> list[tuple[RunningSequence, Token]]:
         try:
             return self.batch.step()
-        except Exception as error:  # a bug, or memory that ran out: those in the batch are lost, others are not
-            self._fail(error, waiting=False)
+        except Exception as error:  # a bug, or out of memory: fails the batch, not the requests that wait
+            self._fail_jobs(error, include_waiting=False)
             return []
 
-    def _fail(self, error: Exception, waiting: bool = True) -> None:
-        jobs = {id(job): job for job, _ in self._rows.values()}
-        if waiting:
+    def _fail_jobs(self, error: Exception, include_waiting: bool = True) -> None:
+        jobs = {id(job): job for job, _ in self._jobs.values()}
+        if include_waiting:
             jobs |= {id(job): job for job in self._waiting}
             self._waiting.clear()
         for job in jobs.values():
             job.emit(ErrorEvent(error))
-        self._rows.clear()
+        self._jobs.clear()
         self.batch = Batch(self.engine)
 
-    def _say(self, row: RunningSequence, token: Token) -> None:
-        job, number = self._rows[id(row)]
+    def _emit_token(self, sequence: RunningSequence, token: Token) -> None:
+        job, index = self._jobs[id(sequence)]
         self.metrics.tokens.labels("completion").inc()
-        if row.finish is not None:
-            del self._rows[id(row)]
-            job.open -= 1
-        job.emit(TokenEvent(number, token, row.finish))
+        if sequence.finish is not None:
+            del self._jobs[id(sequence)]
+            job.num_open -= 1
+        job.emit(TokenEvent(index, token, sequence.finish))
 
 
 __all__ = ["ErrorEvent", "Job", "MediaInput", "Scheduler", "StartedEvent", "TokenEvent"]

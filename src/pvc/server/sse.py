@@ -1,4 +1,7 @@
-"""A streamed answer as server-sent events in OpenAI's form. What has come at once is sent at once."""
+"""A streamed answer as server-sent events in OpenAI's form. Called by `app.py`.
+
+Tokens that have arrived together are sent together.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,19 @@ import json
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
-from pvc.server.chat_completions import ChatReply, chunk, logprobs
+from pvc.server.chat_completions import ChatReply, build_chunk, build_logprobs
 from pvc.server.errors import ApiError
 from pvc.server.scheduler import TokenEvent
 from pvc.server.schemas import ChatRequest
 
 
 class PrefetchedStream:
-    """An asynchronous generator of which the first piece has been taken, from its beginning."""
+    """An asynchronous generator whose first item has been taken already. Iterates over all items.
+
+    Args:
+        first: the first item.
+        rest: the generator, which yields the other items.
+    """
 
     def __init__(self, first: bytes, rest: AsyncGenerator[bytes, None]) -> None:
         self.first: bytes | None = first
@@ -27,55 +35,68 @@ class PrefetchedStream:
         return first if first is not None else await anext(self.rest)
 
     async def aclose(self) -> None:
-        """End it; the event loop does the same for one that nobody reads any more."""
+        """Close the generator. If it is not closed, the event loop does it at garbage collection."""
         await self.rest.aclose()
 
 
-async def events(
+async def generate_events(
     reply: ChatReply,
     first: TokenEvent,
-    pieces: AsyncGenerator[TokenEvent, None],
+    tokens: AsyncGenerator[TokenEvent, None],
     body: ChatRequest,
     tokenizer: Any,
     release: Callable[[ChatReply], None],
 ) -> AsyncGenerator[bytes, None]:
-    """All events of an answer whose `first` token has come; `release` is called when it ends, however it does."""
-    wanted = reply.job.params.logprobs
-    wants_usage = body.stream_options is not None and body.stream_options.include_usage
-    continuous = body.stream_options is not None and body.stream_options.continuous_usage_stats
+    """Yield all events of an answer whose first token has arrived.
 
-    def delta(index: int, what: dict[str, Any], finish: str | None = None, likely: Any = None) -> bytes:
-        choice = {"index": index, "delta": what, "logprobs": likely, "finish_reason": finish}
-        last = None not in reply.finishes and finish is not None and not wants_usage
-        usage = {"usage": reply.usage_of(index)} if continuous else {}
-        return _event(chunk(reply, [choice], **usage, **({"pvc": reply.used} if last else {})))
+    Args:
+        reply: the answer.
+        first: its first token.
+        tokens: its other tokens.
+        body: the request.
+        tokenizer: the engine's tokenizer.
+        release: called with `reply` when the stream ends, also if it fails or is cancelled.
 
-    def said(one: TokenEvent) -> bytes:
-        likely = None if one.token.end else logprobs([one.token], tokenizer, wanted)
-        told = delta(one.index, {"content": one.token.text}, None, likely) if one.token.text or likely else b""
-        return told + delta(one.index, {}, one.finish) if one.finish else told
+    Yields:
+        One or several encoded events. If the answer fails, the last event is the error.
+    """
+    top_logprobs = reply.job.params.logprobs
+    has_usage = body.stream_options is not None and body.stream_options.include_usage
+    has_continuous_usage = body.stream_options is not None and body.stream_options.continuous_usage_stats
+
+    def encode_delta(index: int, delta: dict[str, Any], finish: str | None = None, logprobs: Any = None) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
+        is_last = None not in reply.finish_reasons and finish is not None and not has_usage
+        usage = {"usage": reply.get_choice_usage(index)} if has_continuous_usage else {}
+        return _encode_event(build_chunk(reply, [choice], **usage, **({"pvc": reply.details} if is_last else {})))
+
+    def encode_token(event: TokenEvent) -> bytes:
+        text = event.token.text
+        logprobs = None if event.token.end else build_logprobs([event.token], tokenizer, top_logprobs)
+        data = encode_delta(event.index, {"content": text}, None, logprobs) if text or logprobs else b""
+        return data + encode_delta(event.index, {}, event.finish) if event.finish else data
 
     try:
-        waiting = [delta(number, {"role": "assistant", "content": ""}) for number in range(body.n)]
-        waiting.append(said(first))
-        yield b"".join(waiting)
-        waiting = []
-        async for one in pieces:
-            waiting.append(said(one))
-            if reply.events.empty() and any(waiting):
-                yield b"".join(waiting)
-                waiting = []
-        if wants_usage:  # a chunk without choices is for those who asked for it: others' loops do not expect one
-            waiting.append(_event(chunk(reply, [], usage=reply.usage, pvc=reply.used)))
-        yield b"".join([*waiting, b"data: [DONE]\r\n\r\n"])
+        pending = [encode_delta(index, {"role": "assistant", "content": ""}) for index in range(body.n)]
+        pending.append(encode_token(first))
+        yield b"".join(pending)
+        pending = []
+        async for event in tokens:
+            pending.append(encode_token(event))
+            if reply.events.empty() and any(pending):
+                yield b"".join(pending)
+                pending = []
+        if has_usage:  # clients that did not request the usage do not expect a chunk without choices
+            pending.append(_encode_event(build_chunk(reply, [], usage=reply.usage, pvc=reply.details)))
+        yield b"".join([*pending, b"data: [DONE]\r\n\r\n"])
     except ApiError as error:
-        yield _event(error.body(reply.id))
+        yield _encode_event(error.body(reply.id))
     finally:
         release(reply)
 
 
-def _event(data: dict[str, Any]) -> bytes:
+def _encode_event(data: dict[str, Any]) -> bytes:
     return f"data: {json.dumps(data, ensure_ascii=False)}\r\n\r\n".encode()
 
 
-__all__ = ["PrefetchedStream", "events"]
+__all__ = ["PrefetchedStream", "generate_events"]

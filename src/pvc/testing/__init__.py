@@ -1,6 +1,6 @@
-"""Test doubles for PVC's own tests and for its users': tiny real models, tokenizer and processors.
+"""Tiny models, tokenizers and processors for the tests of PVC and of programs that use it.
 
-Nothing is mocked: a tiny model is a whole one with few and narrow layers.
+Nothing is mocked: a tiny model is a complete model with few, narrow layers.
 """
 
 from pvc.testing.tiny import (

@@ -1,6 +1,6 @@
-"""Tiny models with random weights that answer nonsense in milliseconds, made the way real ones are.
+"""Tiny models with random weights, built like real ones. They generate meaningless answers in milliseconds.
 
-Leaves out media (tests draw their own). Used by `tests/` and by anyone who builds on PVC.
+Called by `tests/`, by benchmarks and by the tests of programs that use PVC. Media are not here; tests make them.
 """
 
 from __future__ import annotations
@@ -22,12 +22,16 @@ _WORDS = ["what does it say? which shape is red? user\nassistant\nsystem\n 0.0s:
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level tokenizer with PVC's special tokens and chat template, about 300 tokens."""
+    """Build a byte-level tokenizer with PVC's special tokens and chat template, of about 300 tokens."""
     return build_tokenizer(_WORDS, vocab_size=300)
 
 
 def tiny_vision_config(**changes: Any) -> PVCVisionConfig:
-    """Four layers of width 32, two of them temporal; 32-px frames of 4 x 4 patches."""
+    """Build the configuration of a tower: four layers of width 32, two of them temporal, and 32-px frames.
+
+    Args:
+        **changes: fields of PVCVisionConfig to change.
+    """
     values: dict[str, Any] = {
         "hidden_size": 32,
         "num_hidden_layers": 4,
@@ -42,7 +46,13 @@ def tiny_vision_config(**changes: Any) -> PVCVisionConfig:
 
 
 def tiny_config(text: str = "qwen2", vision: dict[str, Any] | None = None, **changes: Any) -> PVCConfig:
-    """A whole model's configuration around `tiny_vision_config`; `text` is any causal language model's type."""
+    """Build the configuration of a model around `tiny_vision_config`.
+
+    Args:
+        text: `model_type` of any causal language model in transformers.
+        vision: fields of PVCVisionConfig to change.
+        **changes: fields of PVCConfig to change.
+    """
     tokenizer = tiny_tokenizer()
     values: dict[str, Any] = {
         "vision_config": tiny_vision_config(**(vision or {})),
@@ -69,7 +79,18 @@ def tiny_config(text: str = "qwen2", vision: dict[str, Any] | None = None, **cha
 
 
 def randomize(model: torch.nn.Module, seed: int = 0, scale: float = 0.3) -> torch.nn.Module:
-    """Give every parameter a random value: a fresh model's temporal blocks are the identity and would hide mistakes."""
+    """Set every parameter to a random value.
+
+    The temporal blocks of a new model are the identity, which would hide mistakes.
+
+    Args:
+        model: the model, changed in place.
+        seed: seed of the values.
+        scale: standard deviation of vectors and scalars. That of matrices is `3 * scale / sqrt(input width)`.
+
+    Returns:
+        The model.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -82,12 +103,19 @@ def randomize(model: torch.nn.Module, seed: int = 0, scale: float = 0.3) -> torc
 def tiny_model(
     text: str = "qwen2", seed: int = 0, attention: str = "sdpa", **changes: Any
 ) -> PVCForConditionalGeneration:
-    """A whole tiny model in eval mode, all weights random and none zero."""
+    """Build a tiny model in eval mode, with random weights none of which is zero.
+
+    Args:
+        text: `model_type` of the language model.
+        seed: seed of the weights.
+        attention: transformers' attention implementation.
+        **changes: fields of PVCConfig to change, and `vision` as in `tiny_config`.
+    """
     config = tiny_config(text, **changes)
     config._attn_implementation = attention
     model = PVCForConditionalGeneration(config)
     randomize(model, seed)
-    # Large weights where words are chosen: with small ones every answer is the same repeated token.
+    # The language model needs large weights: with small ones every answer repeats one token.
     randomize(model.model.language_model, seed, scale=1.0)
     model.tie_weights()
     tokenizer = tiny_tokenizer()
@@ -102,7 +130,13 @@ def tiny_model(
 
 
 def tiny_processor(config: PVCConfig | None = None, max_tiles: int = 4, num_frames: int = 6) -> PVCProcessor:
-    """The processor that fits `config` (by default `tiny_config()`)."""
+    """Build a processor for a tiny model.
+
+    Args:
+        config: configuration of the model; by default `tiny_config()`.
+        max_tiles: maximum number of tiles of a picture.
+        num_frames: number of frames of a video.
+    """
     config = config or tiny_config()
     side = config.vision_config.image_size[0]
     size = {"height": side, "width": side}
@@ -117,7 +151,15 @@ def tiny_processor(config: PVCConfig | None = None, max_tiles: int = 4, num_fram
 
 
 def write_tiny_checkpoint(directory: str | Path, **changes: Any) -> Path:
-    """Save a tiny model and its processor as a checkpoint directory that `pvc.load` takes."""
+    """Save a tiny model and its processor as a checkpoint directory for `pvc.load`.
+
+    Args:
+        directory: the directory to write.
+        **changes: arguments of `tiny_model`.
+
+    Returns:
+        The directory.
+    """
     model = tiny_model(**changes)
     model.save_pretrained(directory)
     tiny_processor(model.config).save_pretrained(directory)

@@ -1,7 +1,7 @@
-"""Starts a run from a checkpoint of another run (the trunk) to decay its learning rate to zero.
+"""Start a run from a checkpoint of another run (the trunk) to decay its learning rate to zero.
 
-Weights, optimizer state, EMA and the order of samples go along; the trunk is only read, and may go on meanwhile.
-Called by `pipeline.py`.
+Weights, optimizer state, EMA and the order of examples are copied. The trunk is only read and may continue meanwhile.
+Called by `pipeline.py` and `pvc train --branch`.
 """
 
 from __future__ import annotations
@@ -17,24 +17,34 @@ from pvc.train.stage_log import Report
 from pvc.train.stage_model import FINAL
 from pvc.train.trainer import checkpoint_step, complete, publish
 
-RECORD = "branch.json"
-ATTEMPTS = 5  # a trunk that goes on deletes old checkpoints, maybe the one that is being copied
+BRANCH_FILE = "branch.json"
+MAX_ATTEMPTS = 5  # a running trunk may delete the checkpoint that is being copied
 
 
 @dataclass(frozen=True)
 class Branch:
-    """What to branch: a run's directory, and over how many steps (None: as many as the stage's own decay)."""
+    """Where a run branches off.
+
+    Attributes:
+        trunk: directory of the other run.
+        decay_steps: steps until the learning rate is zero; by default those of the stage's decay.
+    """
 
     trunk: Path
     decay_steps: int | None = None
 
 
 def branched(recipe: Recipe, directory: Path) -> Recipe:
-    """Return the recipe of the branch in `directory`; `recipe` itself if there is no branch."""
-    record = directory / RECORD
-    if not record.exists():
+    """Return the recipe of the branch in a directory, or the recipe unchanged if there is no branch.
+
+    Args:
+        recipe: of the trunk.
+        directory: of the new run.
+    """
+    path = directory / BRANCH_FILE
+    if not path.exists():
         return recipe
-    values = json.loads(record.read_text(encoding="utf-8"))
+    values = json.loads(path.read_text(encoding="utf-8"))
     number = [stage.name for stage in recipe.stages].index(values["stage"])
     update = {"steps": values["step"] + values["decay_steps"], "decay_steps": values["decay_steps"]}
     last = recipe.stages[number].model_copy(update=update)
@@ -42,21 +52,21 @@ def branched(recipe: Recipe, directory: Path) -> Recipe:
 
 
 def start_branch(recipe: Recipe, branch: Branch, directory: Path, report: Report) -> None:
-    """Copy what a branch starts from into `directory`, whole or not at all; nothing if it is there.
+    """Copy what a branch starts from into `directory`, completely or not at all; do nothing if it is there already.
 
     Args:
         recipe: of the trunk.
-        branch: what to branch.
-        directory: of the new run; it must not exist, be empty, or hold this branch.
-        report: gets a line that names the checkpoint.
+        branch: where to branch off.
+        directory: of the new run; it must not exist, or be empty, or have this branch.
+        report: gets a line with the step of the checkpoint.
 
     Raises:
-        UsageError: the trunk is not a run of this recipe, or `directory` holds something else.
+        UsageError: the trunk is not a run of this recipe, or `directory` has other contents.
         ConfigError: the trunk has no checkpoint with a constant learning rate.
     """
     trunk = branch.trunk
-    if (directory / RECORD).exists():
-        steps = json.loads((directory / RECORD).read_text(encoding="utf-8"))["decay_steps"]
+    if (directory / BRANCH_FILE).exists():
+        steps = json.loads((directory / BRANCH_FILE).read_text(encoding="utf-8"))["decay_steps"]
         if branch.decay_steps not in (None, steps):
             raise UsageError(
                 f"{directory} holds a branch of {steps} steps, not {branch.decay_steps}; choose another --out"
@@ -73,7 +83,7 @@ def start_branch(recipe: Recipe, branch: Branch, directory: Path, report: Report
     step, steps = checkpoint_step(checkpoint), branch.decay_steps or stage.decay_length
     _copy_rest(recipe, stage, trunk, staging)
     values = {"trunk": str(trunk), "stage": stage.name, "step": step, "decay_steps": steps}
-    (staging / RECORD).write_text(json.dumps(values) + "\n", encoding="utf-8")
+    (staging / BRANCH_FILE).write_text(json.dumps(values) + "\n", encoding="utf-8")
     directory.parent.mkdir(parents=True, exist_ok=True)
     if directory.exists():
         directory.rmdir()
@@ -82,22 +92,22 @@ def start_branch(recipe: Recipe, branch: Branch, directory: Path, report: Report
 
 
 def _copy_checkpoint(recipe: Recipe, trunk: Path, staging: Path) -> tuple[Stage, Path]:
-    """Copy the last checkpoint of the last stage that has one."""
-    for _ in range(ATTEMPTS):
-        stage, checkpoint = _last_checkpoint(recipe, trunk)
-        _check_rate(stage, checkpoint)
+    """Copy the last checkpoint of the last stage that has one; return the stage and the original."""
+    for _ in range(MAX_ATTEMPTS):
+        stage, checkpoint = _find_last_checkpoint(recipe, trunk)
+        _check_learning_rate(stage, checkpoint)
         shutil.rmtree(staging, ignore_errors=True)
         try:
             shutil.copytree(checkpoint, staging / stage.name / checkpoint.name)
         except (shutil.Error, OSError):
             if checkpoint.exists():
                 raise
-            continue  # it was deleted meanwhile: look again
+            continue  # it was deleted meanwhile: search again
         return stage, checkpoint
     raise UsageError(f"{trunk}: checkpoints are deleted before they can be copied; raise save_steps")
 
 
-def _last_checkpoint(recipe: Recipe, trunk: Path) -> tuple[Stage, Path]:
+def _find_last_checkpoint(recipe: Recipe, trunk: Path) -> tuple[Stage, Path]:
     for stage in reversed(recipe.stages):
         checkpoint = next(iter(complete(trunk / stage.name)), None)
         if checkpoint is not None:
@@ -105,7 +115,7 @@ def _last_checkpoint(recipe: Recipe, trunk: Path) -> tuple[Stage, Path]:
     raise ConfigError(f"{trunk} has no checkpoint yet; wait for the first one (save_steps, save_minutes)")
 
 
-def _check_rate(stage: Stage, checkpoint: Path) -> None:
+def _check_learning_rate(stage: Stage, checkpoint: Path) -> None:
     """Raise ConfigError unless the learning rate after `checkpoint` is the constant one of schedule wsd."""
     if stage.schedule != "wsd":
         raise ConfigError(f"stage {stage.name}: only schedule wsd can be branched, not {stage.schedule}")
@@ -120,16 +130,16 @@ def _check_rate(stage: Stage, checkpoint: Path) -> None:
 
 
 def _copy_rest(recipe: Recipe, stage: Stage, trunk: Path, staging: Path) -> None:
-    """Copy what a run needs beside the checkpoint: processor, earlier stages, curve, rows passed over, samples."""
+    """Copy what a run needs besides the checkpoint: processor, earlier stages, curve, bad records, cached examples."""
     shutil.copytree(trunk / "processor", staging / "processor")
     for path in trunk.glob("*.jsonl"):
         shutil.copy2(path, staging / path.name)
     if (trunk / "cache" / stage.name).is_dir():
         shutil.copytree(trunk / "cache" / stage.name, staging / "cache" / stage.name)
-    for before in recipe.stages[: recipe.stages.index(stage)]:
-        (staging / before.name).mkdir()
+    for earlier in recipe.stages[: recipe.stages.index(stage)]:
+        (staging / earlier.name).mkdir()
         for name in (FINAL, "done.json"):
-            shutil.copy2(trunk / before.name / name, staging / before.name / name)
+            shutil.copy2(trunk / earlier.name / name, staging / earlier.name / name)
 
 
-__all__ = ["RECORD", "Branch", "branched", "start_branch"]
+__all__ = ["BRANCH_FILE", "Branch", "branched", "start_branch"]

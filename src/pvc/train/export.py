@@ -1,4 +1,4 @@
-"""Writes model directories: of a finished run, and of the last checkpoint of a run that goes on or was stopped.
+"""Write model directories: of a finished run, and of the last checkpoint of a running or stopped run.
 
 Called by `pipeline.py` at the end and by `pvc train --export`.
 """
@@ -22,25 +22,26 @@ from pvc.checkpoint.files import PARTS, CheckpointFiles, find_shards, part_of
 from pvc.errors import CheckpointError, UsageError
 from pvc.model.modeling import PVCForConditionalGeneration
 from pvc.processing.processor import PVCProcessor
-from pvc.train.distill.setup import is_visual, restore
+from pvc.train.distill.setup import is_visual, restore_student
 from pvc.train.distill.visual import export_visual
 from pvc.train.lora import Adapters
-from pvc.train.model_init import initial_directory, parameters_by_part, resolve_recipe, stored_state
+from pvc.train.model_init import get_initial_directory, get_untied_state, parameters_by_part, resolve_recipe
 from pvc.train.recipe import Recipe, Stage, written_from
-from pvc.train.stage_model import FINAL, stage_model, stage_seed, trained_module, weights_before
+from pvc.train.stage_model import FINAL, build_stage_model, get_stage_seed, get_trained_module, load_previous_weights
 from pvc.train.summary import write_card, write_summary
 from pvc.train.trainer import EMA_FILE, checkpoint_step, complete
 
-ATTEMPTS = 5  # a run that goes on deletes old checkpoints, maybe the one that is being read
+MAX_ATTEMPTS = 5  # a running training may delete the checkpoint that is being read
 
 
 @dataclass(frozen=True)
-class Exported:
-    """What was exported.
+class ExportedModel:
+    """Result of an export.
 
     Attributes:
         target: the model directory.
-        stage, step: the last stage with weights, and its steps so far.
+        stage: name of the last stage with weights.
+        step: number of its steps so far.
         is_ema: whether the weights are their exponential moving average.
     """
 
@@ -50,71 +51,78 @@ class Exported:
     is_ema: bool
 
     def describe(self) -> str:
-        """Return one line for people."""
+        """Return one line of text."""
         return f"stage {self.stage}, step {self.step:,}{', EMA weights' if self.is_ema else ''}"
 
 
 @dataclass(frozen=True)
-class _Found:
-    """Weights of a run's last stage with any: of its model where it is finished, else of what it trains."""
+class _StageWeights:
+    """Weights of the last stage that has any: of its model if the stage is finished, otherwise of what it trains."""
 
     stage: Stage
     step: int
     weights: dict[str, torch.Tensor]
-    checkpoint: Path | None = None  # None where the stage is finished
+    checkpoint: Path | None = None  # None if the stage is finished
 
 
 def export_run(recipe: Recipe, processor: PVCProcessor, weights: dict[str, torch.Tensor], directory: Path) -> None:
-    """Write the model of a finished run to `directory`/model, and the run's summary."""
+    """Write the model of a finished run to `directory`/model, and the run's summary.
+
+    Args:
+        recipe: of the run.
+        processor: of the run.
+        weights: of the last stage, by the names of the model's state dict.
+        directory: of the run.
+    """
     target = directory / "model"
-    model, _ = stage_model(recipe, recipe.stages[-1], processor, weights)
+    model, _ = build_stage_model(recipe, recipe.stages[-1], processor, weights)
     _write_weights(recipe, model, target, torch.bfloat16)
     processor.save_pretrained(target)
     write_summary(recipe, directory)
-    write_card(recipe, directory, target, _parameters(recipe, model, target))
-    _write_history(target, _history(recipe, directory))
+    write_card(recipe, directory, target, _count_parameters(recipe, model, target))
+    _write_history(target, _build_history(recipe, directory))
 
 
 def export_checkpoint(
     recipe: Recipe, directory: str | Path, target: str | Path, dtype: torch.dtype | None = None
-) -> Exported:
-    """Write the last checkpoint of a run as a model directory; the run may go on meanwhile.
+) -> ExportedModel:
+    """Write the last checkpoint of a run as a model directory; the run may continue meanwhile.
 
     Args:
         recipe: of the run.
-        directory: of the run; nothing in it is changed.
-        target: directory to write; it must not exist, or be empty.
+        directory: of the run; it is only read.
+        target: directory to write; it must not exist or must be empty.
         dtype: of the weights; by default bfloat16. Modulations and timestep embedder are float32 in any case.
 
     Raises:
-        UsageError: no run of this recipe, no checkpoint yet, or `target` exists.
-        CheckpointError: weights that are sharded (FSDP, DeepSpeed).
+        UsageError: there is no run of this recipe, it has no checkpoint yet, or `target` exists.
+        CheckpointError: the weights are sharded (FSDP, DeepSpeed).
     """
     recipe, directory, target = resolve_recipe(recipe), Path(directory), Path(target)
-    _check(recipe, directory, target, dtype)
+    _check_export(recipe, directory, target, dtype)
     disable_progress_bar()
-    found = _last_weights(recipe, directory)
-    stage = found.stage
+    last = _load_last_weights(recipe, directory)
+    stage = last.stage
     processor = PVCProcessor.from_pretrained(directory / "processor")
     processor.image_processor.image_steps = stage.most_steps
-    model = _built(recipe, directory, processor, found)
+    model = _build_trained_model(recipe, directory, processor, last)
     recipe = recipe.model_copy(update={"stages": recipe.stages[: recipe.stages.index(stage) + 1]})
-    exported = Exported(target, stage.name, found.step, stage.ema is not None)
+    exported = ExportedModel(target, stage.name, last.step, stage.ema is not None)
     part = target.with_name(f"{target.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     _write_weights(recipe, model, part, dtype or torch.bfloat16)
     processor.save_pretrained(part)
-    write_card(recipe, directory, part, _parameters(recipe, model, part), f"Exported: {exported.describe()}")
-    history = _history(recipe, directory)
-    history["recipe"]["stages"][-1]["steps"] = found.step
-    _write_history(part, {**history, "exported": {"stage": stage.name, "step": found.step, "ema": exported.is_ema}})
+    write_card(recipe, directory, part, _count_parameters(recipe, model, part), f"Exported: {exported.describe()}")
+    history = _build_history(recipe, directory)
+    history["recipe"]["stages"][-1]["steps"] = last.step
+    _write_history(part, {**history, "exported": {"stage": stage.name, "step": last.step, "ema": exported.is_ema}})
     if target.exists():
         target.rmdir()
     part.rename(target)
     return exported
 
 
-def _check(recipe: Recipe, directory: Path, target: Path, dtype: torch.dtype | None) -> None:
+def _check_export(recipe: Recipe, directory: Path, target: Path, dtype: torch.dtype | None) -> None:
     stamp = directory / "recipe.json"
     if not stamp.exists():
         raise UsageError(f"{directory} holds no run (it has no recipe.json); name the run's directory with --out")
@@ -126,30 +134,32 @@ def _check(recipe: Recipe, directory: Path, target: Path, dtype: torch.dtype | N
         raise UsageError(f"weights keep the dtypes of {recipe.start} after token distillation; leave out --dtype")
 
 
-def _last_weights(recipe: Recipe, directory: Path) -> _Found:
+def _load_last_weights(recipe: Recipe, directory: Path) -> _StageWeights:
     """Find the last stage with weights, and read them."""
-    for _ in range(ATTEMPTS):
+    for _ in range(MAX_ATTEMPTS):
         for stage in reversed(recipe.stages):
             folder = directory / stage.name
             if (folder / FINAL).exists():
                 done = json.loads((folder / "done.json").read_text(encoding="utf-8"))
-                return _Found(stage, done["steps"], load_file(folder / FINAL))
+                return _StageWeights(stage, done["steps"], load_file(folder / FINAL))
             checkpoint = next(iter(complete(folder)), None)
             if checkpoint is None:
                 continue
             try:
-                return _Found(stage, checkpoint_step(checkpoint), _checkpoint_weights(checkpoint), checkpoint)
+                return _StageWeights(
+                    stage, checkpoint_step(checkpoint), _load_checkpoint_weights(checkpoint), checkpoint
+                )
             except (OSError, CheckpointError):
                 if checkpoint.exists():
                     raise
-                break  # it was deleted meanwhile: look again
+                break  # it was deleted meanwhile: search again
         else:
             raise UsageError(f"{directory} has no checkpoint yet; wait for the first one (save_steps, save_minutes)")
     raise UsageError(f"{directory}: checkpoints are deleted before they can be read; raise save_steps")
 
 
-def _checkpoint_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """Read what a stage trains, with the EMA in place of the last step's weights where there is one."""
+def _load_checkpoint_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """Read what a stage trains; the EMA, if there is one, replaces the weights of the last step."""
     weights: dict[str, torch.Tensor] = {}
     for shard in find_shards(checkpoint):
         weights |= load_file(shard)
@@ -158,24 +168,24 @@ def _checkpoint_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
-def _built(recipe: Recipe, directory: Path, processor: PVCProcessor, found: _Found) -> nn.Module:
+def _build_trained_model(recipe: Recipe, directory: Path, processor: PVCProcessor, last: _StageWeights) -> nn.Module:
     """Build the model of the last stage with weights; adapters are merged."""
-    stage, weights = found.stage, found.weights
-    if found.checkpoint is None:
-        return stage_model(recipe, stage, processor, weights)[0]
-    model, _ = stage_model(recipe, stage, processor, weights_before(recipe, stage, directory))
-    adapters = Adapters(stage, model, stage_seed(recipe, stage))
+    stage, weights = last.stage, last.weights
+    if last.checkpoint is None:
+        return build_stage_model(recipe, stage, processor, weights)[0]
+    model, _ = build_stage_model(recipe, stage, processor, load_previous_weights(recipe, stage, directory))
+    adapters = Adapters(stage, model, get_stage_seed(recipe, stage))
     try:
         if stage.kind == "distill":
-            restore(model, weights, model)
+            restore_student(model, weights, model)
         else:
-            part = trained_module(stage, model)
+            part = get_trained_module(stage, model)
             # An output layer that is the input embedding is stored once.
             tied = {"lm_head.weight"} if cast(Any, model).config.tie_word_embeddings else set()
             part.load_state_dict({**{key: value for key, value in part.state_dict().items() if key in tied}, **weights})
     except RuntimeError as error:
         text = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{found.checkpoint} does not fit stage {stage.name}: {text}") from error
+        raise CheckpointError(f"{last.checkpoint} does not fit stage {stage.name}: {text}") from error
     adapters.merge()
     return model
 
@@ -186,41 +196,42 @@ def _write_weights(recipe: Recipe, model: nn.Module, target: Path, dtype: torch.
     After token distillation alone, all tensors have the precision of the checkpoint that it started from.
     """
     if is_visual(recipe):
-        export_visual(initial_directory(recipe), model.state_dict(), target)
+        export_visual(get_initial_directory(recipe), model.state_dict(), target)
         return
-    wide = PVCForConditionalGeneration._keep_in_fp32_modules_strict
-    stored = {
-        key: value if any(part in key for part in wide) else value.to(dtype)
-        for key, value in stored_state(cast(Any, model)).items()
+    float32_names = PVCForConditionalGeneration._keep_in_fp32_modules_strict
+    state = {
+        key: value if any(part in key for part in float32_names) else value.to(dtype)
+        for key, value in get_untied_state(cast(Any, model)).items()
     }
-    cast(Any, model).save_pretrained(target, state_dict=stored)
+    cast(Any, model).save_pretrained(target, state_dict=state)
 
 
-def _parameters(recipe: Recipe, model: nn.Module, target: Path) -> dict[str, int]:
-    """Count the parameters of a written model by part; the language model may not be part of `model`."""
+def _count_parameters(recipe: Recipe, model: nn.Module, target: Path) -> dict[str, int]:
+    """Count the parameters of a written model by part; `model` may lack the language model."""
     if not is_visual(recipe):
         return parameters_by_part(model)
-    stored = Counter(dict.fromkeys(PARTS, 0))
+    counts = Counter(dict.fromkeys(PARTS, 0))
     for tensor in CheckpointFiles(target).tensors():
-        stored[part_of(tensor.name)] += tensor.count
-    return dict(stored)
+        counts[part_of(tensor.name)] += tensor.count
+    return dict(counts)
 
 
 def _write_history(target: Path, history: dict[str, Any]) -> None:
+    """Write training.json; a measured accuracy in an earlier file is retained."""
     path = target / "training.json"
-    measured = json.loads(path.read_text(encoding="utf-8")).get("accuracy") if path.exists() else None
-    history |= {"accuracy": measured} if measured else {}
+    accuracy = json.loads(path.read_text(encoding="utf-8")).get("accuracy") if path.exists() else None
+    history |= {"accuracy": accuracy} if accuracy else {}
     path.write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
 
 
-def _history(recipe: Recipe, directory: Path) -> dict[str, Any]:
-    """Return what a model's training.json says: its recipe with the steps that were made."""
-    written = json.loads(recipe.model_dump_json())
-    for stage in written["stages"]:
+def _build_history(recipe: Recipe, directory: Path) -> dict[str, Any]:
+    """Return the contents of training.json: the recipe, each stage with the contents of its done.json."""
+    content = json.loads(recipe.model_dump_json())
+    for stage in content["stages"]:
         done = directory / stage["name"] / "done.json"
         if done.exists():
             stage.update(json.loads(done.read_text(encoding="utf-8")))
-    return {"recipe": written}
+    return {"recipe": content}
 
 
-__all__ = ["Exported", "export_checkpoint", "export_run"]
+__all__ = ["ExportedModel", "export_checkpoint", "export_run"]

@@ -1,6 +1,6 @@
-"""Append to and read files of JSON lines that a killed process may have left with half a line.
+"""Append to and read files of JSON lines, in which a killed process may have left half a line.
 
-Called by whatever a run writes as it goes: `train/data/records.py`, `stage_log.py`, `plot.py`, `distill`.
+Called by `stage_log.py`, `plot.py`, `summary.py`, `data/records.py` and `distill/`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,12 @@ from typing import Any
 
 
 def append_json_line(path: Path, entry: Any) -> None:
-    """Append `entry` as one line. If the file ends in the middle of a line, that line is ended first."""
+    """Append an entry as one line. If the file ends in the middle of a line, end that line first.
+
+    Args:
+        path: of the file; it is created, and so is its directory.
+        entry: to be written as JSON.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         size = file.seek(0, os.SEEK_END)
@@ -25,13 +30,13 @@ def append_json_line(path: Path, entry: Any) -> None:
 
 
 def read_json_lines(path: Path) -> Iterator[Any]:
-    """Yield the entries of a file; nothing if there is none. Lines that are not JSON are left out."""
+    """Yield the entries of a file; none if it does not exist. Lines that are not JSON are skipped."""
     if not path.exists():
         return
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             yield json.loads(line)
-        except ValueError:  # the process was killed while it wrote the line, or the disk was full
+        except ValueError:  # the process was killed while writing, or the disk was full
             continue
 
 

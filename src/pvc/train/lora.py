@@ -1,6 +1,7 @@
-"""LoRA on the language model for one stage: adapters go in before it and are merged into the weights after it.
+"""LoRA on the language model for one stage: adapters are added before it and merged into the weights after it.
 
-The adapters are peft's. What a stage leaves is an ordinary model either way. Called by `pipeline.py`.
+The adapters are peft's. The result of a stage is an ordinary model in any case. Called by `pipeline.py`, `export.py`
+and `memory.py`.
 """
 
 from __future__ import annotations
@@ -15,9 +16,14 @@ from pvc.train.recipe import Lora, Stage
 
 
 class Adapters:
-    """The adapters of one stage, in place; nothing where the stage has none.
+    """Adapters of one stage, added to its model in place; without `lora` in the stage, nothing is added.
 
-    The language model's own weights stay as they are; everything else trains as the stage says.
+    The weights of the language model are frozen. The stage decides about all others.
+
+    Args:
+        stage: of the recipe.
+        model: whole model.
+        seed: of the adapters' initial weights.
     """
 
     def __init__(self, stage: Stage, model: Any, seed: int) -> None:
@@ -26,7 +32,7 @@ class Adapters:
             self.tuner = _inject(stage.lora, stage.name, model.model.language_model, seed)
 
     def merge(self) -> None:
-        """Add what was learned to the weights, and take the adapters out."""
+        """Add the adapters' product to the weights, and remove the adapters."""
         if self.tuner is not None:
             self.tuner.merge_and_unload()
             self.tuner = None
@@ -37,16 +43,16 @@ def _inject(lora: Lora, stage: str, language: Any, seed: int) -> Any:
     from peft import LoraConfig
     from peft.tuners.lora import LoraModel
 
-    settings = LoraConfig(
+    config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=list(lora.targets),
         bias="none",
     )
-    torch.manual_seed(seed)  # a run that goes on builds the same before it loads what was learned
+    torch.manual_seed(seed)  # a resumed run builds the same adapters before it loads their weights
     try:
-        return LoraModel(language, {"default": settings}, "default")
+        return LoraModel(language, {"default": config}, "default")
     except ValueError as error:
         raise UsageError(f"stage {stage}: lora.targets: {' '.join(str(error).split())[:200]}") from error
 

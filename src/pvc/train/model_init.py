@@ -1,6 +1,6 @@
-"""Builds what a recipe starts from: tokenizer, processor and model, and grows a model from stage to stage.
+"""Build what a recipe starts from: tokenizer, processor and model; grow a model from stage to stage.
 
-Leaves out training itself (`pipeline.py`).
+Called by `pipeline.py`, which trains, by `export.py` and by the commands `pvc train` and `pvc distill`.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from pvc.processing.processor import PVCProcessor
 from pvc.processing.tokenizer import build_tokenizer, without_merges
 from pvc.processing.video import PVCVideoProcessor
 from pvc.train.data.records import RecordSource
-from pvc.train.data.tasks import TaskOptions, check_tasks, kind_of, provider_of
+from pvc.train.data.tasks import TaskOptions, check_tasks, get_kind, get_provider
 from pvc.train.recipe import ModelRecipe, Recipe, Stage
 
 _LAYER = re.compile(r"model\.(vision_tower\.encoder\.layer|language_model\.layers)\.\d+\.")
 _LAYER_OUTPUTS = ("attention.projection_layer.", "self_attn.o_proj.", "mlp.fc2.", "mlp.down_proj.")
 
 
-def corpus(recipe: Recipe) -> list[str]:
-    """Questions and answers of a recipe's tasks, and announcements of frames: what the tokenizer learns from."""
+def build_corpus(recipe: Recipe) -> list[str]:
+    """Return the texts that a tokenizer learns from: questions and answers of a recipe's tasks, and frame prefixes."""
     texts = ["user\n", "assistant\n", "system\n", "0.0s: ", "1.5s: ", "12.0s: "] * 50
     for task in sorted({task for stage in recipe.stages for task in stage.tasks}):
-        texts += provider_of(task).texts([task])
+        texts += get_provider(task).texts([task])
     return texts
 
 
 def build_processor(recipe: Recipe) -> PVCProcessor:
-    """Tokenizer and processors for a model that starts from nothing."""
-    tokenizer = build_tokenizer(corpus(recipe), recipe.shape.vocab_size, recipe.shape.spelling)
+    """Build the tokenizer and processors of a model with random weights."""
+    tokenizer = build_tokenizer(build_corpus(recipe), recipe.shape.vocab_size, recipe.shape.spelling)
     side = int(recipe.shape.vision["image_size"])
     size = {"height": side, "width": side}
     stage = recipe.stages[-1]
@@ -61,67 +61,68 @@ def build_processor(recipe: Recipe) -> PVCProcessor:
 
 
 def initial_weights(recipe: Recipe) -> dict[str, torch.Tensor]:
-    """Weights of the model that a recipe starts from, float32, under the names of the model's state."""
-    model, _ = load_checkpoint(initial_directory(recipe), device="cpu", dtype=torch.float32)
-    return stored_state(model)
+    """Load the weights of the model that a recipe starts from: float32, by the names of the model's state dict."""
+    model, _ = load_checkpoint(get_initial_directory(recipe), device="cpu", dtype=torch.float32)
+    return get_untied_state(model)
 
 
-def stored_state(model: PVCForConditionalGeneration) -> dict[str, torch.Tensor]:
-    """Every weight under one name: an output layer that is the input embedding is left out."""
+def get_untied_state(model: PVCForConditionalGeneration) -> dict[str, torch.Tensor]:
+    """Return a model's state dict with tied weights once: an output layer that is the input embedding is left out."""
     tied = model.config.tie_word_embeddings
     return {key: value for key, value in model.state_dict().items() if not (tied and key == "lm_head.weight")}
 
 
 def resolve_recipe(recipe: Recipe) -> Recipe:
-    """A recipe that says its model's shape: where it has none, that of the directory that it starts from.
+    """Return the recipe with the shape of its model; by default that of the directory that it starts from.
 
-    Stages then have that model's ratio and steps of a picture unless they say others.
+    In that case, stages that do not set a ratio or the steps of a picture get those of that model.
 
     Raises:
-        ConfigError: neither a shape nor a start; `init: exact` where the ratio does not fall.
-        CheckpointError: a start that is no PVC model.
+        ConfigError: the recipe has neither a shape nor a start, or `init: exact` is set although the ratio does not
+            fall.
+        CheckpointError: the start is not a PVC model.
     """
-    return with_compressors(_with_shape(recipe))
+    return fill_compressor_settings(_add_shape(recipe))
 
 
-def with_compressors(recipe: Recipe) -> Recipe:
-    """Fill in each stage's `compressor_norm_groups` and `image_token_order` where it leaves them to its `init`."""
-    before = load_config(CheckpointFiles(initial_directory(recipe))) if recipe.start is not None else None
+def fill_compressor_settings(recipe: Recipe) -> Recipe:
+    """Set `compressor_norm_groups` and `image_token_order` from `init` in stages that do not set them."""
+    before = load_config(CheckpointFiles(get_initial_directory(recipe))) if recipe.start is not None else None
     ratio = None if before is None else before.downsample_ratio
-    own = None if before is None else (before.compressor_norm_groups, before.image_token_order)
+    settings = None if before is None else (before.compressor_norm_groups, before.image_token_order)
     stages: list[Stage] = []
     for stage in recipe.stages:
-        # A recipe that goes on from what its own stage left has nothing to solve.
-        goes_on = not stages and before is not None and own == _exact_settings(stage, ratio)
-        if stage.init == "exact" and not goes_on:
+        # A recipe that starts from the result of an earlier exact stage has nothing to solve.
+        is_solved = not stages and before is not None and settings == _get_exact_settings(stage, ratio)
+        if stage.init == "exact" and not is_solved:
             if ratio is None or not stage.downsample_ratio < ratio:
                 raise ConfigError(
                     f"stage {stage.name}: init 'exact' needs a downsample_ratio below that of what it starts from "
                     f"({ratio or 'nothing'}), not {stage.downsample_ratio:g}"
                 )
-            own = round(ratio / stage.downsample_ratio) ** 2, "raster"
+            settings = round(ratio / stage.downsample_ratio) ** 2, "raster"
         elif stage.downsample_ratio != ratio:
-            own = None
-        if own is not None and own != (1, "step"):
-            settings = dict(zip(("compressor_norm_groups", "image_token_order"), own, strict=True))
-            update = {key: value for key, value in settings.items() if getattr(stage, key) is None}
+            settings = None
+        if settings is not None and settings != (1, "step"):
+            values = dict(zip(("compressor_norm_groups", "image_token_order"), settings, strict=True))
+            update = {key: value for key, value in values.items() if getattr(stage, key) is None}
             stage = stage.model_copy(update=update)
         ratio = stage.downsample_ratio
         stages.append(stage)
     return recipe.model_copy(update={"stages": stages})
 
 
-def _exact_settings(stage: Stage, ratio: float | None) -> tuple[int, str] | None:
-    """Return the settings of a closed form of the stage's ratio that was solved from ratio 1/2; None for others."""
+def _get_exact_settings(stage: Stage, ratio: float | None) -> tuple[int, str] | None:
+    """Return the settings of a closed form that was solved from ratio 1/2; None if the stage changes the ratio."""
     if ratio != stage.downsample_ratio or ratio >= 0.5:
         return None
     return round(0.5 / ratio) ** 2, "raster"
 
 
-def _with_shape(recipe: Recipe) -> Recipe:
+def _add_shape(recipe: Recipe) -> Recipe:
     if recipe.model is not None or recipe.start is None:
         return recipe.model_copy(update={"model": recipe.shape})
-    files = CheckpointFiles(initial_directory(recipe))
+    files = CheckpointFiles(get_initial_directory(recipe))
     processor = load_processor(files)
     config = load_config(files)
     not_shape = ("model_type", "transformers_version", "architectures", "dtype", "_name_or_path")
@@ -137,30 +138,32 @@ def _with_shape(recipe: Recipe) -> Recipe:
     vision["num_temporal_layers"] = config.vision_config.num_temporal_layers
     text |= {"model_type": config.text_config.model_type, "tie_word_embeddings": config.tie_word_embeddings}
     text["vocab_size"] = config.text_config.vocab_size
-    longest = files.optional_json("generation_config.json").get("max_new_tokens") or 512
+    max_new_tokens = files.optional_json("generation_config.json").get("max_new_tokens") or 512
     shape = ModelRecipe(
         vision=vision,
         text=text,
         vocab_size=max(263, len(processor.tokenizer)),
         num_frames=processor.video_processor.num_frames,
         live_frames=processor.video_processor.live_frames,
-        max_new_tokens=longest,
+        max_new_tokens=max_new_tokens,
         max_tiles=processor.image_processor.max_patches,
         projector_hidden_act=config.projector_hidden_act,
     )
-    own = {"downsample_ratio": config.downsample_ratio, "image_steps": {config.image_steps: 1.0}}
+    defaults = {"downsample_ratio": config.downsample_ratio, "image_steps": {config.image_steps: 1.0}}
     stages = [
-        stage.model_copy(update={key: value for key, value in own.items() if key not in stage.model_fields_set})
+        stage.model_copy(update={key: value for key, value in defaults.items() if key not in stage.model_fields_set})
         for stage in recipe.stages
     ]
     return recipe.model_copy(update={"model": shape, "stages": stages})
 
 
 def initial_processor(recipe: Recipe) -> PVCProcessor:
-    """The processor of the model that a recipe starts from (its tokenizer is what the weights know), with the recipe's
-    numbers of tiles, frames and steps.
+    """Load the processor of the model that a recipe starts from.
+
+    The tokenizer is that of the model, which the weights were trained with. The numbers of tiles, frames and steps are
+    the recipe's.
     """
-    processor = PVCProcessor.from_pretrained(CheckpointFiles(initial_directory(recipe)).directory)
+    processor = PVCProcessor.from_pretrained(CheckpointFiles(get_initial_directory(recipe)).directory)
     if recipe.shape.spelling == "letters":
         processor.tokenizer = without_merges(processor.tokenizer)
     processor.image_processor.max_patches = recipe.shape.max_tiles
@@ -170,17 +173,17 @@ def initial_processor(recipe: Recipe) -> PVCProcessor:
     return processor
 
 
-def initial_directory(recipe: Recipe) -> str | None:
-    """The directory that a recipe starts from; None for the bundled model."""
+def get_initial_directory(recipe: Recipe) -> str | None:
+    """Return the directory that a recipe starts from; None for the bundled model."""
     return None if recipe.start == "nano" else recipe.start
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Build what every stage asks for, as far as it costs nothing: configurations, a sample of every task, rows.
+    """Check every stage before training: build its configuration, an example of every task, and read its files.
 
     Raises:
-        ConfigError: naming the stage and what is wrong with it.
-        UsageError: unknown tasks.
+        ConfigError: a stage is wrong; the message names it.
+        UsageError: a task is unknown.
     """
     check_tasks(task for stage in recipe.stages for task in stage.tasks)
     size = recipe.shape.vision.get("image_size")
@@ -189,7 +192,7 @@ def check_recipe(recipe: Recipe) -> None:
     if recipe.start is None and recipe.stages[0].kind == "distill":
         raise ConfigError(f"stage {recipe.stages[0].name}: distillation needs a student to start from ('start')")
     for stage in recipe.stages:
-        _check_samples(stage, size)
+        _check_examples(stage, size)
         try:
             config = build_config(recipe, stage, recipe.shape.vocab_size, 0, 1)
             _refuse_unknown_keys(recipe, config)
@@ -204,28 +207,28 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def _refuse_unknown_keys(recipe: Recipe, config: PVCConfig) -> None:
-    """Refuse keys of a recipe's shape that no configuration has as a field; they would be kept without effect."""
+    """Raise ConfigError for keys of a recipe's shape that no configuration has; they would have no effect."""
     shape = recipe.shape
-    for kind, part, given in (
+    for kind, part, keys in (
         ("vision_config", config.vision_config, shape.vision),
         ("text_config", config.text_config, shape.text),
     ):
-        if unknown := unknown_keys(type(part), given):
+        if unknown := unknown_keys(type(part), keys):
             raise ConfigError(f"unknown key{'s' * (len(unknown) > 1)} in {kind}: {', '.join(sorted(unknown))}")
 
 
-def _check_samples(stage: Stage, size: int) -> None:
-    """One sample of everything that a stage asks its tasks for, and all rows of its files."""
-    without = [task for task in stage.tasks if not provider_of(task).has_patch_classes(task)]
-    if stage.kind == "patches" and without:
-        raise ConfigError(f"stage {stage.name}: tasks without classes of patches: {', '.join(without)}")
+def _check_examples(stage: Stage, size: int) -> None:
+    """Generate one example for every combination of options of a stage's tasks, and read its files."""
+    unsuitable = [task for task in stage.tasks if not get_provider(task).has_patch_classes(task)]
+    if stage.kind == "patches" and unsuitable:
+        raise ConfigError(f"stage {stage.name}: tasks without classes of patches: {', '.join(unsuitable)}")
     try:
         for task, mix in stage.tasks.items():
             for level in mix.levels or (None,):
                 for tiles in mix.tiles:
-                    for frames in stage.video_frames if kind_of(task) == "video" else (None,):
+                    for frames in stage.video_frames if get_kind(task) == "video" else (None,):
                         options = TaskOptions(size=size, frames=frames, level=level, tiles=tiles)
-                        provider_of(task).generate(task, 0, options)
+                        get_provider(task).generate(task, 0, options)
         for path, file in stage.files.items() if stage.kind != "distill" else ():
             RecordSource(path, stage.bad_rows, mix=file)
     except PVCError as error:
@@ -233,7 +236,15 @@ def _check_samples(stage: Stage, size: int) -> None:
 
 
 def build_config(recipe: Recipe, stage: Stage, vocab_size: int, image_token: int, video_token: int) -> PVCConfig:
-    """Configuration of a recipe's model in one stage."""
+    """Build the configuration of a recipe's model in one stage.
+
+    Args:
+        recipe: with the model's shape.
+        stage: of the recipe.
+        vocab_size: tokens of the tokenizer; the embedding is at least that large.
+        image_token: id of the placeholder of a picture's tokens.
+        video_token: id of the placeholder of a video's tokens.
+    """
     vision, text = dict(recipe.shape.vision), recipe.shape.text
     if stage.num_temporal_layers is not None:
         vision["num_temporal_layers"] = stage.num_temporal_layers
@@ -253,22 +264,27 @@ def build_config(recipe: Recipe, stage: Stage, vocab_size: int, image_token: int
 
 
 def build_model(recipe: Recipe, stage: Stage, processor: PVCProcessor) -> PVCForConditionalGeneration:
-    """A model with random weights in the shape that `stage` asks for; the processor is made to fit it."""
+    """Build a model with random weights in the shape of a stage.
+
+    Args:
+        recipe: with the model's shape and the seed.
+        stage: of the recipe.
+        processor: its `tokens_per_frame` is set to that of the model.
+    """
     torch.manual_seed(recipe.seed)
     tokenizer = processor.tokenizer
     config = build_config(recipe, stage, len(tokenizer), processor.image_token_id, processor.video_token_id)
     config._attn_implementation = "sdpa"
     processor.tokens_per_frame = config.tokens_per_frame
     model = PVCForConditionalGeneration(config)
-    # transformers leaves position embeddings at zero, which is right for a checkpoint to be loaded into, and slow
-    # to learn from.
+    # transformers initialises position embeddings with zeros. Learning from zeros is slow.
     torch.nn.init.normal_(model.model.vision_tower.embeddings.position_embeddings, std=0.05)
     model.generation_config = GenerationConfig(
         do_sample=False,
         max_new_tokens=recipe.shape.max_new_tokens,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        # A generated placeholder would ask for visual tokens that do not exist.
+        # A generated placeholder would need visual tokens that do not exist.
         suppress_tokens=[processor.image_token_id, processor.video_token_id],
     )
     return model
@@ -277,40 +293,57 @@ def build_model(recipe: Recipe, stage: Stage, processor: PVCProcessor) -> PVCFor
 def grow(
     recipe: Recipe, stage: Stage, processor: PVCProcessor, weights: dict[str, torch.Tensor]
 ) -> tuple[PVCForConditionalGeneration, list[str]]:
-    """A model for `stage` that starts from `weights`; returns the names of new tensors, too."""
+    """Build the model of a stage from the weights of the stage before it.
+
+    Args:
+        recipe: with the model's shape and the seed.
+        stage: of the recipe.
+        processor: its `tokens_per_frame` is set to that of the model.
+        weights: of the stage before, by the names of the model's state dict.
+
+    Returns:
+        The model and the names of tensors with new values.
+    """
     model = build_model(recipe, stage, processor)
-    changed = exact_compressor if stage.init == "exact" else widened_compressor
-    weights = {**weights, **changed(weights, model.config)}
-    state = stored_state(model)
-    taken = {key: value for key, value in weights.items() if key in state and state[key].shape == value.shape}
-    fresh = sorted(set(state) - set(taken))
-    idle = {name: torch.zeros_like(state[name]) for name in _outputs_of_new_layers(fresh, taken)}
-    model.load_state_dict({**state, **taken, **idle}, strict=False)
-    return model, fresh
+    change_compressor = solve_compressor if stage.init == "exact" else widen_compressor
+    weights = {**weights, **change_compressor(weights, model.config)}
+    state = get_untied_state(model)
+    previous = {key: value for key, value in weights.items() if key in state and state[key].shape == value.shape}
+    new_names = sorted(set(state) - set(previous))
+    zeros = {name: torch.zeros_like(state[name]) for name in _get_outputs_of_new_layers(new_names, previous)}
+    model.load_state_dict({**state, **previous, **zeros}, strict=False)
+    return model, new_names
 
 
-def _outputs_of_new_layers(fresh: list[str], taken: dict[str, torch.Tensor]) -> list[str]:
-    """Return the tensors that write the results of layers which the weights before did not have.
+def _get_outputs_of_new_layers(new_names: list[str], previous: dict[str, torch.Tensor]) -> list[str]:
+    """Return the names of output tensors of layers that the previous weights did not have.
 
     At zero, these layers start as the identity, so that a deeper model starts with the answers of the one before.
     """
-    known = {match[0] for name in taken if (match := _LAYER.match(name))}
+    known = {match[0] for name in previous if (match := _LAYER.match(name))}
     return [
         name
-        for name in fresh
+        for name in new_names
         if (match := _LAYER.match(name)) and match[0] not in known and name[match.end() :].startswith(_LAYER_OUTPUTS)
     ]
 
 
-def widened_compressor(weights: dict[str, torch.Tensor], config: PVCConfig) -> dict[str, torch.Tensor]:
-    """A compressor for fewer tokens that starts as about the mean of the tokens that each of its own replaces.
+def widen_compressor(weights: dict[str, torch.Tensor], config: PVCConfig) -> dict[str, torch.Tensor]:
+    """Return tensors of a compressor for fewer tokens, which starts near the mean of the tokens that each replaces.
 
-    The columns of `linear_1` (and the rows of its norm's modulation) are repeated for every one of the `k * k` tokens
-    in a new one, the columns divided by `k * k`. LayerNorm then spans `k * k` times the channels, so it is a start and
-    no equality. Nothing is returned where the weights already fit, or the new factor is no multiple of the old one.
+    The columns of `linear_1` (and the rows of its norm's modulation) are repeated for each of the `k * k` tokens in a
+    new token. The columns are divided by `k * k`. LayerNorm then spans `k * k` times the channels, so that the mean is
+    approximate.
+
+    Args:
+        weights: of the previous model, by the names of its state dict.
+        config: of the new model.
+
+    Returns:
+        The changed tensors by name; none if the weights already fit, or the new factor is not a multiple of the old.
     """
     prefix = f"{PROJECTOR}."
-    if (old := _factor_before(weights, config)) is None:
+    if (old := _get_previous_factor(weights, config)) is None:
         return {}
     linear, times = weights[f"{prefix}linear_1.weight"], config.downsample_factor // old
     wide = {f"{prefix}linear_1.weight": widened(linear / times**2, old, times)}
@@ -320,20 +353,20 @@ def widened_compressor(weights: dict[str, torch.Tensor], config: PVCConfig) -> d
     return wide
 
 
-def exact_compressor(weights: dict[str, torch.Tensor], config: PVCConfig) -> dict[str, torch.Tensor]:
-    """Return a compressor for fewer tokens in closed form; nothing where the weights already have the new ratio.
+def solve_compressor(weights: dict[str, torch.Tensor], config: PVCConfig) -> dict[str, torch.Tensor]:
+    """Solve for a compressor for fewer tokens in closed form; return no tensors if the weights have the new ratio.
 
     Args:
-        weights: of the base, under the names of the model's state; its steps all show the first timestep's tokens.
+        weights: of the base, by the names of its state dict; all of its steps have the tokens of the first timestep.
         config: of the new model.
 
     Raises:
-        ConfigError: the base's temporal blocks have been trained, or the closed form is not exact enough.
+        ConfigError: the base's temporal blocks are trained, or the closed form is not exact enough.
     """
-    if _factor_before(weights, config) is None:
+    if _get_previous_factor(weights, config) is None:
         return {}
-    trained = [name for name, value in weights.items() if ".projection_layer." in name and ".temporal." in name]
-    if any(bool(weights[name].any()) for name in trained):
+    projections = [name for name, value in weights.items() if ".projection_layer." in name and ".temporal." in name]
+    if any(bool(weights[name].any()) for name in projections):
         raise ConfigError(
             "init 'exact' needs a base whose temporal blocks have not been trained (num_temporal_layers: 0)"
         )
@@ -341,8 +374,8 @@ def exact_compressor(weights: dict[str, torch.Tensor], config: PVCConfig) -> dic
     return solve_from_pvc(config, config, {name: weights[name] for name in names}).tensors
 
 
-def _factor_before(weights: dict[str, torch.Tensor], config: PVCConfig) -> int | None:
-    """Patches along a side of the weights' visual tokens, where they are to become larger ones."""
+def _get_previous_factor(weights: dict[str, torch.Tensor], config: PVCConfig) -> int | None:
+    """Return the downsample factor of the weights; None if it equals the new one or does not divide it."""
     linear = weights.get(f"{PROJECTOR}.linear_1.weight")
     if linear is None:
         return None
@@ -352,7 +385,7 @@ def _factor_before(weights: dict[str, torch.Tensor], config: PVCConfig) -> int |
 
 
 def parameters_by_part(model: Any) -> dict[str, int]:
-    """Number of parameters of the tower's spatial and temporal parts, the compressor and the language model."""
+    """Count the parameters of the tower's spatial and temporal parts, the compressor and the language model."""
     parts = dict.fromkeys(PARTS, 0)
     for name, parameter in model.named_parameters():
         parts[part_of(name)] += parameter.numel()
@@ -361,16 +394,16 @@ def parameters_by_part(model: Any) -> dict[str, int]:
 
 __all__ = [
     "build_config",
+    "build_corpus",
     "build_model",
     "build_processor",
     "check_recipe",
-    "corpus",
+    "get_initial_directory",
+    "get_untied_state",
     "grow",
-    "initial_directory",
     "initial_processor",
     "initial_weights",
     "parameters_by_part",
     "resolve_recipe",
-    "stored_state",
-    "widened_compressor",
+    "widen_compressor",
 ]

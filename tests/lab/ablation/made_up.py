@@ -1,4 +1,4 @@
-"""Made-up studies and runs for the tests of the report: plausible figures, no training."""
+"""Synthetic studies and runs for the tests of the report: plausible figures without training."""
 
 import math
 import random

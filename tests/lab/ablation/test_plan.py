@@ -1,4 +1,4 @@
-"""Plans are checked before anything runs, and an arm is the library's own model with settings."""
+"""Plans are checked before training, and an arm is the library's model with other settings."""
 
 from pathlib import Path
 
@@ -7,9 +7,9 @@ import torch
 import yaml
 
 from pvc.errors import ConfigError, UsageError
-from pvc.lab.ablation.arms import ARMS, CONDITIONING, give_heads, without_timesteps
+from pvc.lab.ablation.arms import ARMS, CONDITIONING, add_step_heads, fold_timesteps
 from pvc.lab.ablation.plan import Plan, load_plan, studies
-from pvc.lab.ablation.run import Place, _processor, arm_stage, check_plan, thinned
+from pvc.lab.ablation.run import Place, _load_processor, build_arm_stage, check_plan, thin_frames
 from pvc.lab.synthetic import make
 from pvc.train.model_init import build_model, build_processor, grow
 
@@ -27,7 +27,7 @@ def test_our_plans_are_valid(path):
 def test_studies_may_train_alike(tmp_path):
     data = yaml.safe_load(SMALL.read_text())
     data["studies"].append({**data["studies"][0], "name": "again"})
-    processor = _processor(Plan.model_validate(data), Place(tmp_path, tmp_path, lambda line: None))
+    processor = _load_processor(Plan.model_validate(data), Place(tmp_path, tmp_path, lambda line: None))
     assert len(processor.tokenizer) <= data["model"]["vocab_size"]
 
 
@@ -39,7 +39,7 @@ def test_an_arm_that_cannot_be_trained_is_named_before_the_base_is(tmp_path):
 
 
 @pytest.mark.parametrize("option", ["study", "arm", "seed"])
-def test_a_word_that_names_nothing_is_no_finished_ablation(option, tmp_path):
+def test_an_unknown_filter_is_rejected(option, tmp_path):
     from pvc.cli.lab.ablate import ablate
 
     with pytest.raises(UsageError, match=f"the plan has no {option} 77; it has"):
@@ -80,12 +80,12 @@ def _grown(small: tuple[Plan, object], name: str):
         if "modulation" in key:
             parameter.data.add_(0.2 * torch.randn_like(parameter))
     chosen = study.arms["D"].model_copy(update={"like": name})
-    stage = arm_stage(study, ARMS[name], chosen, 1)
+    stage = build_arm_stage(study, ARMS[name], chosen, 1)
     model = grow(plan.recipe(0, (stage,)), stage, processor, base.state_dict())[0]
     if not ARMS[name].conditioned:
-        without_timesteps(model)
+        fold_timesteps(model)
     if ARMS[name].heads > 1:
-        give_heads(model, ARMS[name].heads, 0)
+        add_step_heads(model, ARMS[name].heads, 0)
     return base.eval(), model.eval(), stage
 
 
@@ -120,7 +120,7 @@ def _steps_of_a_still(model) -> torch.Tensor:
         return model.get_image_features(pixels, image_steps=4).pooler_output[0].unflatten(0, (4, -1))
 
 
-def test_which_arms_say_something_new_at_later_steps(small):
+def test_which_arms_differ_at_later_steps(small):
     """On a still, F's and C's steps are equal by construction; D, E and G can differ."""
     for name, differs in (("C", False), ("D", True), ("E", True), ("F", False), ("G", True)):
         steps = _steps_of_a_still(_model(small, name)[0])
@@ -128,7 +128,7 @@ def test_which_arms_say_something_new_at_later_steps(small):
         assert (apart > 1e-3) == differs, name
 
 
-def test_what_is_frozen_is_what_the_timestep_touches(small):
+def test_frozen_parameters_depend_on_the_timestep(small):
     model, stage = _model(small, "F")
     assert stage.frozen == CONDITIONING
     frozen = [name for name, _ in model.named_parameters() if any(part in name for part in stage.frozen)]
@@ -139,11 +139,11 @@ def test_what_is_frozen_is_what_the_timestep_touches(small):
 
 def test_a_thinned_clip_keeps_true_times():
     sample = make("direction", 0, size=32, frames=8)
-    thin = thinned(sample, 0.25)
+    thin = thin_frames(sample, 0.25)
     assert len(thin.frames) == 2
     places = [sample.timestamps.index(time) for time in thin.timestamps]
     assert places == [2, 6]
     assert (thin.frames == sample.frames[places]).all()
     assert thin.answer == sample.answer
     still = make("shape", 0, size=32)
-    assert len(thinned(still, 0.25).frames) == 1
+    assert len(thin_frames(still, 0.25).frames) == 1

@@ -1,4 +1,4 @@
-"""Run files are read strictly: what is wrong is named with its file and key."""
+"""Records are read strictly: errors name the file and the key."""
 
 import json
 
@@ -50,7 +50,7 @@ def test_malformed_records_are_refused_with_file_and_key(change, key, tmp_path):
     assert "stills-D-0.json" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_what_is_no_json_or_not_there(tmp_path):
+def test_files_that_are_not_json_or_missing(tmp_path):
     (tmp_path / "stills-D-0.json").write_text("{")
     with pytest.raises(ConfigError, match=r"stills-D-0\.json"):
         read_records(tmp_path)

@@ -1,4 +1,4 @@
-"""The report from made-up runs: its numbers recomputed here, nothing missing left out."""
+"""The report of synthetic runs: its numbers are recomputed here, and missing runs are listed."""
 
 import re
 from dataclasses import replace
@@ -7,8 +7,9 @@ from statistics import mean, stdev
 import pytest
 
 from pvc.errors import ConfigError, UsageError
-from pvc.lab.ablation.claims import CLAIMS, Claim, Contrast, StudyRuns, judge
+from pvc.lab.ablation.claims import CLAIMS, Claim, Contrast, judge
 from pvc.lab.ablation.report import write_report
+from pvc.lab.ablation.study_runs import StudyRuns
 from tests.lab.ablation.made_up import STILLS, VIDEO, result, run, stills, subsets, video
 
 T = {3: 4.30265, 4: 3.18245, 5: 2.77645}  # two-sided 95 %, by number of values
@@ -142,18 +143,18 @@ def flat(arm, shares, steps, level=3):
 
 @pytest.mark.parametrize("share", [0.99, 0.03])
 def test_ceiling_and_floor_decide_nothing(share):
-    found = judged("a", flat("D", [share] * 5, 4) + flat("A", [share] * 5, 1))
-    assert found.outcome == "undecided"
+    judgement = judged("a", flat("D", [share] * 5, 4) + flat("A", [share] * 5, 1))
+    assert judgement.outcome == "undecided"
     expected = "at the ceiling: this density cannot tell them apart" if share > 0.5 else "at the floor"
-    assert expected in found.findings[0].verdict.text
-    assert found.findings[0].verdict.estimate.mean == 0
+    assert expected in judgement.findings[0].verdict.text
+    assert judgement.findings[0].verdict.estimate.mean == 0
 
 
 def test_a_ceiling_that_another_arm_misses_tells_them_apart():
     near = flat("D", [0.995] * 5, 4) + flat("A", [0.999] * 5, 1)
-    found = judged("a", near + flat("B", [0.7] * 5, 1))
-    assert found.outcome == "supported"
-    assert any("B is not: this density does tell arms apart" in note for note in found.findings[0].notes)
+    judgement = judged("a", near + flat("B", [0.7] * 5, 1))
+    assert judgement.outcome == "supported"
+    assert any("B is not: this density does tell arms apart" in note for note in judgement.findings[0].notes)
     assert judged("a", near + flat("B", [0.96] * 5, 1)).outcome == "undecided"
 
 
@@ -173,9 +174,9 @@ def test_two_seeds_show_numbers_without_a_verdict(tmp_path):
 def test_levels_that_only_one_arm_has_do_not_count():
     easy = result("rows", 1.0, 4, level=1)
     left = [run("stills", "D", s, [easy, result("rows", 0.8, 4)]) for s in range(3)]
-    found = judged("a", left + flat("A", [0.8] * 3, 1)).findings[0]
-    assert (found.left, found.right) == pytest.approx((0.8, 0.8))
-    assert "different levels" in found.notes[0]
+    judgement = judged("a", left + flat("A", [0.8] * 3, 1)).findings[0]
+    assert (judgement.left, judgement.right) == pytest.approx((0.8, 0.8))
+    assert "different levels" in judgement.notes[0]
 
 
 def test_a_run_without_a_task_is_named_and_left_out(tmp_path):
@@ -210,13 +211,13 @@ def test_doubles_unplanned_runs_and_wrong_arguments(tmp_path):
 def test_a_claim_is_a_row_of_data():
     own = Claim("x", "Two steps beat plain 1/4.", (Contrast("stills", "D", "B", "better", "early stop", left_steps=2),))
     records = [run("stills", "D", s, [result("rows", 0.9, 4), result("rows", 0.7, 2)]) for s in range(3)]
-    found = judge(own, {"stills": StudyRuns(STILLS, records + flat("B", [0.6] * 3, 1))})
-    assert found.outcome == "supported"
-    assert found.findings[0].verdict.estimate.mean == pytest.approx(0.1)
+    judgement = judge(own, {"stills": StudyRuns(STILLS, records + flat("B", [0.6] * 3, 1))})
+    assert judgement.outcome == "supported"
+    assert judgement.findings[0].verdict.estimate.mean == pytest.approx(0.1)
 
 
 def test_claims_on_a_study_the_plan_lacks_are_undecided():
-    found = judge(claim("c"), {"stills": StudyRuns(STILLS, [])})
-    assert found.outcome == "undecided" and "not in this plan" in found.findings[0].verdict.text
+    judgement = judge(claim("c"), {"stills": StudyRuns(STILLS, [])})
+    assert judgement.outcome == "undecided" and "not in this plan" in judgement.findings[0].verdict.text
     smaller = replace(STILLS, arms={"D": "PVC"}, default_steps={"D": 4})
     assert judge(claim("a"), {"stills": StudyRuns(smaller, [])}).findings[0].verdict.reason == "not in this plan"

@@ -1,4 +1,4 @@
-"""The small ablation from the command line: records, a report with verdicts, and nothing made twice."""
+"""The small ablation from the command line: records, a report with verdicts, and no run trained twice."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ PLAN = Path(__file__).parents[3] / "recipes" / "ablation" / "small.yaml"
 @pytest.mark.slow
 def test_the_small_ablation_from_one_command(tmp_path, capsys):
     records, work = tmp_path / "records", tmp_path / "work"
-    arguments = ["ablate", str(PLAN), "--out", str(records), "--work", str(work)]
+    arguments = ["lab", "ablate", str(PLAN), "--out", str(records), "--work", str(work)]
     # Two pieces, as an interrupted ablation would be made.
     assert main([*arguments, "--seed", "0"]) == 0
     first = {path.name: path.read_bytes() for path in records.glob("*.json")}

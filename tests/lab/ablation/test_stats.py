@@ -7,15 +7,15 @@ import pytest
 
 from pvc.errors import UsageError
 from pvc.lab.ablation.stats import (
-    at_ceiling,
-    at_floor,
-    better,
-    combined,
-    inferior,
-    non_inferior,
-    paired,
-    progressive,
-    shape_of_progress,
+    combine_outcomes,
+    compute_progress,
+    describe_progress,
+    is_at_ceiling,
+    is_at_floor,
+    judge_better,
+    judge_inferior,
+    judge_non_inferior,
+    pair_by_seed,
     t_interval,
     t_quantile,
 )
@@ -52,7 +52,7 @@ def test_intervals():
 
 
 def test_pairs_are_of_common_seeds_only():
-    pairs = paired({0: 0.5, 2: 0.7, 1: 0.6}, {2: 0.4, 0: 0.4, 5: 0.1})
+    pairs = pair_by_seed({0: 0.5, 2: 0.7, 1: 0.6}, {2: 0.4, 0: 0.4, 5: 0.1})
     assert pairs.seeds == (0, 2)
     assert pairs.differences == pytest.approx((0.1, 0.3))
     assert (pairs.only_left, pairs.only_right) == ((1,), (5,))
@@ -67,19 +67,19 @@ def around(centre, half):
 @pytest.mark.parametrize(
     ("rule", "centre", "half", "outcome"),
     [
-        (non_inferior, 0.0, 0.0199, "supported"),
-        (non_inferior, 0.0, 0.0201, "undecided"),
-        (non_inferior, -0.04, 0.0199, "not supported"),
-        (non_inferior, -0.04, 0.0201, "undecided"),
-        (inferior, -0.04, 0.0199, "supported"),
-        (inferior, -0.04, 0.0201, "undecided"),
-        (inferior, 0.0, 0.0199, "not supported"),
-        (inferior, 0.0, 0.0201, "undecided"),
-        (better, 0.02, 0.0199, "supported"),
-        (better, 0.02, 0.0201, "undecided"),
-        (better, -0.02, 0.0249, "not supported"),  # ends below +0.5 point
-        (better, -0.02, 0.0251, "undecided"),
-        (better, 0.002, 0.001, "supported"),  # small, but surely above 0
+        (judge_non_inferior, 0.0, 0.0199, "supported"),
+        (judge_non_inferior, 0.0, 0.0201, "undecided"),
+        (judge_non_inferior, -0.04, 0.0199, "not supported"),
+        (judge_non_inferior, -0.04, 0.0201, "undecided"),
+        (judge_inferior, -0.04, 0.0199, "supported"),
+        (judge_inferior, -0.04, 0.0201, "undecided"),
+        (judge_inferior, 0.0, 0.0199, "not supported"),
+        (judge_inferior, 0.0, 0.0201, "undecided"),
+        (judge_better, 0.02, 0.0199, "supported"),
+        (judge_better, 0.02, 0.0201, "undecided"),
+        (judge_better, -0.02, 0.0249, "not supported"),  # ends below +0.5 point
+        (judge_better, -0.02, 0.0251, "undecided"),
+        (judge_better, 0.002, 0.001, "supported"),  # small, but surely above 0
     ],
 )
 def test_borders_of_the_verdicts(rule, centre, half, outcome):
@@ -88,7 +88,7 @@ def test_borders_of_the_verdicts(rule, centre, half, outcome):
     assert verdict.estimate.upper - verdict.estimate.mean == pytest.approx(half)
 
 
-@pytest.mark.parametrize("rule", [non_inferior, inferior, better])
+@pytest.mark.parametrize("rule", [judge_non_inferior, judge_inferior, judge_better])
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_too_few_seeds_decide_nothing_but_show_their_numbers(rule, count):
     verdict = rule([0.5] * count)
@@ -98,11 +98,11 @@ def test_too_few_seeds_decide_nothing_but_show_their_numbers(rule, count):
 
 
 def test_ceiling_floor_and_combination():
-    assert at_ceiling(0.981, 0.99) and not at_ceiling(0.98, 0.99)
-    assert at_floor(0.29, 0.27, 0.25) and not at_floor(0.29, 0.31, 0.25)
-    assert combined(["supported", "supported"]) == "supported"
-    assert combined(["supported", "undecided"]) == combined([]) == "undecided"
-    assert combined(["undecided", "not supported"]) == "not supported"
+    assert is_at_ceiling(0.981, 0.99) and not is_at_ceiling(0.98, 0.99)
+    assert is_at_floor(0.29, 0.27, 0.25) and not is_at_floor(0.29, 0.31, 0.25)
+    assert combine_outcomes(["supported", "supported"]) == "supported"
+    assert combine_outcomes(["supported", "undecided"]) == combine_outcomes([]) == "undecided"
+    assert combine_outcomes(["undecided", "not supported"]) == "not supported"
 
 
 def all_subsets(value, steps=4):
@@ -111,7 +111,7 @@ def all_subsets(value, steps=4):
 
 def test_what_steps_add_is_the_average_over_all_permutations():
     table = all_subsets(lambda kept: (sum((k + 2) ** 2 for k in kept) + 3 * (0 in kept) * len(kept)) / 100)
-    progress = progressive(table, nothing=0.03)
+    progress = compute_progress(table, nothing=0.03)
     table[()] = 0.03
     averaged = [0.0] * 4
     for order in permutations(range(4)):
@@ -136,8 +136,8 @@ def test_what_steps_add_is_the_average_over_all_permutations():
     ],
 )
 def test_shapes_of_progress(value, name):
-    progress = progressive(all_subsets(value))
-    assert shape_of_progress(progress.gains, progress.averaged, progress.alone).startswith(name)
+    progress = compute_progress(all_subsets(value))
+    assert describe_progress(progress.gains, progress.averaged, progress.alone).startswith(name)
 
 
 @pytest.mark.parametrize("change", [lambda t: t.pop((1, 2)), lambda t: t.clear(), lambda t: t.update({(7,): 0.1})])
@@ -145,4 +145,4 @@ def test_incomplete_subsets_are_refused(change):
     table = all_subsets(lambda kept: 0.1)
     change(table)
     with pytest.raises(UsageError, match="subsets of steps"):
-        progressive(table)
+        compute_progress(table)

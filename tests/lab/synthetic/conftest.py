@@ -1,4 +1,4 @@
-"""What the tests of the synthetic world share: many descriptions made once, because most tests only read them."""
+"""Fixtures of the tests of the synthetic world: samples generated once, because most tests only read them."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ _FEW = {"long": 20}  # of samples that are large
 
 @pytest.fixture(scope="session")
 def samples() -> dict[str, list[Sample]]:
-    """COUNT training samples of every task of scenes."""
+    """Return COUNT training samples of every task of scenes."""
     return {task: [make(task, seed) for seed in range(_FEW.get(task, COUNT))] for task in SCENES}

@@ -1,4 +1,4 @@
-"""Names of the tasks by what they draw: scenes with levels and patch labels, or pages of any size."""
+"""Names of the tasks by what they render: scenes with levels and patch labels, or pages of any size."""
 
 from __future__ import annotations
 

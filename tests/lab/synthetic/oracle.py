@@ -1,6 +1,6 @@
-"""Answers found a second time, from the tracks of a description alone and in other ways than the tasks find them.
+"""Answers computed a second time, from the tracks of a description alone and by other rules than in the tasks.
 
-Each rule is a pattern of a question and a function from its words and the clip to the short answer.
+Each rule is a pattern of a question and a function from the clip and the words of the question to the short answer.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from pvc.lab.synthetic.phrasing import asks_for_a_sentence, number_word, without_sentence
+from pvc.lab.synthetic.phrasing import is_sentence_request, remove_sentence_request, spell_number
 from pvc.lab.synthetic.scene import Sample
 from pvc.lab.synthetic.vocabulary import COLOURS, SHAPES
 
@@ -19,7 +19,7 @@ _COMPASS = ("right", "down right", "down", "down left", "left", "up left", "up",
 
 
 class Clip:
-    """The facts of one clip, read off its description."""
+    """The facts of one clip, read from its description."""
 
     def __init__(self, scene: dict[str, Any], picture: dict[str, Any] | None = None) -> None:
         self.figures: list[Item] = scene["figures"]
@@ -30,7 +30,7 @@ class Clip:
         self.picture = picture["figures"][0] if picture else None
 
     def named(self, words: str) -> list[Item]:
-        """The figures that a shape, a colour or both name."""
+        """Return the figures that a shape, a colour or both name."""
         if self.picture and "the picture" in words:
             words = f"{self.picture['colour']} {self.picture['shape']}"
         shape = next((s for s in SHAPES if s in words.split()), None)
@@ -39,38 +39,38 @@ class Clip:
         return [f for f in self.figures if shape in (None, f["shape"]) and colour in (None, f["colour"])]
 
     def one(self, words: str) -> Item:
-        """The only figure that the words name."""
+        """Return the only figure that the words name."""
         (figure,) = self.named(words)
         return figure
 
     def in_order(self) -> list[Item]:
-        """Figures by their first frame, which are all different."""
+        """Return the figures by their first frame, which are all different."""
         firsts = [first(f) for f in self.figures]
         assert len(set(firsts)) == len(firsts)
         return sorted(self.figures, key=first)
 
     def at(self, frame: int) -> dict[str, tuple[str, Any]]:
-        """Colour and place of every shape that there is in a frame."""
+        """Return colour and place of every shape in a frame."""
         return {f["shape"]: (f["colour"], f["track"][frame]) for f in self.figures if f["track"][frame]}
 
     def moments(self, shape: str) -> list[int]:
-        """Frames in which something is not as it was in the frame before."""
+        """Return the frames in which a shape differs from the frame before."""
         states = [self.at(f).get(shape) for f in range(len(self.times))]
         return [f for f in range(1, len(states)) if states[f] != states[f - 1]]
 
 
 def first(item: Item) -> int:
-    """The first frame that shows it."""
+    """Return the first frame that contains an item."""
     return next(i for i, point in enumerate(item["track"]) if point)
 
 
 def runs(flags: list[bool]) -> int:
-    """How often it becomes true."""
+    """Return how often a flag becomes true."""
     return sum(b and not a for a, b in zip([False, *flags], flags, strict=False))
 
 
 def way(item: Item) -> str:
-    """The direction from the first place to the last, or "still"."""
+    """Return the direction from the first place to the last, or "still"."""
     places = [point for point in item["track"] if point]
     dx, dy = (b - a for a, b in zip(places[0], places[-1], strict=True))
     if math.hypot(dx, dy) < 0.1:
@@ -81,13 +81,13 @@ def way(item: Item) -> str:
 
 
 def speed(item: Item) -> float:
-    """Distance over the clip."""
+    """Return the distance over the clip."""
     places = [point for point in item["track"] if point]
     return math.dist(places[0], places[-1])
 
 
 def _whole(clip: Clip) -> str:
-    """All characters in the order of their appearance."""
+    """Return all characters in the order of their appearance."""
     return "".join(text["text"] for text in sorted(clip.texts, key=first))
 
 
@@ -130,12 +130,12 @@ def _changed(clip: Clip) -> str:
 
 
 def _is_new(clip: Clip) -> Callable[[str], bool]:
-    """Last what only came at the change in place of something else."""
+    """Return a sort key that puts last the shapes that replace another one at the change."""
     return lambda shape: shape not in clip.at(0)
 
 
 def _time_of(clip: Clip, thing: str) -> str:
-    """The only moment of a thing; of a flash, its first."""
+    """Return the only moment of a thing; of a flash, its first."""
     shapes = {f["shape"] for f in clip.named(thing)}
     (shape,) = shapes
     return clip.times[clip.moments(shape)[0]]
@@ -209,17 +209,17 @@ _RULES: list[tuple[str, Callable[..., str]]] = [
 
 
 def answer_to(question: str, clip: Clip) -> str:
-    """The short answer; AssertionError for a question of a form that nobody knows."""
-    plain = without_sentence(question).rstrip("?.")
+    """Return the short answer; raise AssertionError if no rule fits the question."""
+    plain = remove_sentence_request(question).rstrip("?.")
     for pattern, rule in _RULES:
-        found = re.fullmatch(pattern, plain)
-        if found:
-            return rule(clip, *found.groups())
+        match = re.fullmatch(pattern, plain)
+        if match:
+            return rule(clip, *match.groups())
     raise AssertionError(f"no rule for {question!r}")
 
 
 def check(sample: Sample) -> None:
-    """Every answer of a sample, those of later turns too."""
+    """Check every answer of a sample, also those of later turns."""
     description = sample.description
     if "further" in description:
         clip = Clip(description["further"][0], description)
@@ -229,13 +229,13 @@ def check(sample: Sample) -> None:
     for question, answer in ((sample.question, sample.answer), *sample.more):
         expected = answer_to(question, clip)
         where = f"{sample.task} seed {description['seed']} level {sample.level}: {question!r} -> {answer!r}"
-        if not asks_for_a_sentence(question):
+        if not is_sentence_request(question):
             assert answer == expected, f"{where}, not {expected!r}"
             continue
         assert answer.endswith(".") and (answer[0].isupper() or answer[0].isdigit()), where
         words = expected.split() if expected not in ("nothing", "yes", "no") else [expected]
         if expected.isdigit():
-            words = [f"{expected}|{number_word(int(expected))}|{('never', 'once', 'twice')[min(2, int(expected))]}"]
+            words = [f"{expected}|{spell_number(int(expected))}|{('never', 'once', 'twice')[min(2, int(expected))]}"]
         for word in words:
-            found = re.search(rf"\b({word.strip(',')})\b", answer, re.I)
-            assert found or word in ("it", "something") or "Something happens" in answer, f"{where}, no {word!r}"
+            match = re.search(rf"\b({word.strip(',')})\b", answer, re.I)
+            assert match or word in ("it", "something") or "Something happens" in answer, f"{where}, no {word!r}"

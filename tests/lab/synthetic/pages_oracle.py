@@ -1,7 +1,7 @@
-"""Answers about pages found a second time, from the items of a description alone.
+"""Answers about pages computed a second time, from the items of a description alone.
 
-Each rule is a pattern of a question and a function from the page (or the clip) and its words to the answer. Questions
-that name a medium of a conversation are answered from that medium.
+Each rule is a pattern of a question and a function from the page (or the clip) and the words of the question to the
+answer. Questions that name a medium of a conversation are answered from that medium.
 """
 
 from __future__ import annotations
@@ -21,25 +21,28 @@ SINGULAR = {plural: name for name, plural in PLURALS.items()}
 
 
 def colour_of(rgb: Sequence[int]) -> str:
-    """The named colour that is nearest."""
+    """Return the nearest named colour."""
     return min(COLOURS, key=lambda name: math.dist(COLOURS[name], rgb))
 
 
 def yes(true: bool) -> str:
+    """Return "yes" or "no"."""
     return "yes" if true else "no"
 
 
 def a_thing(shape: Item) -> str:
+    """Return the name of a shape with its article."""
     thing = f"{colour_of(shape['rgb'])} {shape['name']}"
     return f"{'an' if thing[0] in 'aeiou' else 'a'} {thing}"
 
 
 def listed(things: Sequence[str]) -> str:
+    """Return things as a list in words."""
     return " and ".join(filter(None, [", ".join(things[:-1]), things[-1]]))
 
 
 class Page:
-    """What is on a canvas."""
+    """The items of a canvas."""
 
     def __init__(self, canvas: Item) -> None:
         self.width, self.height = canvas["width"], canvas["height"]
@@ -55,29 +58,32 @@ class Page:
         self.rows = [[word["text"] for word in line] for line in lines]
 
     def one(self, words: str) -> Item:
-        """The only shape that a shape, a colour or both name."""
-        found = [s for s in self.shapes if {s["name"], colour_of(s["rgb"])} >= set(words.split()) - {"shape", "object"}]
-        assert len(found) == 1, (words, found)
-        return found[0]
+        """Return the only shape that a shape, a colour or both name."""
+        shapes = [
+            s for s in self.shapes if {s["name"], colour_of(s["rgb"])} >= set(words.split()) - {"shape", "object"}
+        ]
+        assert len(shapes) == 1, (words, shapes)
+        return shapes[0]
 
     def filled(self) -> list[Item]:
-        """Signs, buttons and bars: boxes with a fill that are no lines."""
+        """Return signs, buttons and bars: boxes with a fill that are not lines."""
         thin = max(1.0, 0.008 * min(self.width, self.height)) * 1.01
         return [b for b in self.boxes if b["fill"] and min(b["x1"] - b["x0"], b["y1"] - b["y0"]) > thin]
 
     def inside(self) -> list[str]:
-        """Texts on filled boxes, from left to right."""
+        """Return the texts on filled boxes, from left to right."""
         on = [
             w for w in self.words for b in self.filled() if b["x0"] <= w["x"] <= b["x1"] and b["y0"] < w["y"] < b["y1"]
         ]
         return [word["text"] for word in sorted(on, key=lambda w: w["x"])]
 
     def outside(self) -> str:
+        """Return the only text that is not on a filled box."""
         (message,) = [word["text"] for word in self.words if word["text"] not in self.inside()]
         return message
 
     def pairs(self) -> dict[str, str]:
-        """First to last cell of the rows that have several."""
+        """Return the first and last cell of the rows with several cells."""
         return {row[0]: row[-1] for row in self.rows if len(row) > 1}
 
 
@@ -85,9 +91,9 @@ class Page:
 
 
 def _line(page: Page, number: str) -> str:
-    found = page.rows[int(number) - 1 if number.isdigit() else -1 if number == "last" else ORDINALS.index(number)]
-    assert len(found) == 1
-    return found[0]
+    row = page.rows[int(number) - 1 if number.isdigit() else -1 if number == "last" else ORDINALS.index(number)]
+    assert len(row) == 1
+    return row[0]
 
 
 def _entry(page: Page, number: str) -> str:
@@ -111,7 +117,7 @@ def _total(page: Page) -> str:
 
 
 def _cell(page: Page, head: str | None, key: str) -> str:
-    """The cell of a row under a head, or the only one beside the row's name."""
+    """Return the cell of a row under a head, or the only one beside the row's name."""
     heads = [cell.lower() for cell in page.rows[0]]
     (row,) = [row for row in page.rows if row[0] == key]
     if head is None:
@@ -143,7 +149,7 @@ def _whole(page: Page, *_: str) -> str:
 
 
 def _unless_fields(page: Page, name: str) -> str:
-    """A field of a form, if the page has one of this name, or else its whole text."""
+    """Return a field of a form, if the page has one of this name, otherwise its whole text."""
     fields = [row[0].rstrip(":").lower() for row in page.rows if len(row) == 2]
     return _field(page, name) if name.lower() in fields else _whole(page)
 
@@ -201,8 +207,8 @@ def _place(page: Page, shape: Item) -> str:
 
 def _at(page: Page, place: str) -> str:
     place = re.sub("middle|centre", "center", place)
-    (found,) = [shape for shape in page.shapes if _place(page, shape) == place]
-    return a_thing(found)
+    (shape,) = [shape for shape in page.shapes if _place(page, shape) == place]
+    return a_thing(shape)
 
 
 def _beside(page: Page, way: str, words: str) -> str:
@@ -225,12 +231,12 @@ def _larger(page: Page, sign: int) -> str:
 
 
 def _count(page: Page, words: str) -> str:
-    wanted = {SINGULAR.get(word, word) for word in words.split()} - {"shapes", "objects", "things"}
-    return str(sum({s["name"], colour_of(s["rgb"])} >= wanted for s in page.shapes))
+    words_set = {SINGULAR.get(word, word) for word in words.split()} - {"shapes", "objects", "things"}
+    return str(sum({s["name"], colour_of(s["rgb"])} >= words_set for s in page.shapes))
 
 
 def _see(page: Page) -> str:
-    """All shapes, none before one that is clearly above it."""
+    """Return all shapes, none before one that is clearly above it."""
     if not page.shapes:
         return f'the text "{_whole(page)}"'
     shapes = list(page.shapes)
@@ -302,12 +308,13 @@ class Chart:
         assert len(set(self.names)) == len(self.names)
 
     def best(self, sign: int) -> str:
+        """Return the name of the smallest (`sign` 1) or largest (`sign` -1) bar or point."""
         ranked = sorted(range(len(self.sizes)), key=lambda i: sign * self.sizes[i])
         assert abs(self.sizes[ranked[0]] - self.sizes[ranked[1]]) > 0.01 * max(map(abs, self.sizes))
         return self.names[ranked[0]]
 
     def value(self, name: str) -> str:
-        """The printed value; values rank as the bars do."""
+        """Return the printed value; values have the same order as the bars."""
         numbers = [int(value) for value in self.values]
         for (a, x), (b, y) in itertools.pairwise(sorted(zip(numbers, self.sizes, strict=True))):
             assert a == b or x < y or min(x, y) < 0.2 * max(self.sizes)
@@ -340,14 +347,14 @@ _CHARTS: Rules = [
 
 
 def answer_on(page: Page, question: str) -> str:
-    """The answer to a question about one picture."""
+    """Return the answer to a question about one picture."""
     plain = question.rstrip("?.")
     if len(page.words) == 1 and not page.shapes:
         return _see(page) if re.fullmatch(_SEE, plain, re.I) else page.words[0]["text"]
     rules: Rules = _SHAPES if page.shapes else _CHARTS if page.curves or len(page.filled()) > 1 else ()
     for pattern, rule in (*rules, *([] if page.shapes else [*_LINES, *_SCREENS])):
-        found = re.fullmatch(pattern, plain, re.I)
-        if found:
-            return rule(page, *found.groups())
+        match = re.fullmatch(pattern, plain, re.I)
+        if match:
+            return rule(page, *match.groups())
     assert page.words and not rules, f"no rule for {question!r}"
     return _whole(page)

@@ -1,4 +1,4 @@
-"""Answers about clips of pages and about conversations, found a second time from the items of a description alone."""
+"""Answers about clips of pages and conversations, computed a second time from the items of a description alone."""
 
 from __future__ import annotations
 
@@ -24,44 +24,46 @@ _DIRECTIONS = {(1, 0): "right", (-1, 0): "left", (0, 1): "down", (0, -1): "up"}
 
 
 class Clip:
-    """What the frames of a clip show."""
+    """The contents of the frames of a clip."""
 
     def __init__(self, reel: Item) -> None:
         self.frames = [Page(canvas) for canvas in reel["frames"]]
         assert len(reel["timestamps"]) == len(self.frames)
-        self.shown: list[str] = []  # texts, each time that one comes
+        self.sequence: list[str] = []  # texts in the order of their appearance
         before = None
         for page in self.frames:
             assert len(page.words) <= 1
             now = page.words[0] if page.words else None
             if now and now != before:
-                self.shown.append(now["text"])
+                self.sequence.append(now["text"])
             before = now
-        # Shapes by kind and colour, with the frames that they are in.
+        # Frames of every shape, by kind and colour.
         self.tracks: dict[tuple[str, str], dict[int, Item]] = {}
         for number, page in enumerate(self.frames):
             for shape in page.shapes:
                 self.tracks.setdefault((shape["name"], colour_of(shape["rgb"])), {})[number] = shape
 
     def one(self, words: str) -> dict[int, Item]:
-        wanted = set(words.split()) - {"shape", "object"}
-        found = [track for names, track in self.tracks.items() if set(names) >= wanted]
-        assert len(found) == 1, words
-        return found[0]
+        """Return the frames of the only shape that the words name."""
+        requested = set(words.split()) - {"shape", "object"}
+        tracks = [track for names, track in self.tracks.items() if set(names) >= requested]
+        assert len(tracks) == 1, words
+        return tracks[0]
 
     def in_order(self) -> list[tuple[str, str]]:
-        """Shapes by their first frame, which are all different."""
+        """Return the shapes by their first frame, which are all different."""
         starts = {names: min(track) for names, track in self.tracks.items()}
         assert len(set(starts.values())) == len(starts)
         return sorted(starts, key=lambda names: starts[names])
 
     def at(self, frame: int) -> Item:
+        """Return the only shape of a frame."""
         (shape,) = self.frames[frame].shapes
         return shape
 
 
 def way(track: dict[int, Item]) -> str:
-    """The direction along one axis; the other does not change."""
+    """Return the direction along one axis; the other does not change."""
     first, last = track[min(track)], track[max(track)]
     dx, dy = last["x"] - first["x"], last["y"] - first["y"]
     assert min(abs(dx), abs(dy)) < 0.2 and max(abs(dx), abs(dy)) > 12
@@ -69,7 +71,7 @@ def way(track: dict[int, Item]) -> str:
 
 
 def runs(track: dict[int, Item]) -> str:
-    """How often something comes."""
+    """Return how often a shape appears."""
     return str(sum(frame - 1 not in track for frame in track))
 
 
@@ -87,18 +89,18 @@ def _first_of(clip: Clip, one: str, other: str) -> str:
 
 _TEXTS: Rules = [
     (r"Which (?:words appear(?:, in order)?)|What words are shown one after another|Read the words in order",
-     lambda c: " ".join(c.shown)),
+     lambda c: " ".join(c.sequence)),
     (r"Which (?:digit|letter|character|text) comes (first|last)|Which word appears (first|last)|"
-     r"What does it say (first|at the end)", lambda c, *w: c.shown[0 if "first" in w else -1]),
-    (r"How many (?:digits|letters|characters|pieces) (?:appear|are there)", lambda c: str(len(c.shown))),
+     r"What does it say (first|at the end)", lambda c, *w: c.sequence[0 if "first" in w else -1]),
+    (r"How many (?:digits|letters|characters|pieces) (?:appear|are there)", lambda c: str(len(c.sequence))),
     (r"Which (?:digits|numbers|letters|characters) .*|What (?:digits|letters) .*|Read the (?:digits|letters|characters)"
-     r" in order|What is the sequence of digits", lambda c: "".join(c.shown)),
+     r" in order|What is the sequence of digits", lambda c: "".join(c.sequence)),
     (r"Which word is (?:spelled|shown piece by piece)|What does the whole text say|Which text do the pieces make|"
      r"What do the pieces say together|Put the pieces together|What is the whole word|What is written, all together",
-     lambda c: "".join(c.shown)),
+     lambda c: "".join(c.sequence)),
     (r"Which (?:word|text) appears(?: in the video)?|What does (?:the text|it|the video) say|What text appears"
      r"(?: in the video)?|What is written in the video|What word is shown|Read the text",
-     lambda c: c.shown[0] if len(c.shown) == 1 else "several"),
+     lambda c: c.sequence[0] if len(c.sequence) == 1 else "several"),
 ]  # fmt: skip
 _MOTION: Rules = [
     (rf"(?:Which way|In which direction|Which direction|Where) does {_T} move|Where is {_T} going|"
@@ -132,10 +134,10 @@ _MOTION: Rules = [
 
 
 def answer_in(clip: Clip, question: str) -> str:
-    """The answer to a question about one clip."""
+    """Return the answer to a question about one clip."""
     for pattern, rule in _MOTION if clip.tracks else _TEXTS:
-        if found := re.fullmatch(pattern, question.rstrip("?."), re.I):
-            return rule(clip, *found.groups())
+        if match := re.fullmatch(pattern, question.rstrip("?."), re.I):
+            return rule(clip, *match.groups())
     raise AssertionError(f"no rule for {question!r}")
 
 
@@ -146,12 +148,13 @@ _KIND = {"picture": Page, "image": Page, "video": Clip, "clip": Clip}
 
 
 def medium_of(item: Any) -> Page | Clip:
+    """Return the page or clip of a canvas or reel."""
     values = item.description()
     return Page(values) if values["is"] == "Canvas" else Clip(values)
 
 
 def _named(question: str, media: list[Page | Clip]) -> Page | Clip:
-    """The medium that a question is about: the one that it names, or the one that was shown last."""
+    """Return the medium that a question names, or the last one."""
     for ordinal, noun in re.findall(_MEDIUM, question, re.I):
         alike = [medium for medium in media if isinstance(medium, _KIND[noun.lower()])]
         if ordinal:
@@ -183,14 +186,14 @@ def _things(page: Page) -> set[str]:
 
 
 def _about_both(question: str, one: Page, other: Page) -> str | None:
-    """The answer to a question that compares two pictures, if it is one."""
+    """Return the answer to a question that compares two pictures, or None if it does not."""
     names = ("first", "second")
-    if found := re.fullmatch(r"Which picture has an? (\w+)\?", question):
-        (place,) = [i for i, page in enumerate((one, other)) if any(s["name"] == found[1] for s in page.shapes)]
+    if match := re.fullmatch(r"Which picture has an? (\w+)\?", question):
+        (place,) = [i for i, page in enumerate((one, other)) if any(s["name"] == match[1] for s in page.shapes)]
         return names[place]
-    if found := re.fullmatch(rf"How many ({'|'.join(SINGULAR)}) are in the (first|second) picture\?", question):
-        page = (one, other)[names.index(found[2])]
-        return str(sum(shape["name"] == SINGULAR[found[1]] for shape in page.shapes))
+    if match := re.fullmatch(rf"How many ({'|'.join(SINGULAR)}) are in the (first|second) picture\?", question):
+        page = (one, other)[names.index(match[2])]
+        return str(sum(shape["name"] == SINGULAR[match[1]] for shape in page.shapes))
     if re.fullmatch(r"Which picture (?:has|shows) more (?:shapes|objects)\?", question):
         assert len(one.shapes) != len(other.shapes)
         return names[len(other.shapes) > len(one.shapes)]
@@ -199,14 +202,14 @@ def _about_both(question: str, one: Page, other: Page) -> str | None:
     texts = [page.words[0]["text"] if page.words else "" for page in (one, other)]
     if question == "Do both pictures say the same?":
         return "yes" if texts[0] == texts[1] else "no"
-    if found := re.fullmatch(r"Which picture says (.*)\?", question):
-        assert texts.count(found[1]) == 1
-        return names[texts.index(found[1])]
+    if match := re.fullmatch(r"Which picture says (.*)\?", question):
+        assert texts.count(match[1]) == 1
+        return names[texts.index(match[1])]
     return " and ".join(texts) if question in ("What do the pictures say?", "Read both pictures.") else None
 
 
 def answer_to(question: str, media: list[Page | Clip]) -> str:
-    """The answer to a question after so many media were shown."""
+    """Return the answer to a question after these media."""
     if not media:
         return NOTHING
     if isinstance(media[0], Page) and media[0].clouds:
@@ -218,12 +221,12 @@ def answer_to(question: str, media: list[Page | Clip]) -> str:
     return _about_one(question, _named(question, media))
 
 
-def check(draft: SceneQA, where: str) -> int:
-    """Every answer of a draft; returns how many questions there are."""
+def check(scene_qa: SceneQA, where: str) -> int:
+    """Check every answer of a sample before rendering, and return the number of questions."""
     media: list[Page | Clip] = []
-    scenes = [] if draft.scene is None else [draft.scene, *draft.further]
-    turns = [(scenes, draft.question, draft.answer), *(([], *pair) for pair in draft.more)]
-    turns += [(list(turn.media), turn.question, turn.answer) for turn in draft.turns]
+    scenes = [] if scene_qa.scene is None else [scene_qa.scene, *scene_qa.further]
+    turns = [(scenes, scene_qa.question, scene_qa.answer), *(([], *pair) for pair in scene_qa.more)]
+    turns += [(list(turn.media), turn.question, turn.answer) for turn in scene_qa.turns]
     for added, question, answer in turns:
         media += map(medium_of, added)
         expected = answer_to(question, media)

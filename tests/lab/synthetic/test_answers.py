@@ -1,4 +1,4 @@
-"""What all tasks keep to: the form of a sample, objects apart, further questions that are others."""
+"""Properties of all tasks: the form of a sample, distances between objects, different further questions."""
 
 from __future__ import annotations
 
@@ -55,15 +55,15 @@ def test_objects_do_not_touch(samples: Samples, task: str) -> None:
 
 
 @pytest.mark.parametrize("task", sorted(SCENES))
-def test_further_questions_are_others_and_agree_with_the_first(task: str) -> None:
-    """No further question repeats the first; where the same thing is asked in other words, the answer is the same."""
-    asked = 0
+def test_further_questions_differ_from_the_first_and_agree_with_it(task: str) -> None:
+    """No further question repeats the first; equal questions in other words have equal answers."""
+    count = 0
     for seed in range(150):
         sample = make(task, seed)
         assert sample.question not in [question for question, _ in sample.more]
         assert all(question and answer for question, answer in sample.more)
-        asked += len(sample.more)
+        count += len(sample.more)
         for question, answer in sample.more:
             if question.replace("colour", "color") == sample.question.replace("colour", "color"):
                 assert answer == sample.answer
-    assert asked > 0
+    assert count > 0

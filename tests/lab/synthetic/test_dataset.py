@@ -1,4 +1,4 @@
-"""Files hold what the rows say, in the conversation form; a stopped writing goes on; other rows are never mixed in."""
+"""Files match their records, in the conversation form; writing resumes; records of other samples are rejected."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _check(row: dict[str, Any], sample: Sample, folder: Path) -> None:
-    asked, answers = row["conversations"][::2], row["conversations"][1::2]
+    prompts, answers = row["conversations"][::2], row["conversations"][1::2]
     turns = [(sample.media, sample.question, sample.answer), *(((), *pair) for pair in sample.more)]
     turns += [(turn.media, turn.question, turn.answer) for turn in sample.turns]
     assert answers == [{"from": "gpt", "value": answer} for _, _, answer in turns]
     marked = ["".join(f"<{medium.kind}>\n" for medium in media) + question for media, question, _ in turns]
-    assert asked == [{"from": "human", "value": value} for value in marked]
+    assert prompts == [{"from": "human", "value": value} for value in marked]
     for kind in ("image", "video"):
         media = [medium for medium in sample.all_media if medium.kind == kind]
         assert (kind in row) == bool(media)
@@ -48,7 +48,7 @@ def _check(row: dict[str, Any], sample: Sample, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("task", [task for task in TASKS if task != "long"])
-def test_files_hold_what_the_rows_say(tmp_path: Path, task: str) -> None:
+def test_files_match_their_records(tmp_path: Path, task: str) -> None:
     level = None if TASKS[task].pages else 2
     path = write_dataset(tmp_path / "set", task, 2, 4, "test", 64, level=2)
     rows = _rows(path)
@@ -67,7 +67,7 @@ def test_files_hold_what_the_rows_say(tmp_path: Path, task: str) -> None:
 
 
 def _form(messages: Sequence[dict[str, Any]], media: Callable[[Any], object]) -> list[tuple[str, list[object]]]:
-    """Messages as roles with their texts and media."""
+    """Return messages as roles with their texts and media."""
     form = []
     for message in messages:
         content = message["content"]
@@ -77,8 +77,8 @@ def _form(messages: Sequence[dict[str, Any]], media: Callable[[Any], object]) ->
 
 
 @pytest.mark.parametrize("task", ["outside", "album", "reels", "screen", "captions"])
-def test_rows_are_read_back_to_the_same_conversation(tmp_path: Path, task: str) -> None:
-    """With the media in the same turns, however many turns and media there are, or none."""
+def test_records_are_read_back_to_the_same_conversation(tmp_path: Path, task: str) -> None:
+    """The media are in the same turns, for any number of turns and media, also none."""
     path = write_dataset(tmp_path, task, 12, 0)
     rows, shapes = read_records(path), set()
     for seed, row in enumerate(rows):
@@ -104,7 +104,7 @@ def test_rows_are_read_back_to_the_same_conversation(tmp_path: Path, task: str) 
         assert {(0, False, False), (1, False, False)} == shapes
 
 
-def test_a_stopped_writing_goes_on(tmp_path: Path) -> None:
+def test_interrupted_writing_resumes(tmp_path: Path) -> None:
     whole = write_dataset(tmp_path / "whole", ["read", "shape"], 4, 0).read_text(encoding="utf-8")
 
     def stop(done: int, of: int) -> None:
@@ -115,7 +115,7 @@ def test_a_stopped_writing_goes_on(tmp_path: Path) -> None:
         write_dataset(tmp_path / "parts", ["read", "shape"], 4, 0, report=stop)
     part = tmp_path / "parts" / "data.jsonl.part"
     assert not (tmp_path / "parts" / "data.jsonl").exists()
-    part.write_text(part.read_text(encoding="utf-8")[:-20], encoding="utf-8")  # the last row is torn
+    part.write_text(part.read_text(encoding="utf-8")[:-20], encoding="utf-8")  # the last record is incomplete
     seen: list[int] = []
     path = write_dataset(tmp_path / "parts", ["read", "shape"], 4, 0, report=lambda done, of: seen.append(done))
     assert path.read_text(encoding="utf-8") == whole and seen[0] == 4 and not part.exists()
@@ -123,7 +123,7 @@ def test_a_stopped_writing_goes_on(tmp_path: Path) -> None:
     assert again.read_text(encoding="utf-8").startswith(whole) and len(_rows(again)) == 10
 
 
-def test_other_rows_are_refused(tmp_path: Path) -> None:
+def test_records_of_other_samples_are_rejected(tmp_path: Path) -> None:
     path = write_dataset(tmp_path, "read", 2, 0)
     before = path.read_text(encoding="utf-8")
     for options in ({"level": 1}, {"split": "test"}, {"seed": 7}, {"size": 96}):
@@ -138,10 +138,10 @@ def test_other_rows_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_command_writes_and_lists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["synth", "--list"]) == 0
+    assert main(["lab", "synth", "--list"]) == 0
     listed = capsys.readouterr().out
     assert all(name in listed and task.levels and task.levels in listed for name, task in TASKS.items())
-    words = ["synth", "--task", "read", "--task", "match", "--count", "2", "--level", "1", "--split", "layouts"]
+    words = ["lab", "synth", "--task", "read", "--task", "match", "--count", "2", "--level", "1", "--split", "layouts"]
     words += ["--size", "96", "--frames", "6"]
     assert main([*words, str(tmp_path / "a")]) == 0
     rows = _rows(tmp_path / "a" / "data.jsonl")
@@ -164,7 +164,7 @@ def test_the_command_writes_and_lists(tmp_path: Path, capsys: pytest.CaptureFixt
         "synth --size 60 --task read DIR",
     ],
 )
-def test_what_makes_no_sense_is_refused(tmp_path: Path, words: str) -> None:
+def test_invalid_arguments_are_rejected(tmp_path: Path, words: str) -> None:
     assert main(words.replace("DIR", str(tmp_path / "b")).split()) == 2
 
 

@@ -1,4 +1,4 @@
-"""The same (task, seed, split) gives the same sample in every process; train and test share no string."""
+"""The same (task, seed, split) gives the same sample in every process; train and test have no string in common."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import features
 import pvc.lab.synthetic
 from pvc.errors import UsageError
 from pvc.lab.synthetic import TASKS, Sample, make, stream
-from pvc.lab.synthetic.seeding import Rng, string_split
+from pvc.lab.synthetic.seeding import Rng, get_string_split
 
 _PRINT_HASHES = """
 import json
@@ -39,16 +39,16 @@ def pixel_hash(task):
             total.update(medium.frames.tobytes())
     return total.hexdigest()[:16]
 """
-_own: dict[str, Any] = {}
-exec(_PIXEL_HASH, _own)
-pixel_hash = _own["pixel_hash"]
+_namespace: dict[str, Any] = {}
+exec(_PIXEL_HASH, _namespace)
+pixel_hash = _namespace["pixel_hash"]
 
-# FreeType and the codecs change pixels between versions: what is written down holds for these ones.
+# FreeType and the codecs change pixels between versions, so the stored hashes hold for these versions only.
 PAGE_FONTS = ("font-lato", "font-roboto", "font-source-sans-pro")
 PINNED = Path(__file__).with_name("pixels.json")
 
 
-def drawn_with() -> dict[str, str]:
+def get_versions() -> dict[str, str]:
     return {
         "numpy": np.__version__.rpartition(".")[0],
         "Pillow": PIL.__version__,
@@ -79,18 +79,18 @@ def test_processes_agree() -> None:
     assert first["pixels"] == second["pixels"] == {task: pixel_hash(task) for task in TASKS}
 
 
-def test_pixels_are_the_ones_written_down_for_these_versions() -> None:
-    """`python tests/lab/synthetic/test_determinism.py` writes them again, after a look at the sheets in docs."""
+def test_pixels_equal_the_stored_hashes_for_these_versions() -> None:
+    """To write them again, run `python tests/lab/synthetic/test_determinism.py` after checking the sheets in docs."""
     pinned = json.loads(PINNED.read_text())
-    if pinned["versions"] != drawn_with():
-        pytest.skip(f"pixels are written down for {pinned['versions']}, here is {drawn_with()}")
+    if pinned["versions"] != get_versions():
+        pytest.skip(f"pixels are stored for {pinned['versions']}, installed are {get_versions()}")
     assert {task: pixel_hash(task) for task in TASKS} == pinned["pixels"]
 
 
-# Written down once: PCG64 is the same everywhere, and a change here would change every data set.
-def test_the_first_draws_are_the_ones_written_down() -> None:
-    dice = Rng("train", "read", 0)
-    assert [dice.integer(0, 999) for _ in range(6)] == [161, 754, 762, 601, 840, 492]
+# PCG64 is the same on every platform; other numbers here would change every data set.
+def test_first_random_numbers_are_stable() -> None:
+    rng = Rng("train", "read", 0)
+    assert [rng.integer(0, 999) for _ in range(6)] == [161, 754, 762, 601, 840, 492]
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -117,16 +117,16 @@ def test_strings_are_in_one_split_only(samples: dict[str, list[Sample]]) -> None
         seen["train"] |= {s.description["asked"]["text"] for s in samples[task]}
         seen["test"] |= {make(task, seed, split="test").description["asked"]["text"] for seed in range(60)}
     assert not seen["train"] & seen["test"]
-    assert all(string_split(text) == split for split, texts in seen.items() for text in texts)
+    assert all(get_string_split(text) == split for split, texts in seen.items() for text in texts)
 
 
 def test_one_string_in_ten_is_for_test() -> None:
-    held_out = sum(string_split(f"S{i}") == "test" for i in range(5000))
+    held_out = sum(get_string_split(f"S{i}") == "test" for i in range(5000))
     assert 420 <= held_out <= 580
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_splits_and_tasks_have_streams_of_their_own(task: str) -> None:
+def test_splits_have_different_random_streams(task: str) -> None:
     train, test = Rng("train", task, 1), Rng("test", task, 1)
     assert [train.random() for _ in range(4)] != [test.random() for _ in range(4)]
 
@@ -144,18 +144,18 @@ def test_random_access_equals_iteration() -> None:
     assert stream(weights, 10).sample_at(0).description_hash != expected[0]
 
 
-def test_weights_are_kept() -> None:
+def test_tasks_occur_in_proportion_to_weights() -> None:
     mixture = stream({"read": 3.0, "place": 1.0}, 0)
     reads = sum(mixture.task_at(i) == "read" for i in range(4000))
     assert 2880 <= reads <= 3120
 
 
-def test_frames_are_asked_of_clips_only() -> None:
+def test_frames_apply_to_clips_only() -> None:
     mixture = stream({"shape": 1.0, "appear": 1.0}, 0, frames=5)
     assert {len(mixture.sample_at(i).frames) for i in range(12)} == {1, 5}
 
 
-def test_what_makes_no_sense_is_refused() -> None:
+def test_invalid_arguments_are_rejected() -> None:
     for call in (
         lambda: make("poem", 0),
         lambda: make("read", -1),
@@ -175,5 +175,5 @@ def test_what_makes_no_sense_is_refused() -> None:
 
 
 if __name__ == "__main__":
-    written = {"versions": drawn_with(), "pixels": {task: pixel_hash(task) for task in TASKS}}
+    written = {"versions": get_versions(), "pixels": {task: pixel_hash(task) for task in TASKS}}
     PINNED.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")

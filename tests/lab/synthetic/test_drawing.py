@@ -1,4 +1,4 @@
-"""What is drawn is where the scene says, patch labels cover it, and files hold what the rows say."""
+"""Pixels match the scene, and patch labels match what is visible."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pvc.errors import MissingExtraError, UsageError
 from pvc.lab.synthetic import PATCH_CLASSES, Sample, character_class, class_name, contact_sheet, fonts, shape_class
-from pvc.lab.synthetic.camera import compressed
+from pvc.lab.synthetic.camera import compress_jpeg
 from pvc.lab.synthetic.draw import render
 from pvc.lab.synthetic.scene import Backdrop, CameraEffects, Curve, Figure, Scene, Text
 from pvc.lab.synthetic.vocabulary import CHARACTERS, COLOURS, PUNCTUATION, SHAPES
@@ -24,7 +24,7 @@ GREY = Backdrop((128, 128, 128))
 
 
 def _ink(frame: NDArray[np.uint8]) -> tuple[int, int, int, int]:
-    """Bounding box x0, y0, x1, y1 of what clearly differs from the grey ground."""
+    """Return the bounding box x0, y0, x1, y1 of what clearly differs from the grey ground."""
     differs = np.abs(frame.astype(int) - 128).max(-1) > 30
     rows, columns = np.flatnonzero(differs.any(1)), np.flatnonzero(differs.any(0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
@@ -56,7 +56,7 @@ def test_turned_text_is_labelled_where_it_is() -> None:
     frames, labels = render(Scene(GREY, CLEAN, (), (), (text,)), 224)
     rows, columns = np.nonzero(labels[0] == character_class("A"))
     last_rows, last_columns = np.nonzero(labels[0] == character_class("F"))
-    # Ten degrees against the clock: the line begins low on the left and ends high on the right.
+    # Rotated by ten degrees, the line begins low on the left and ends high on the right.
     assert rows.mean() > last_rows.mean() + 1 and columns.mean() < last_columns.mean()
     dark = (frames[0].max(-1) < 60).reshape(28, 8, 28, 8).mean((1, 3)) > 0.35
     assert (labels[0][dark] > 0).mean() > 0.9
@@ -75,26 +75,26 @@ def test_classes_are_one_to_one() -> None:
     assert len({class_name(i) for i in range(PATCH_CLASSES)}) == PATCH_CLASSES
 
 
-def _classes(scene: dict[str, Any], frame: int, least: float) -> set[int]:
-    """Classes of what a frame shows, at least so many units high; marks such as a point are small in any size."""
-    shapes = [i for i in scene["figures"] if i["track"][frame] and min(i["w"], i["h"]) >= least]
-    texts = [t["text"] for t in scene["texts"] if t["track"][frame] and t["h"] >= least]
-    characters = {c for text in texts for c in text if c != " " and (least == 0 or c not in PUNCTUATION)}
+def _classes(scene: dict[str, Any], frame: int, min_height: float) -> set[int]:
+    """Return the classes in a frame of items of a minimum height in units; marks such as a point are always small."""
+    shapes = [i for i in scene["figures"] if i["track"][frame] and min(i["w"], i["h"]) >= min_height]
+    texts = [t["text"] for t in scene["texts"] if t["track"][frame] and t["h"] >= min_height]
+    characters = {c for text in texts for c in text if c != " " and (min_height == 0 or c not in PUNCTUATION)}
     return {shape_class(i["shape"], i["colour"]) for i in shapes} | {character_class(c) for c in characters}
 
 
 @pytest.mark.parametrize("task", SCENES)
-def test_labels_name_what_is_shown_and_only_that(samples: dict[str, list[Sample]], task: str) -> None:
-    missing = shown = 0
+def test_labels_name_what_is_visible_and_nothing_else(samples: dict[str, list[Sample]], task: str) -> None:
+    missing = total = 0
     for s in samples[task]:
         for f, labels in enumerate(s.patch_labels):
-            found, there = set(labels.ravel().tolist()) - {0}, _classes(s.description, f, 8.5)
-            assert found <= _classes(s.description, f, 0)
+            labelled, expected = set(labels.ravel().tolist()) - {0}, _classes(s.description, f, 8.5)
+            assert labelled <= _classes(s.description, f, 0)
             if any(veil["shown"][f] for veil in s.description["veils"]):
                 continue
-            missing, shown = missing + len(there - found), shown + len(there)
-    # A narrow I between two wide neighbours may win no patch, and a mover may hide what it passes.
-    assert missing <= 0.06 * shown
+            missing, total = missing + len(expected - labelled), total + len(expected)
+    # A narrow I between two wide neighbours may label no patch, and a moving shape may hide others.
+    assert missing <= 0.06 * total
 
 
 def test_text_stays_in_the_picture(samples: dict[str, list[Sample]]) -> None:
@@ -116,18 +116,18 @@ def test_contact_sheet_shows_all() -> None:
 
 @pytest.fixture
 def no_fonts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    fonts._dejavu_folder.cache_clear()
-    fonts.font.cache_clear()
+    fonts._find_font_folder.cache_clear()
+    fonts.load_font.cache_clear()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     yield
-    fonts._dejavu_folder.cache_clear()
+    fonts._find_font_folder.cache_clear()
 
 
 def test_missing_fonts_are_named(no_fonts: None) -> None:
     with pytest.raises(MissingExtraError, match="matplotlib"):
-        fonts.font("serif", 33)
+        fonts.load_font("serif", 33)
     with pytest.raises(UsageError, match="comic"):
-        fonts.font("comic", 33)
+        fonts.load_font("comic", 33)
 
 
 @pytest.mark.parametrize("texture", ["ramp", "clouds", "blobs", "stripes", "paper", "checks"])
@@ -146,7 +146,7 @@ def test_a_texture_only_mixes_its_two_colours(texture: str) -> None:
 
 def test_jpeg_changes_pixels_a_little_and_repeats(samples: dict[str, list[Sample]]) -> None:
     sample = samples["shape"][0]
-    rough = compressed(np.repeat(sample.frames, 3, 0), 30)
+    rough = compress_jpeg(np.repeat(sample.frames, 3, 0), 30)
     assert (rough[0] == rough[2]).all() and (rough[0] != sample.frames[0]).any()
     assert np.abs(rough[0].astype(int) - sample.frames[0].astype(int)).mean() < 12
 
@@ -158,12 +158,17 @@ def test_a_curve_goes_through_its_points() -> None:
     assert _ink(frame) == (8, 12, 56, 52)
 
 
-def test_named_colours_are_the_ones_that_are_seen(samples: dict[str, list[Sample]]) -> None:
-    seen = [
+def test_named_colours_match_the_pixels(samples: dict[str, list[Sample]]) -> None:
+    samples_of_colour = [
         (figure["colour"], sample.frames[0][int(figure["track"][0][1]), int(figure["track"][0][0])])
         for sample in samples["place"]
         if sample.level < 4
         for figure in sample.description["figures"]
     ]
-    nearest = [min(COLOURS, key=lambda c: float(np.sum((np.array(COLOURS[c]) - pixel) ** 2.0))) for _, pixel in seen]
-    assert sum(near == colour for near, (colour, _) in zip(nearest, seen, strict=True)) >= 0.97 * len(seen)
+    nearest = [
+        min(COLOURS, key=lambda c: float(np.sum((np.array(COLOURS[c]) - pixel) ** 2.0)))
+        for _, pixel in samples_of_colour
+    ]
+    assert sum(
+        nearest_name == colour for nearest_name, (colour, _) in zip(nearest, samples_of_colour, strict=True)
+    ) >= 0.97 * len(samples_of_colour)

@@ -1,4 +1,4 @@
-"""Fonts and words that come with other packages: each is named, with the command, where it is missing."""
+"""Fonts and words of other packages: if one is missing, the error names it and the command that installs it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ from pvc.errors import MissingExtraError
 from pvc.lab.synthetic import make
 from pvc.lab.synthetic.pages import faces, texts
 
-CACHES = (faces._path, faces.font, faces.advance, faces.cap_height, texts.common_words, texts._doubled)
+CACHES = (
+    faces._find_path,
+    faces.load_font,
+    faces.get_advance,
+    faces.get_cap_height,
+    texts.load_common_words,
+    texts._get_doubled_words,
+)
 COMMAND = r"pip install 'pvc-vlm\[fonts\]'"
 
 
@@ -28,7 +35,7 @@ def _clear() -> None:
 
 @pytest.fixture
 def fresh() -> Iterator[None]:
-    """No font or word that an earlier test has loaded, and none of this test for a later one."""
+    """Clear the caches of fonts and words before and after a test."""
     _clear()
     yield
     _clear()
@@ -36,13 +43,13 @@ def fresh() -> Iterator[None]:
 
 @pytest.mark.parametrize("module", sorted(set(faces.FACES.values())))
 def test_a_missing_font_package_is_named(fresh: None, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
-    monkeypatch.setitem(sys.modules, module, None)  # as for an import, find_spec then finds nothing
+    monkeypatch.setitem(sys.modules, module, None)  # find_spec then finds nothing, as an import does
     package = module.replace("_", "-")
     for face in [face for face, home in faces.FACES.items() if home == module]:
         with pytest.raises(MissingExtraError, match=f"{package}: {COMMAND}"):
-            faces.font(face, 20)
+            faces.load_font(face, 20)
     other = next(face for face, home in faces.FACES.items() if home != module)
-    assert faces.font(other, 20).size == 20
+    assert faces.load_font(other, 20).size == 20
 
 
 def test_a_missing_word_list_is_named(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,20 +66,20 @@ def test_a_package_without_its_files_is_named(fresh: None, monkeypatch: pytest.M
     monkeypatch.delitem(sys.modules, "font_lato", raising=False)
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(MissingExtraError, match=r"font-lato is installed without its font Lato-Bold\.ttf"):
-        faces.font("Lato-Bold", 20)
+        faces.load_font("Lato-Bold", 20)
 
 
-def test_the_command_says_what_to_install(
+def test_the_command_prints_what_to_install(
     fresh: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "mnemonic", None)
-    assert main(["synth", "--task", "sign", "--count", "20", str(tmp_path / "a")]) != 0
+    assert main(["lab", "synth", "--task", "sign", "--count", "20", str(tmp_path / "a")]) != 0
     printed = capsys.readouterr().err
     assert "pip install 'pvc-vlm[fonts]'" in printed and "Traceback" not in printed
 
 
 def test_the_other_tasks_need_none_of_these_packages() -> None:
-    """In a process where they cannot be imported."""
+    """Run in a process where they cannot be imported."""
     missing = ("font_roboto", "font_source_sans_pro", "font_lato", "mnemonic")
     program = (
         f"import sys; sys.modules.update(dict.fromkeys({missing}))\n"

@@ -1,4 +1,4 @@
-"""Every question about a picture, further ones too, is answered again here from where things lie."""
+"""Every question about a picture, also further ones, is answered again from the positions of its items."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pvc.lab.synthetic import TASKS, Sample, make
-from pvc.lab.synthetic.phrasing import asks_for_a_sentence, number_word, without_sentence
+from pvc.lab.synthetic.phrasing import is_sentence_request, remove_sentence_request, spell_number
 from pvc.lab.synthetic.scene import LEVELS
 from pvc.lab.synthetic.vocabulary import COLOURS, PLACES, PLURALS, SHAPES
 from tests.lab.synthetic.kinds import SCENES
@@ -52,8 +52,8 @@ def page(question: str, scenes: list[Scene]) -> str:
     lines = _lines(scenes[0])
     if question.startswith("How many"):
         return str(len(lines))
-    if found := re.fullmatch(r"In which line is (.*)\?", question):
-        return str(lines.index(found[1]) + 1)
+    if match := re.fullmatch(r"In which line is (.*)\?", question):
+        return str(lines.index(match[1]) + 1)
     return lines[int(re.findall(r"line (\d+)", question)[0]) - 1]
 
 
@@ -69,8 +69,8 @@ def _place_of(item: Scene, scene: Scene) -> str:
 
 def locate(question: str, scenes: list[Scene]) -> str:
     places = {text["text"]: _place_of(text, scenes[0]) for text in scenes[0]["texts"]}
-    if found := re.match(r"Where is the text (.*)\?|In which part of the picture is (.*)\?", question):
-        return places[found[1] or found[2]]
+    if match := re.match(r"Where is the text (.*)\?|In which part of the picture is (.*)\?", question):
+        return places[match[1] or match[2]]
     return next(text for text, place in places.items() if place in question)
 
 
@@ -95,13 +95,13 @@ def receipt(question: str, scenes: list[Scene]) -> str:
         return total
     if "cheapest" in question or "most" in question:
         return (min if "cheapest" in question else max)(lines, key=lambda name: float(lines[name]))
-    if found := re.fullmatch(r"Which item costs (.*)\?", question):
-        return next(name for name, price in lines.items() if price == found[1])
+    if match := re.fullmatch(r"Which item costs (.*)\?", question):
+        return next(name for name, price in lines.items() if price == match[1])
     return lines[re.findall(r"price of (.*)\?", question)[0]]
 
 
 def chart(question: str, scenes: list[Scene]) -> str:
-    """Values are read off as a person does: a bar's or a point's top is beside a tick, or has its value above."""
+    """Read values as a person does: the top of a bar or point is beside a tick, or has its value above."""
     scene = scenes[0]
     names = {_x(t): t["text"] for t in scene["texts"] if _y(t) > 56}
     if scene.get("curves"):
@@ -117,13 +117,13 @@ def chart(question: str, scenes: list[Scene]) -> str:
         values[name] = int(beside[0]["text"])
     if "highest" in question or "lowest" in question:
         return (max if "highest" in question else min)(values, key=lambda name: values[name])
-    if found := re.fullmatch(r"Which is larger, (.) or (.)\?", question):
-        return max(found[1], found[2], key=lambda name: values[name])
+    if match := re.fullmatch(r"Which is larger, (.) or (.)\?", question):
+        return max(match[1], match[2], key=lambda name: values[name])
     return str(len(values)) if "How many" in question else str(values[question[-2]])
 
 
 def _figures(question: str, scene: Scene) -> list[Scene]:
-    """The figures that the words of the question fit."""
+    """Return the figures that the words of the question fit."""
     words = {SINGULAR.get(word, word) for word in re.findall(r"[a-z]+", question.lower())}
     shapes, colours = words & set(SHAPES), words & set(COLOURS)
     figures: list[Scene] = scene["figures"]
@@ -160,7 +160,7 @@ def _article(thing: str) -> str:
 
 
 def describe(question: str, scenes: list[Scene]) -> str:
-    """Reading order: whoever lies below all of another is in a later row."""
+    """Use reading order: a figure that lies below all of another one is in a later row."""
     rows_: list[list[Scene]] = []
     for figure in sorted(scenes[0]["figures"], key=_y):
         if rows_ and _y(figure) - figure["h"] / 2 < min(_y(f) + f["h"] / 2 for f in rows_[-1]):
@@ -171,9 +171,9 @@ def describe(question: str, scenes: list[Scene]) -> str:
     things = [thing for line in lines for thing in line]
     if "How many" in question or "Count" in question:
         return str(len(things))
-    if found := re.fullmatch(r"What is to the (left|right) of the (.*)\?", question):
-        line = next(line for line in lines if found[2] in line)
-        others = line[: line.index(found[2])] if found[1] == "left" else line[line.index(found[2]) + 1 :]
+    if match := re.fullmatch(r"What is to the (left|right) of the (.*)\?", question):
+        line = next(line for line in lines if match[2] in line)
+        others = line[: line.index(match[2])] if match[1] == "left" else line[line.index(match[2]) + 1 :]
         (only,) = others
         return _article(only)
     if "first" in question or "last" in question:
@@ -203,14 +203,14 @@ def compare(question: str, scenes: list[Scene]) -> str:
         return gone
     if "same" in question:
         return "same" if texts[0] == texts[1] else "different"
-    if found := re.search(r"larger|smaller", question):
-        best = (max if found[0] == "larger" else min)(texts, key=int)
+    if match := re.search(r"larger|smaller", question):
+        best = (max if match[0] == "larger" else min)(texts, key=int)
         return best if question.startswith("What is") else names[texts.index(best)]
     if any(texts):
         return texts[named[0]]
     counts = [len(_figures(question, scene)) for scene in scenes]
-    if found := re.search(r"has (more|fewer)", question):
-        return names[counts.index((max if found[1] == "more" else min)(counts))]
+    if match := re.search(r"has (more|fewer)", question):
+        return names[counts.index((max if match[1] == "more" else min)(counts))]
     return str(sum(counts) if "together" in question else counts[named[0]])
 
 
@@ -223,15 +223,19 @@ ANSWERS: dict[str, Answer] = {
 
 def _check(sample: Sample, answer: Answer) -> None:
     scenes = [sample.description, *sample.description.get("further", ())]
-    for asked, given in ((sample.question, sample.answer), *sample.more):
-        expected = answer(without_sentence(asked), scenes)
-        if asks_for_a_sentence(asked):
-            assert given.endswith(".") and (given[0].isupper() or not given[0].isalpha())
-            words = [expected, number_word(int(expected))] if expected.isdigit() else [expected]
+    for question, sample_answer in ((sample.question, sample.answer), *sample.more):
+        expected = answer(remove_sentence_request(question), scenes)
+        if is_sentence_request(question):
+            assert sample_answer.endswith(".") and (sample_answer[0].isupper() or not sample_answer[0].isalpha())
+            words = [expected, spell_number(int(expected))] if expected.isdigit() else [expected]
             words += [PLURALS[expected]] if expected in PLURALS else []
-            assert any(word in given or word.capitalize() in given for word in words), (asked, given, expected)
+            assert any(word in sample_answer or word.capitalize() in sample_answer for word in words), (
+                question,
+                sample_answer,
+                expected,
+            )
         else:
-            assert given == expected, (asked, given, expected)
+            assert sample_answer == expected, (question, sample_answer, expected)
 
 
 @pytest.mark.parametrize("task", PICTURES)
@@ -268,6 +272,6 @@ def test_rows_have_the_density_of_their_level(level: int) -> None:
         assert len("".join(lines)) == 4 * 2**level and len({len(line) for line in lines}) == 1
 
 
-def test_questions_are_asked_for_sentences_now_and_then() -> None:
-    asked = [make(task, seed).question for task in ("read", "place", "chart") for seed in range(200)]
-    assert 0.08 < sum(map(asks_for_a_sentence, asked)) / len(asked) < 0.22
+def test_some_questions_request_sentences() -> None:
+    questions = [make(task, seed).question for task in ("read", "place", "chart") for seed in range(200)]
+    assert 0.08 < sum(map(is_sentence_request, questions)) / len(questions) < 0.22

@@ -1,4 +1,4 @@
-"""Frames without content before clips: times go on evenly, and samples about times are left alone."""
+"""Frames without content before clips: times continue evenly, and samples about times are not changed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pvc.lab.synthetic import Sample, make
-from pvc.lab.synthetic.quiet import asks_for_times, delayed
+from pvc.lab.synthetic.quiet import delayed, has_times
 from pvc.lab.synthetic.scene import Medium, Turn
 
 
@@ -24,7 +24,7 @@ def test_frames_come_before_and_times_go_on(task: str, quiet: int, start: float)
         sample = make(task, seed)
         late = delayed(sample, quiet, start, seed)
         if late is sample:
-            assert asks_for_times(sample)
+            assert has_times(sample)
             continue
         changed += 1
         assert (late.question, late.answer, late.more, late.description) == (
@@ -41,15 +41,15 @@ def test_frames_come_before_and_times_go_on(task: str, quiet: int, start: float)
             assert len(times) == len(after.frames) == quiet + len(before.frames)
             assert times[0] == pytest.approx(start + (before.timestamps[0] if not quiet else 0.0), abs=0.01)
             assert all(a < b for a, b in itertools.pairwise(times))
-            own = [b - a for a, b in itertools.pairwise(before.timestamps)]
-            assert [b - a for a, b in itertools.pairwise(times[quiet:])] == pytest.approx(own, abs=0.02)
+            steps = [b - a for a, b in itertools.pairwise(before.timestamps)]
+            assert [b - a for a, b in itertools.pairwise(times[quiet:])] == pytest.approx(steps, abs=0.02)
         for before, after in zip(sample.all_media, late.all_media, strict=True):
             assert before.kind == "video" or after is before
     assert changed >= 4
 
 
 def test_frames_before_show_nothing() -> None:
-    """One colour and at most a little noise; colours differ from sample to sample."""
+    """They have one colour and at most a little noise; colours differ from sample to sample."""
     colours = set()
     for seed in range(20):
         frames = delayed(make("captions", seed), 6, 0.0, seed).media[0].frames[:6].astype(float)
@@ -66,28 +66,28 @@ def test_samples_repeat_and_depend_on_the_seed() -> None:
     assert np.array_equal(one, same) and not np.array_equal(one, other)
 
 
-def test_nothing_to_do_is_nothing_done() -> None:
+def test_without_frames_and_delay_nothing_changes() -> None:
     sample, picture = make("motion", 0), make("sign", 0)
     assert delayed(sample, 0, 0.0, 0) is sample
     assert delayed(picture, 5, 9.0, 0).media[0] is picture.media[0]
 
 
-def test_samples_that_ask_for_times_are_left_alone() -> None:
+def test_samples_that_ask_for_times_do_not_change() -> None:
     for seed in range(12):
         sample = make("when", seed, frames=8)
-        assert asks_for_times(sample) and delayed(sample, 8, 30.0, seed) is sample
+        assert has_times(sample) and delayed(sample, 8, 30.0, seed) is sample
     for task in ("captions", "motion", "reels"):
-        assert not any(asks_for_times(make(task, seed)) for seed in range(20))
+        assert not any(has_times(make(task, seed)) for seed in range(20))
 
 
 def test_a_time_in_any_turn_counts() -> None:
     clip = make("motion", 0).media[0]
     plain = Sample("motion", (clip,), "What is it?", "a red star", 1, {})
-    assert not asks_for_times(plain)
+    assert not has_times(plain)
     for turns, more in (
         ((Turn((), "When does it appear?", "first"),), ()),
         ((Turn((), "What happens?", "it appears at 2.5s"),), ()),
         ((), (("At which time does it flash?", "the second one"),)),
         ((), (("What happens after 3 seconds?", "it moves"),)),
     ):
-        assert asks_for_times(Sample("motion", (clip,), "What is it?", "a red star", 1, {}, more, turns))
+        assert has_times(Sample("motion", (clip,), "What is it?", "a red star", 1, {}, more, turns))

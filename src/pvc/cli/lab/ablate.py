@@ -1,4 +1,4 @@
-"""`pvc ablate PLAN.yaml`: run what is missing of an ablation, and write its report."""
+"""`pvc lab ablate PLAN.yaml`: run what is missing of an ablation, and write its report."""
 
 from __future__ import annotations
 

@@ -1,17 +1,17 @@
-"""`pvc eval`: accuracy per task on the synthetic held-out set, with 95 % intervals."""
+"""`pvc lab eval`: accuracy per task on the synthetic held-out set, with 95 % intervals."""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
 from pvc.checkpoint.files import CheckpointFiles
-from pvc.cli.files import steps_of
 from pvc.cli.options import Dtype, DtypeOption
+from pvc.errors import UsageError
 
 
 def evaluate(
@@ -35,7 +35,7 @@ def evaluate(
     from pvc.lab.evaluate.accuracy import HeldOutSet, measure
     from pvc.lab.synthetic.seeding import Split
 
-    steps = steps_of(image_steps)
+    steps = _steps(image_steps)
     files = CheckpointFiles(model)
     training = files.optional_json("training.json")
     stages = training.get("recipe", {}).get("stages", [])
@@ -65,6 +65,17 @@ def evaluate(
             f"{row['characters']:>10.1%}   {row['count']}"
             + (f"   {row['mean_steps']:.2f} steps" if "mean_steps" in row else "")
         )
+
+
+def _steps(text: str | None) -> int | Literal["auto"] | None:
+    """Parse --image-steps. Raises UsageError unless it is a number of at least 1, or "auto"."""
+    if text is None:
+        return None
+    if text == "auto":
+        return "auto"
+    if not text.isascii() or not text.isdigit() or not 1 <= len(text) <= 6 or int(text) < 1:
+        raise UsageError(f"--image-steps must be a number of at least 1, or auto, not {text!r}")
+    return int(text)
 
 
 def recorded(before: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
-"""`pvc fit-steps`: measures what steps of a picture bring a checkpoint, and leaves it a head that chooses them.
+"""`pvc lab fit-steps`: measures what steps of a picture bring a checkpoint, and leaves it a head that chooses them.
 
-Called by `main.py`. The measuring is `pvc.lab.evaluate.steps`, the head `pvc.engine.adaptive`.
+Called by `main.py`. The measuring is `pvc.lab.evaluate.steps`, the head `pvc.lab.step_predictor`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def fit_steps(
     dtype: DtypeOption = Dtype.auto,
     threads: Annotated[int, typer.Option(min=1, help="CPU cores to use.")] = 2,
 ) -> None:
-    """Fit what `--image-steps auto` goes by: how many steps pictures deserve, by how well the model answers.
+    """Train the step predictor, which `pvc lab eval --image-steps auto` uses, on the answers of the model.
 
     Pictures of the synthetic world are asked about with 1, 2, 4, ... steps. The result lies beside the weights, which
     must not be changed afterwards.

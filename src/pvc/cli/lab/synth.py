@@ -1,4 +1,4 @@
-"""`pvc synth`: samples of the procedural world as pictures, videos and a `data.jsonl` of conversations."""
+"""`pvc lab synth`: samples of the procedural world as pictures, videos and a `data.jsonl` of conversations."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def synth(
             print(f"{entry.name:<10} {entry.kind:<6} {entry.summary}\n{'':<17} levels: {entry.levels}")
         return
     if directory is None:
-        raise UsageError("say where to write: pvc synth --task read DIR (pvc synth --list names the tasks)")
+        raise UsageError("say where to write: pvc lab synth --task read DIR (pvc lab synth --list names the tasks)")
     wanted = list(dict.fromkeys(task or ["all"]))
     names = list(TASKS) if "all" in wanted else wanted
     options: dict[str, Any] = {"frames": frames, "level": level, "tiles": tiles, "force": force}

@@ -1,5 +1,6 @@
-"""The ablation: which part of the method does what, at a scale that one machine can repeat.
+"""Ablation study: the contribution of each part of the method, at a scale that one machine can repeat.
 
-`records` is what a finished run leaves, `stats` the intervals and verdicts, `claims` what is judged, `report` the
-Markdown. Imports nothing by itself, so that the command line starts fast. Used by `pvc.cli` and readers of run files.
+`plan` reads the study, `run` trains and measures its arms, `records` has the files of finished runs, `stats` the
+intervals and verdicts, `claims` the judged claims, and `report` the Markdown. This file imports nothing, so that the
+command line starts fast. Called by `pvc lab ablate`.
 """

@@ -1,6 +1,6 @@
-"""The arms of the ablation: what is left of the progressive compressor in each, as settings of the real network.
+"""Arms of the ablation: settings of the library's network that remove parts of the progressive compressor.
 
-Every arm is the library's own model; only G needs a module that is not part of it. Leaves out training (`run.py`).
+Only arm G needs a module that is not part of the library. Training is in `run.py`, which calls this file.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from pvc.model.temporal import AdaptiveLayerNorm, Conditioning, TimestepEmbeddin
 
 # Downsample ratio of the base that every arm starts from.
 BASE_RATIO = 0.5
-# Parameters that make the network depend on the timestep. Where they are frozen, `without_timesteps` has made AdaLN a
+# Parameters that make the network depend on the timestep. If they are frozen, `fold_timesteps` has turned AdaLN into a
 # LayerNorm with a fixed affine.
 CONDITIONING = ("modulation", "timestep_embedding")
 
-# How far G's heads start apart, in standard deviations of the weights they are copies of.
-APART = 0.1
+# Noise that separates G's heads at the start, in standard deviations of the copied weights.
+HEAD_NOISE = 0.1
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,13 @@ class Arm:
     """Settings of one arm.
 
     Attributes:
-        ratio: of the compressor; 1/2 gives four times the tokens of 1/4.
-        steps: of a picture.
+        summary: description for the report.
+        ratio: downsample ratio of the compressor; 1/2 gives four times the tokens of 1/4.
+        steps: steps of a picture.
         temporal: whether the tower has its temporal blocks.
-        conditioned: whether AdaLN may learn; without, every step is computed alike.
-        heads: compressor heads, one a step, in place of one that is conditioned.
-        frames_part: part of a clip's frames that the arm is shown.
+        conditioned: whether AdaLN is trained; otherwise all steps are computed alike.
+        heads: number of compressor heads, one per step, in place of a conditioned one.
+        frames_part: fraction of a clip's frames that the arm uses.
     """
 
     summary: str
@@ -50,6 +51,7 @@ class Arm:
 
     @property
     def frozen(self) -> tuple[str, ...]:
+        """Parts of names of the parameters that are not trained."""
         return () if self.conditioned else CONDITIONING
 
 
@@ -67,25 +69,38 @@ ARMS = {
 
 
 class HeadPerStep(nn.Module):
-    """Arm G's compressor: step k goes through head k (the last one from there on)."""
+    """Compressor of arm G: step k uses head k; later steps use the last head.
+
+    Args:
+        config: of the model.
+        heads: number of heads.
+    """
 
     def __init__(self, config: PVCConfig, heads: int) -> None:
         super().__init__()
         self.heads = nn.ModuleList(PVCMultiModalProjector(config) for _ in range(heads))
 
     def forward(self, hidden: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
-        """`(R, N, D)` hidden states to `(R, K, L)` visual tokens."""
-        # Index timesteps without gaps: a row's place among the distinct timesteps is its step.
+        """Compress hidden states to visual tokens.
+
+        Args:
+            hidden: `(R, N, D)` output of the tower.
+            conditioning: timestep of every row.
+
+        Returns:
+            `(R, K, L)` visual tokens.
+        """
+        # With index timesteps without gaps, a row's index among the distinct timesteps is its step.
         step = conditioning.index.clamp(max=len(self.heads) - 1)
         tokens = [head(hidden, conditioning) for head in self.heads]
         return torch.stack(tokens)[step, torch.arange(len(hidden), device=hidden.device)]
 
 
-def without_timesteps(model: Any) -> None:
-    """Make every AdaLN say at all timesteps what it says at the first, for good (its inputs are frozen then).
+def fold_timesteps(model: Any) -> None:
+    """Set every AdaLN's output at all timesteps to that at the first one; its inputs must be frozen afterwards.
 
-    A base learned its modulations at the first timestep and nowhere else: at others they would say something that
-    nobody trained, and identical steps would not be identical.
+    A base is trained at the first timestep only. At others its modulations would be untrained, and identical steps
+    would not be identical.
     """
     embedder = next(module for module in model.modules() if isinstance(module, TimestepEmbedding))
     with torch.no_grad():
@@ -96,17 +111,31 @@ def without_timesteps(model: Any) -> None:
                 norm.modulation.weight.zero_()
 
 
-def give_heads(model: Any, heads: int, seed: int) -> None:
-    """Replace the compressor by one head a step: copies of it, and a little apart, or they would stay alike."""
+def add_step_heads(model: Any, heads: int, seed: int) -> None:
+    """Replace the compressor by one head per step: copies with noise, since equal heads would stay equal.
+
+    Args:
+        model: changed in place.
+        heads: number of heads.
+        seed: of the noise.
+    """
     generator = torch.Generator().manual_seed(seed)
-    own = model.model.multi_modal_projector
+    compressor = model.model.multi_modal_projector
     projector = HeadPerStep(model.config, heads)
     for head in cast(Iterable[Any], projector.heads):
-        head.load_state_dict(own.state_dict())
+        head.load_state_dict(compressor.state_dict())
         for linear in (head.linear_1, head.linear_2):
             noise = torch.randn(linear.weight.shape, generator=generator)
-            linear.weight.data += APART * linear.weight.data.std() * noise
+            linear.weight.data += HEAD_NOISE * linear.weight.data.std() * noise
     model.model.multi_modal_projector = projector
 
 
-__all__ = ["ARMS", "BASE_RATIO", "CONDITIONING", "Arm", "HeadPerStep", "give_heads", "without_timesteps"]
+__all__ = [
+    "ARMS",
+    "BASE_RATIO",
+    "CONDITIONING",
+    "Arm",
+    "HeadPerStep",
+    "add_step_heads",
+    "fold_timesteps",
+]

@@ -1,6 +1,6 @@
-"""What an ablation is told: a checked YAML file with the model, how every seed starts, and its studies.
+"""Schema of an ablation's YAML file: the model, the base that every seed trains first, and the studies.
 
-Leaves out how an arm is built (`arms.py`) and run (`run.py`).
+Arms are in `arms.py`, training in `run.py`. Called by `pvc lab ablate`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,16 @@ from pvc.train.recipe import ModelRecipe, Recipe, Stage, _Strict, load_checked
 
 
 class ArmPlan(_Strict):
-    """One arm of a study: one of `arms.ARMS`, and what is different about it.
+    """One arm of a study.
 
-    `image_steps`, `steps`, `downsample_ratio` override the arm's; `vision` overrides keys of the vision config. `init`:
-    how the compressor starts from that of the base (`exact`: in closed form, see `Stage.init`).
+    Attributes:
+        like: name of an arm of `arms.ARMS`.
+        summary: description for the report; None for the arm's.
+        image_steps: weight of each number of steps of a picture in training; None for the arm's.
+        steps: optimizer steps; None for the study's.
+        downsample_ratio: None for the arm's.
+        init: initialisation of the compressor from the base's; "exact" is the closed form, see `Stage.init`.
+        vision: keys of the vision config to override.
     """
 
     like: str
@@ -38,14 +44,26 @@ class ArmPlan(_Strict):
 
 
 class StudyPlan(_Strict):
-    """Arms compared on the same samples from the same start.
+    """Arms that are compared on the same samples and start from the same weights.
 
-    `base`: stages that every seed trains on top of the plan's base before any arm of this study starts.
-    `base_seed`: every seed starts from the base of this one, where a base that has learned enough takes an hour.
-    `stage` says how every arm is trained; what makes the arm (ratio, steps, temporal layers) is set by the arm.
-    `evaluate_steps`: numbers of steps that arms with several are measured with. `level`: of the held-out samples.
-    `data_seed`: a study that trains on the base's own task and level needs another than 0, to have other samples.
-    `count` held-out samples a task are measured, `subset_count` for every subset of the steps.
+    Attributes:
+        name: of the study.
+        title: heading in the report.
+        kind: kind of media.
+        seeds: seeds of the training runs.
+        arms: arms by name.
+        base: stages that every seed trains after the plan's base and before the arms.
+        base_seed: seed of the base that all seeds start from; None: each trains a base. It saves time if a base takes
+            an hour.
+        stage: training of every arm; the arm sets ratio, steps and temporal layers.
+        count: held-out samples per task.
+        subset_count: held-out samples per task for every subset of the steps.
+        level: difficulty of the held-out samples.
+        frames: frames of a clip.
+        evaluate_steps: numbers of steps to measure arms with several steps at.
+        chance: accuracy of guessing by task; 0 for tasks that are missing.
+        notes: paragraph for the report.
+        data_seed: must differ from 0 if the study trains on the task and level of the base, to get other samples.
     """
 
     name: str = Field(pattern=r"^[a-z0-9_]+$")
@@ -67,9 +85,14 @@ class StudyPlan(_Strict):
 
 
 class Plan(_Strict):
-    """A whole ablation: every seed trains `base` first (stage 0, then the base model), and all its arms start there.
+    """An ablation: every seed trains the base, from which all its arms start.
 
-    `remarks` are findings of whoever looked for the reasons, by claim; the report prints them beside its verdicts.
+    Attributes:
+        name: of the ablation.
+        model: model of all arms.
+        base: stages of the base: stage 0, then the base model.
+        studies: comparisons.
+        remarks: explanations by claim letter, which the report prints beside its verdicts.
     """
 
     name: str = Field(pattern=r"^[a-z0-9_]+$")
@@ -93,38 +116,44 @@ class Plan(_Strict):
     def recipe(
         self, seed: int, stages: tuple[Stage, ...] | None = None, vision: dict[str, Any] | None = None
     ) -> Recipe:
-        """The training recipe of one seed: its base, or other stages."""
+        """Build the training recipe of one seed.
+
+        Args:
+            seed: of the training.
+            stages: stages to train; None for those of the base.
+            vision: keys of the vision config to override.
+        """
         model = self.model.model_copy(update={"vision": {**self.model.vision, **(vision or {})}})
         return Recipe(name=self.name, seed=seed, model=model, stages=list(stages or self.base))
 
 
 def studies(plan: Plan) -> tuple[Study, ...]:
-    """The plan's studies as the report needs them."""
+    """Build the report's description of each of the plan's studies."""
     return tuple(
         Study(
-            study=own.name,
-            title=own.title,
-            arms={name: arm.summary or ARMS[arm.like].summary for name, arm in own.arms.items()},
-            seeds=own.seeds,
-            tasks=tuple(own.stage.tasks),
-            default_steps={name: _steps(own, arm) for name, arm in own.arms.items()},
-            kind=own.kind,
-            notes=own.notes,
-            chance=own.chance,
+            study=study.name,
+            title=study.title,
+            arms={name: arm.summary or ARMS[arm.like].summary for name, arm in study.arms.items()},
+            seeds=study.seeds,
+            tasks=tuple(study.stage.tasks),
+            default_steps={name: _get_default_steps(study, arm) for name, arm in study.arms.items()},
+            kind=study.kind,
+            notes=study.notes,
+            chance=study.chance,
         )
-        for own in plan.studies
+        for study in plan.studies
     )
 
 
-def _steps(study: StudyPlan, arm: ArmPlan) -> int:
-    """Steps of a picture, or frames of a clip, that an arm is judged at."""
+def _get_default_steps(study: StudyPlan, arm: ArmPlan) -> int:
+    """Return the steps of a picture, or the frames of a clip, at which an arm is judged."""
     if study.kind == "video":
         return round((study.frames or 8) * ARMS[arm.like].frames_part)
     return max(arm.image_steps) if arm.image_steps else ARMS[arm.like].steps
 
 
 def load_plan(path: str | Path) -> Plan:
-    """Read and check an ablation; errors as in `pvc.train.recipe.load_checked`."""
+    """Read and check an ablation's YAML file; errors as in `pvc.train.recipe.load_checked`."""
     return load_checked(path, Plan)
 
 

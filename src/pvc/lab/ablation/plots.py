@@ -1,7 +1,7 @@
-"""PNG plots of an ablation: paired differences, accuracy against steps, what steps add, learning curves.
+"""PNG plots of an ablation: paired differences, accuracy against steps, gain of each step, learning curves.
 
-Means are thick, every seed is thin. An arm has the same colour everywhere. Leaves out numbers in text (`tables`).
-Used by `report`.
+Means are thick lines, seeds thin ones. An arm has the same colour in all plots. Tables are in `tables`. Called by
+`report`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from statistics import fmean
 from typing import Any
 
 from pvc.extras import require
-from pvc.lab.ablation.claims import Judged, StudyRuns, progress_by_seed
+from pvc.lab.ablation.claims import Judgement, compute_progress_by_seed
 from pvc.lab.ablation.stats import MARGIN, t_interval
-from pvc.lab.ablation.tables import is_no_evidence, steps_by_arm
+from pvc.lab.ablation.study_runs import StudyRuns
+from pvc.lab.ablation.tables import group_by_steps, is_without_evidence
 
 _COLOURS = (
     "#0072b2",
@@ -33,8 +34,8 @@ _OUTCOMES = {"supported": "#009e73", "not supported": "#d55e00", "undecided": "#
 Series = Mapping[int, Mapping[int, float]]  # by seed, then by step
 
 
-def colours(studies: Sequence[StudyRuns]) -> dict[str, str]:
-    """A colour for each arm, the same in all studies."""
+def assign_colours(studies: Sequence[StudyRuns]) -> dict[str, str]:
+    """Assign a colour to each arm, the same in all studies."""
     arms = sorted({arm for runs in studies for arm in runs.study.arms})
     return {arm: _COLOURS[number % len(_COLOURS)] for number, arm in enumerate(arms)}
 
@@ -45,13 +46,13 @@ def _pyplot() -> Any:
 
 
 def _save(figure: Any, picture: Path) -> Path:
-    # No version of matplotlib in the file: the same records give the same bytes on one machine.
+    # Without matplotlib's version in the file, the same records give the same bytes on one machine.
     figure.savefig(picture, dpi=110, metadata={"Software": None})
     _pyplot().close(figure)
     return picture
 
 
-def _panels(count: int, width: float = 4.2, height: float = 3.2) -> tuple[Any, list[Any]]:
+def _create_panels(count: int, width: float = 4.2, height: float = 3.2) -> tuple[Any, list[Any]]:
     columns = min(3, count)
     rows = -(-count // columns)
     size = (width * columns, height * rows)
@@ -65,8 +66,8 @@ def _panels(count: int, width: float = 4.2, height: float = 3.2) -> tuple[Any, l
     return figure, flat[:count]
 
 
-def _draw(axis: Any, series: Series, colour: str, label: str, marker: str = "") -> None:
-    """Every seed thin, and the mean over the steps that all seeds have thick."""
+def _plot_series(axis: Any, series: Series, colour: str, label: str, marker: str = "") -> None:
+    """Plot every seed as a thin line, and the mean over the steps that all seeds have as a thick one."""
     common = sorted(set.intersection(*(set(points) for points in series.values())))
     for points in series.values():
         axis.plot(*zip(*sorted(points.items()), strict=True), color=colour, linewidth=0.7, alpha=0.35)
@@ -75,21 +76,29 @@ def _draw(axis: Any, series: Series, colour: str, label: str, marker: str = "") 
         axis.plot(common, means, color=colour, linewidth=1.8, label=label, marker=marker, markersize=4)
 
 
-def _legend(figure: Any, axes: Sequence[Any]) -> None:
-    found = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    if found:
-        figure.legend(found.values(), found.keys(), loc="outside right upper", frameon=False)
+def _add_legend(figure: Any, axes: Sequence[Any]) -> None:
+    lines = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    if lines:
+        figure.legend(lines.values(), lines.keys(), loc="outside right upper", frameon=False)
 
 
-def plot_claims(judgements: Sequence[Judged], picture: Path) -> Path | None:
-    """Paired differences with their intervals and each seed's; None without any."""
+def plot_claims(judgements: Sequence[Judgement], picture: Path) -> Path | None:
+    """Plot the paired differences with their intervals, and each seed's difference.
+
+    Args:
+        judgements: judged claims.
+        picture: file to write.
+
+    Returns:
+        `picture`; None if there are no differences.
+    """
     rows = []
-    for judged in judgements:
-        for finding in judged.findings:
+    for judgement in judgements:
+        for finding in judgement.findings:
             contrast, estimate = finding.contrast, finding.verdict.estimate
             if estimate is None or contrast.right is None:
                 continue
-            name = f"({judged.claim.letter}) {contrast.study} {contrast.left} - {contrast.right}"
+            name = f"({judgement.claim.letter}) {contrast.study} {contrast.left} - {contrast.right}"
             rows.append((f"    {finding.task}" if finding.task else name, estimate, finding.verdict.outcome))
     if not rows:
         return None
@@ -97,12 +106,12 @@ def plot_claims(judgements: Sequence[Judged], picture: Path) -> Path | None:
     figure, axis = pyplot.subplots(figsize=(7.5, 1.3 + 0.36 * len(rows)), layout="constrained")
     axis.axvline(0, color="#222222", linewidth=0.8)
     axis.axvline(-MARGIN * 100, color="#7f7f7f", linewidth=0.8, linestyle=":")
-    for place, (_, estimate, outcome) in enumerate(rows):
+    for row, (_, estimate, outcome) in enumerate(rows):
         colour = _OUTCOMES[outcome]
-        axis.plot([v * 100 for v in estimate.values], [place] * len(estimate.values), "|", color=colour, alpha=0.7)
+        axis.plot([v * 100 for v in estimate.values], [row] * len(estimate.values), "|", color=colour, alpha=0.7)
         if estimate.lower is not None and estimate.upper is not None:
-            axis.plot([estimate.lower * 100, estimate.upper * 100], [place] * 2, color=colour, linewidth=2)
-        axis.plot([estimate.mean * 100], [place], "o", color=colour, markersize=5)
+            axis.plot([estimate.lower * 100, estimate.upper * 100], [row] * 2, color=colour, linewidth=2)
+        axis.plot([estimate.mean * 100], [row], "o", color=colour, markersize=5)
     axis.set_yticks(range(len(rows)), [name for name, _, _ in rows], ha="left")
     axis.tick_params(axis="y", pad=150, length=0)
     axis.invert_yaxis()
@@ -114,75 +123,114 @@ def plot_claims(judgements: Sequence[Judged], picture: Path) -> Path | None:
 
 
 def plot_steps(runs: StudyRuns, palette: Mapping[str, str], picture: Path) -> Path | None:
-    """Accuracy against steps, a panel a task; arms with one number of steps are dots. None where nothing varies."""
-    by_task = {task: steps_by_arm(runs, task)[0] for task in runs.study.tasks}
-    by_task = {task: arms for task, arms in by_task.items() if any(len(of) > 1 for of in arms.values())}
+    """Plot the accuracy against steps, with one panel per task; arms with one number of steps are dots.
+
+    Args:
+        runs: of the study.
+        palette: colour by arm.
+        picture: file to write.
+
+    Returns:
+        `picture`; None if no arm has several numbers of steps.
+    """
+    by_task = {task: group_by_steps(runs, task)[0] for task in runs.study.tasks}
+    by_task = {task: arms for task, arms in by_task.items() if any(len(by_steps) > 1 for by_steps in arms.values())}
     if not by_task:
         return None
-    figure, axes = _panels(len(by_task))
+    figure, axes = _create_panels(len(by_task))
     for axis, (task, arms) in zip(axes, by_task.items(), strict=True):
         for arm, by_steps in arms.items():
             series: dict[int, dict[int, float]] = {}
             for steps, by_seed in by_steps.items():
                 for seed, value in by_seed.items():
                     series.setdefault(seed, {})[steps] = value * 100
-            _draw(axis, series, palette[arm], f"{arm} (no evidence)" if is_no_evidence(runs, arm) else arm, marker="o")
-            if len(by_steps) == 1:  # a line to compare the others with
+            _plot_series(
+                axis,
+                series,
+                palette[arm],
+                f"{arm} (no evidence)" if is_without_evidence(runs, arm) else arm,
+                marker="o",
+            )
+            if len(by_steps) == 1:  # reference line for the other arms
                 level = fmean(value * 100 for by_seed in by_steps.values() for value in by_seed.values())
                 axis.axhline(level, color=palette[arm], linewidth=1, linestyle=":")
         ticks = sorted({steps for by_steps in arms.values() for steps in by_steps})
         word = "steps" if runs.study.kind == "image" else "frames"
-        metric = "characters" if runs.metric(task) == "characters" else "answers"
+        metric = "characters" if runs.get_metric(task) == "characters" else "answers"
         axis.set(title=task, xlabel=f"{word} used", ylabel=f"{metric} right, %", xticks=ticks)
-    _legend(figure, axes)
+    _add_legend(figure, axes)
     return _save(figure, picture)
 
 
 def plot_progress(runs: StudyRuns, arm: str, picture: Path) -> Path | None:
-    """What each step adds in order beside what it adds over all orders, a panel a task; None without subsets."""
-    by_task = {task: list(progress_by_seed(runs, arm, task)[0].values()) for task in runs.study.tasks}
-    by_task = {task: found for task, found in by_task.items() if found}
+    """Plot the gain of each step in order and over all orders, with one panel per task.
+
+    Args:
+        runs: of the study.
+        arm: name of the arm.
+        picture: file to write.
+
+    Returns:
+        `picture`; None if no run has all subsets.
+    """
+    by_task = {task: list(compute_progress_by_seed(runs, arm, task)[0].values()) for task in runs.study.tasks}
+    by_task = {task: progress for task, progress in by_task.items() if progress}
     if not by_task:
         return None
-    figure, axes = _panels(len(by_task))
-    for axis, (task, found) in zip(axes, by_task.items(), strict=True):
+    figure, axes = _create_panels(len(by_task))
+    for axis, (task, progress) in zip(axes, by_task.items(), strict=True):
         kinds = (("gains", "in order", "#0072b2"), ("averaged", "all orders", "#b8cfe0"))
         for side, (kind, label, colour) in zip((-0.2, 0.2), kinds, strict=True):
-            for k in range(len(found[0].prefixes)):
-                estimate = t_interval([getattr(p, kind)[k] * 100 for p in found])
+            for k in range(len(progress[0].prefixes)):
+                estimate = t_interval([getattr(p, kind)[k] * 100 for p in progress])
                 axis.bar(k + 1 + side, estimate.mean, 0.38, color=colour, label=label if k == 0 else None)
                 if estimate.upper is not None:
                     half = estimate.upper - estimate.mean
                     axis.errorbar(k + 1 + side, estimate.mean, half, color="#222222", capsize=3, linewidth=1)
-        ticks = range(1, len(found[0].prefixes) + 1)
+        ticks = range(1, len(progress[0].prefixes) + 1)
         axis.set(title=f"{arm}, {task}", xlabel="step", ylabel="adds, points", xticks=ticks)
-    _legend(figure, axes)
+    _add_legend(figure, axes)
     return _save(figure, picture)
 
 
 def plot_curves(runs: StudyRuns, palette: Mapping[str, str], picture: Path) -> Path | None:
-    """Training loss, and teacher-forced accuracy on each task while training; None without any run."""
+    """Plot the training loss, and the teacher-forced accuracy on each task during training.
+
+    Args:
+        runs: of the study.
+        palette: colour by arm.
+        picture: file to write.
+
+    Returns:
+        `picture`; None if no run is finished.
+    """
     if not runs.runs:
         return None
     tasks = [task for task in runs.study.tasks if any(e.task == task for r in runs.runs.values() for e in r.evals)]
-    figure, axes = _panels(1 + len(tasks))
+    figure, axes = _create_panels(1 + len(tasks))
     for arm in runs.study.arms:
-        records = runs.of(arm)
+        records = runs.get_records(arm)
         loss = {record.seed: {point.step: point.loss for point in record.curve} for record in records}
         loss = {seed: points for seed, points in loss.items() if points}
         if loss:
-            _draw(axes[0], loss, palette[arm], arm)
+            _plot_series(axes[0], loss, palette[arm], arm)
         for axis, task in zip(axes[1:], tasks, strict=True):
             forced = {r.seed: {e.step: e.teacher_forced * 100 for e in r.evals if e.task == task} for r in records}
             forced = {seed: points for seed, points in forced.items() if points}
             if forced:
-                _draw(axis, forced, palette[arm], arm)
+                _plot_series(axis, forced, palette[arm], arm)
     positive = all(point.loss > 0 for record in runs.runs.values() for point in record.curve)
     axes[0].set(title="training loss", xlabel="step", ylabel="loss", yscale="log" if positive else "linear")
     for axis, task in zip(axes[1:], tasks, strict=True):
         axis.set(title=task, xlabel="step", ylabel="teacher-forced, %")
-    _legend(figure, axes)
+    _add_legend(figure, axes)
     return _save(figure, picture)
 
 
-__all__ = ["colours", "plot_claims", "plot_curves", "plot_progress", "plot_steps"]
+__all__ = [
+    "assign_colours",
+    "plot_claims",
+    "plot_curves",
+    "plot_progress",
+    "plot_steps",
+]

@@ -1,7 +1,7 @@
-"""The report of an ablation: README.md and its plots, from whatever runs are finished.
+"""Report of an ablation: README.md and its plots, from the runs that are finished.
 
-What the plan holds and no run shows is listed, never left out. The same records give the same text: no dates, no
-paths. Leaves out the judging (`claims`), the tables and the plots, each in its file. Used by `pvc ablate`.
+Planned runs that are missing are listed. The same records give the same text: it has no dates and no paths. Judging is
+in `claims`, tables in `tables`, plots in `plots`. Called by `pvc lab ablate`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from pathlib import Path
 from pvc.errors import ConfigError, UsageError
 from pvc.lab.ablation import plots
 from pvc.lab.ablation import tables as t
-from pvc.lab.ablation.claims import CLAIMS, Claim, StudyRuns, judge, progress_by_seed
+from pvc.lab.ablation.claims import CLAIMS, Claim, compute_progress_by_seed, judge
 from pvc.lab.ablation.records import RunRecord, Study
-from pvc.lab.ablation.summary import claims_markdown, rules_markdown, table
+from pvc.lab.ablation.study_runs import StudyRuns
+from pvc.lab.ablation.summary import format_claims, format_rules, format_table
 
 
 def write_report(
@@ -25,10 +26,21 @@ def write_report(
     claims: Sequence[Claim] = CLAIMS,
     remarks: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write `README.md` and PNG plots into `directory`, and return the README's path.
+    """Write `README.md` and PNG plots.
 
-    remarks: a paragraph for a claim, by its letter: why it is not supported, once somebody has looked.
-    Raises UsageError without a study, ConfigError for doubles (studies, runs) and remarks on claims nobody makes.
+    Args:
+        studies: studies of the plan.
+        records: finished runs.
+        directory: directory to write to.
+        claims: claims to judge.
+        remarks: explanation of a claim's verdict, by the claim's letter.
+
+    Returns:
+        Path of the README.
+
+    Raises:
+        UsageError: no study.
+        ConfigError: two studies or runs of one name, or a remark on a claim that is not judged.
     """
     if not studies:
         raise UsageError("a report needs at least one study")
@@ -45,28 +57,28 @@ def write_report(
     directory.mkdir(parents=True, exist_ok=True)
 
     judgements = [judge(claim, by_name) for claim in claims]
-    lines = ["# Ablation", "", *_state(by_name), ""]
-    lines += claims_markdown(judgements, by_name, remarks)
+    lines = ["# Ablation", "", *_format_state(by_name), ""]
+    lines += format_claims(judgements, by_name, remarks)
     forest = plots.plot_claims(judgements, directory / "claims.png")
     lines += ["All comparisons that have runs:", ""] if forest else []
-    lines += _picture(forest, "Paired differences with 95 % intervals", directory / "claims.png")
-    lines += rules_markdown(claims)
-    palette = plots.colours(list(by_name.values()))
+    lines += _link_plot(forest, "Paired differences with 95 % intervals", directory / "claims.png")
+    lines += format_rules(claims)
+    palette = plots.assign_colours(list(by_name.values()))
     for runs in by_name.values():
-        lines += _study(runs, palette, directory)
-    lines += _missing(by_name, records)
-    lines += _machines([record for runs in by_name.values() for record in runs.runs.values()])
+        lines += _format_study(runs, palette, directory)
+    lines += _list_missing(by_name, records)
+    lines += _list_machines([record for runs in by_name.values() for record in runs.runs.values()])
     path = directory / "README.md"
     path.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
     return path
 
 
-def _state(studies: Mapping[str, StudyRuns]) -> list[str]:
-    """How much of the plan is there."""
+def _format_state(studies: Mapping[str, StudyRuns]) -> list[str]:
+    """Describe how much of the plan is finished."""
     done = sum(len(runs.runs) for runs in studies.values())
     planned = sum(len(runs.study.arms) * len(runs.study.seeds) for runs in studies.values())
     if not done:
-        return [f"**No run is finished yet** (0 of {planned} planned): nothing can be said."]
+        return [f"**No run is finished yet** (0 of {planned} planned), so there are no results."]
     if done < planned:
         return [
             f"**{done} of {planned} planned runs are finished**; what is missing is [listed below](#what-is-missing). "
@@ -75,39 +87,39 @@ def _state(studies: Mapping[str, StudyRuns]) -> list[str]:
     return [f"All {planned} planned runs are finished."]
 
 
-def _picture(made: Path | None, text: str, place: Path) -> list[str]:
-    """The link to a plot; a plot of earlier records that no longer applies is removed."""
-    if made is None:
-        place.unlink(missing_ok=True)
+def _link_plot(plot: Path | None, text: str, path: Path) -> list[str]:
+    """Format the link to a plot; if there is none, remove the plot of earlier records at `path`."""
+    if plot is None:
+        path.unlink(missing_ok=True)
         return []
-    return [f"![{text}]({made.name})", ""]
+    return [f"![{text}]({plot.name})", ""]
 
 
-def _study(runs: StudyRuns, palette: Mapping[str, str], directory: Path) -> list[str]:
+def _format_study(runs: StudyRuns, palette: Mapping[str, str], directory: Path) -> list[str]:
     study = runs.study
     lines = [f"## {study.title} (`{study.study}`)", ""]
     if study.notes:
         lines += [study.notes.strip(), ""]
-    lines += [t.arms_table(runs), ""]
-    if any(t.is_no_evidence(runs, arm) for arm in study.arms):
+    lines += [t.build_arms_table(runs), ""]
+    if any(t.is_without_evidence(runs, arm) for arm in study.arms):
         lines += [f"† {t.NO_EVIDENCE}", ""]
     if not runs.runs:
         for kind in ("steps", "curves", *(f"progress-{arm}" for arm in study.arms)):
             (directory / f"{kind}-{study.study}.png").unlink(missing_ok=True)
         return [*lines, "No run of this study is finished.", ""]
-    lines += _accuracy(runs)
-    lines += _against_steps(runs, palette, directory)
-    lines += _progress(runs, directory)
-    place = directory / f"curves-{study.study}.png"
-    curves = _picture(plots.plot_curves(runs, palette, place), "Learning curves", place)
+    lines += _format_accuracy(runs)
+    lines += _format_steps(runs, palette, directory)
+    lines += _format_progress(runs, directory)
+    path = directory / f"curves-{study.study}.png"
+    curves = _link_plot(plots.plot_curves(runs, palette, path), "Learning curves", path)
     return [*lines, "### Learning curves", "", "Thick: mean over seeds; thin: every seed.", "", *curves]
 
 
-def _level(level: int) -> str:
-    return f"level {level}" if level else "levels drawn"
+def _format_level(level: int) -> str:
+    return f"level {level}" if level else "random levels"
 
 
-def _accuracy(runs: StudyRuns) -> list[str]:
+def _format_accuracy(runs: StudyRuns) -> list[str]:
     study = runs.study
     lines = ["### Accuracy", ""]
     lines += [
@@ -118,45 +130,50 @@ def _accuracy(runs: StudyRuns) -> list[str]:
         "",
     ]
     if len(study.tasks) > 1:
-        lines += [t.mean_table(runs), ""]
+        lines += [t.build_mean_table(runs), ""]
     for task in study.tasks:
-        levels = runs.levels(task)
+        levels = runs.get_levels(task)
         if not levels:
             lines += [f"**{task}**: no result.", ""]
         for level in levels:
-            judged = "characters" if runs.metric(task) == "characters" else "exact answers"
-            lines += [f"**{task}** ({_level(level)}; judged by {judged})", "", t.result_table(runs, task, level), ""]
-    others = t.other_splits_table(runs)
+            judged = "characters" if runs.get_metric(task) == "characters" else "exact answers"
+            lines += [
+                f"**{task}** ({_format_level(level)}; judged by {judged})",
+                "",
+                t.build_result_table(runs, task, level),
+                "",
+            ]
+    others = t.build_other_splits_table(runs)
     if others:
         lines += ["Other splits, mean over seeds of what the task is judged by, %; no claim uses them:", "", others, ""]
     return lines
 
 
-def _against_steps(runs: StudyRuns, palette: Mapping[str, str], directory: Path) -> list[str]:
-    place = directory / f"steps-{runs.study.study}.png"
-    picture = _picture(plots.plot_steps(runs, palette, place), "Accuracy against steps", place)
-    if not picture:
+def _format_steps(runs: StudyRuns, palette: Mapping[str, str], directory: Path) -> list[str]:
+    path = directory / f"steps-{runs.study.study}.png"
+    link = _link_plot(plots.plot_steps(runs, palette, path), "Accuracy against steps", path)
+    if not link:
         return []
     lines = [f"### Accuracy against {'steps' if runs.study.kind == 'image' else 'frames'}", ""]
     for task in runs.study.tasks:
-        found = t.steps_table(runs, task)
-        if found:
-            levels = ", ".join(map(_level, t.steps_by_arm(runs, task)[1]))
-            lines += [f"**{task}** ({levels}), %:", "", found, ""]
-    return [*lines, *picture]
+        steps_table = t.build_steps_table(runs, task)
+        if steps_table:
+            levels = ", ".join(map(_format_level, t.group_by_steps(runs, task)[1]))
+            lines += [f"**{task}** ({levels}), %:", "", steps_table, ""]
+    return [*lines, *link]
 
 
-def _progress(runs: StudyRuns, directory: Path) -> list[str]:
-    """What each step adds, for every arm with subsets."""
+def _format_progress(runs: StudyRuns, directory: Path) -> list[str]:
+    """Format the gain of each step, for every arm with subsets."""
     lines: list[str] = []
     for arm in runs.study.arms:
-        place = directory / f"progress-{arm}-{runs.study.study}.png"
-        picture = _picture(plots.plot_progress(runs, arm, place), f"What each step of {arm} adds", place)
+        path = directory / f"progress-{arm}-{runs.study.study}.png"
+        link = _link_plot(plots.plot_progress(runs, arm, path), f"What each step of {arm} adds", path)
         notes: list[str] = []
         for task in runs.study.tasks:
-            lines += t.progress_tables(runs, arm, task)
-            notes += progress_by_seed(runs, arm, task)[1]
-        lines += picture
+            lines += t.build_progress_tables(runs, arm, task)
+            notes += compute_progress_by_seed(runs, arm, task)[1]
+        lines += link
         if notes:
             lines += ["Left out: " + "; ".join(notes) + ".", ""]
     if not lines:
@@ -164,24 +181,24 @@ def _progress(runs: StudyRuns, directory: Path) -> list[str]:
     return [
         "### What each step adds",
         "",
-        "All steps are encoded; the language model is shown the tokens of some of them only. Unless the arm was "
-        "trained for that, part of a loss may be its surprise. *In order*: step k after steps 1 to k-1. *All orders*: "
-        "the mean over every order of the steps. Where both agree for all steps, the steps are a partition of the "
-        "content; where later steps add more in order than over all orders, they build on earlier ones. *Lost without "
-        "it*: all other steps are shown. Without any step, accuracy counts as chance"
-        f"{_chance(runs)}.",
+        "All steps are encoded; the language model sees the tokens of some of them only. Unless the arm was "
+        "trained for that, part of a loss may come from the unfamiliar input. *In order*: step k after steps 1 to "
+        "k-1. *All orders*: the mean over every order of the steps. Where both agree for all steps, the steps are a "
+        "partition of the content; where later steps add more in order than over all orders, they build on earlier "
+        "ones. *Lost without it*: all other steps are used. Without any step, accuracy counts as chance"
+        f"{_format_chance(runs)}.",
         "",
         *lines,
     ]
 
 
-def _chance(runs: StudyRuns) -> str:
-    named = [f"{task} {share * 100:.1f} %" for task, share in runs.study.chance.items()]
-    return f" ({', '.join(named)}; others 0)" if named else " (0)"
+def _format_chance(runs: StudyRuns) -> str:
+    texts = [f"{task} {share * 100:.1f} %" for task, share in runs.study.chance.items()]
+    return f" ({', '.join(texts)}; others 0)" if texts else " (0)"
 
 
-def _missing(studies: Mapping[str, StudyRuns], records: Sequence[RunRecord]) -> list[str]:
-    """Planned runs that are not there, results that a finished run lacks, and runs that nobody planned."""
+def _list_missing(studies: Mapping[str, StudyRuns], records: Sequence[RunRecord]) -> list[str]:
+    """List missing runs, missing results of finished runs, and runs that the plan does not have."""
     lines = ["## What is missing", ""]
     absent = []
     for runs in studies.values():
@@ -190,12 +207,12 @@ def _missing(studies: Mapping[str, StudyRuns], records: Sequence[RunRecord]) -> 
             seeds = [seed for seed in study.seeds if (arm, seed) not in runs.runs]
             if seeds:
                 absent.append([study.study, arm, ", ".join(map(str, seeds)), "not run"])
-            for seed in runs.seeds(arm):
-                tasks = [task for task in study.tasks if not runs.results(arm, seed, task)]
+            for seed in runs.get_seeds(arm):
+                tasks = [task for task in study.tasks if not runs.get_results(arm, seed, task)]
                 if tasks:
-                    what = f"no result at {study.default_steps[arm]} steps for {', '.join(tasks)}"
-                    absent.append([study.study, arm, str(seed), what.replace("steps", _unit(study))])
-    lines += [table(("study", "arm", "seeds", "what"), absent) if absent else "Nothing that was planned.", ""]
+                    text = f"no result at {study.default_steps[arm]} steps for {', '.join(tasks)}"
+                    absent.append([study.study, arm, str(seed), text.replace("steps", _get_unit(study))])
+    lines += [format_table(("study", "arm", "seeds", "what"), absent) if absent else "Nothing that was planned.", ""]
     extra = [record.file_name for record in records if record.study not in studies]
     extra += [record.file_name for runs in studies.values() for record in runs.unplanned]
     if extra:
@@ -203,12 +220,12 @@ def _missing(studies: Mapping[str, StudyRuns], records: Sequence[RunRecord]) -> 
     return lines
 
 
-def _unit(study: Study) -> str:
+def _get_unit(study: Study) -> str:
     return "steps" if study.kind == "image" else "frames"
 
 
-def _machines(records: Sequence[RunRecord]) -> list[str]:
-    """Where the runs come from, and in what they differ."""
+def _list_machines(records: Sequence[RunRecord]) -> list[str]:
+    """List commits, machines and versions of the runs, and their differences."""
     if not records:
         return []
     lines = ["## Where the runs come from", ""]
@@ -228,17 +245,19 @@ def _machines(records: Sequence[RunRecord]) -> list[str]:
             lines.append(f"- {name}: {next(iter(groups))} (all {len(records)} runs)")
             continue
         lines.append(f"- **{name} differs between runs**:")
-        # The largest group is the rule; only the others are named run by run.
-        (value, most), *others = sorted(groups.items(), key=lambda item: -len(item[1]))
-        lines.append(f"  - {value}: {len(most)} runs")
-        for value, of in others:
-            lines.append(f"  - {value}: " + ", ".join(f"{r.study} {r.arm} seed {r.seed}" for r in of))
+        # Only the runs of the smaller groups are listed one by one.
+        (value, largest), *others = sorted(groups.items(), key=lambda item: -len(item[1]))
+        lines.append(f"  - {value}: {len(largest)} runs")
+        for value, group in others:
+            lines.append(f"  - {value}: " + ", ".join(f"{r.study} {r.arm} seed {r.seed}" for r in group))
     if any(record.commit.endswith("-dirty") for record in records):
-        lines.append("- A commit marked `-dirty` had changes on top that nobody can look up.")
+        lines.append("- A commit marked `-dirty` had uncommitted changes, which are not recorded.")
     sizes = {(r.study, r.train.steps, r.train.batch_size) for r in records}
     for study in sorted({record.study for record in records}):
-        mine = sorted({f"{steps:,} steps of {batch}" for name, steps, batch in sizes if name == study})
-        lines.append(f"- training of `{study}`: {', '.join(mine)}" + (" (**not the same for all**)" * (len(mine) > 1)))
+        lengths = sorted({f"{steps:,} steps of {batch}" for name, steps, batch in sizes if name == study})
+        lines.append(
+            f"- training of `{study}`: {', '.join(lengths)}" + (" (**not the same for all**)" * (len(lengths) > 1))
+        )
     total = sum(record.train.cpu_seconds for record in records) / 3600
     return [*lines, f"- training time of all: {total:.1f} CPU hours", ""]
 

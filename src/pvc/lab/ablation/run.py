@@ -1,7 +1,7 @@
-"""Runs an ablation: every seed's base, then every arm from it, each to a record that is kept.
+"""Runner of an ablation: trains every seed's base, then every arm from it, and writes a record of each run.
 
-A record that is there is not made again, so an ablation can go on days later; the weights of a seed's base are kept
-beside the records for as long as they are there, and trained again when they are not. Leaves out the report.
+Existing records are skipped, so that an interrupted ablation can be resumed. The weights of a base are stored in the
+work directory; if they are missing, the base is trained again. Called by `pvc lab ablate`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from safetensors.torch import load_file
 import pvc.auto  # noqa: F401  # so that a saved processor can be loaded
 from pvc.engine.engine import Engine
 from pvc.errors import UsageError
-from pvc.lab.ablation.arms import ARMS, BASE_RATIO, Arm, give_heads, without_timesteps
-from pvc.lab.ablation.measure import forced_share, result, subsets
+from pvc.lab.ablation.arms import ARMS, BASE_RATIO, Arm, add_step_heads, fold_timesteps
+from pvc.lab.ablation.measure import compute_forced_accuracy, measure_result, measure_subsets
 from pvc.lab.ablation.plan import ArmPlan, Plan, StudyPlan
 from pvc.lab.ablation.records import RunRecord, record_name, write_record
 from pvc.lab.evaluate.accuracy import HeldOutSet
@@ -42,13 +42,19 @@ from pvc.train.recipe import Recipe, Stage, written_from
 from pvc.train.run_stage import train_stage
 from pvc.train.stage_log import Report, StageContext
 
-FORCED_DURING = 100  # samples a task while training: only the shape of the curve is wanted
-DATA_SEED = 424242  # the samples of a study are the same for all its arms and seeds; their order is not
+EVAL_SAMPLES = 100  # per task during training: enough for the shape of the curve
+DATA_SEED = 424242  # all arms and seeds of a study share its samples, in different orders
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where an ablation keeps what: `records` for good, `work` for as long as it runs."""
+    """Directories and progress report of an ablation.
+
+    Attributes:
+        records: directory of the records, which are the result.
+        work: directory of caches and weights, needed only until all runs are finished.
+        report: called with a line of progress.
+    """
 
     records: Path
     work: Path
@@ -56,14 +62,25 @@ class Place:
 
 
 def run_plan(plan: Plan, place: Place, only: Callable[[str, str, int], bool] = lambda study, arm, seed: True) -> int:
-    """Make every record that is missing, and return how many were made; `only(study, arm, seed)` leaves runs out.
+    """Train all runs without a record, and write their records.
 
-    The order is by seed, so that an interrupted ablation has whole ones.
+    Runs are ordered by seed, so that an interrupted ablation has complete seeds.
+
+    Args:
+        plan: the ablation.
+        place: directories and progress report.
+        only: called with study, arm and seed; runs for which it returns False are skipped.
+
+    Returns:
+        Number of records that were written.
+
+    Raises:
+        UsageError: an invalid plan, or a work directory of another plan.
     """
     place.records.mkdir(parents=True, exist_ok=True)
     place.work.mkdir(parents=True, exist_ok=True)
     check_plan(plan)
-    made = 0
+    count = 0
     for seed in sorted({seed for study in plan.studies for seed in study.seeds}):
         for study in plan.studies:
             for name, arm in study.arms.items():
@@ -73,68 +90,77 @@ def run_plan(plan: Plan, place: Place, only: Callable[[str, str, int], bool] = l
                 started = time.monotonic()
                 record = run_arm(plan, study, name, arm, seed, place)
                 write_record(record, place.records)
-                made += 1
+                count += 1
                 place.report(f"{study.name} {name} seed {seed}: done in {(time.monotonic() - started) / 60:.1f} min")
-    return made
+    return count
 
 
 def check_plan(plan: Plan) -> None:
-    """Check the base and every arm as recipes are, before hours go into what all of them start from."""
+    """Check the base and every arm as recipes, before hours of training are spent on the base."""
     check_recipe(plan.recipe(0))
     for study in plan.studies:
         if study.base:
             check_recipe(plan.recipe(0, study.base))
-        for chosen in study.arms.values():
-            stage = arm_stage(study, ARMS[chosen.like], chosen, int(plan.model.vision["num_temporal_layers"]))
-            check_recipe(plan.recipe(0, (stage,), chosen.vision))
+        for arm_plan in study.arms.values():
+            stage = build_arm_stage(study, ARMS[arm_plan.like], arm_plan, int(plan.model.vision["num_temporal_layers"]))
+            check_recipe(plan.recipe(0, (stage,), arm_plan.vision))
 
 
-# What every arm of a seed starts from
+# Weights that every arm of a seed starts from
 
 
-def base_weights(plan: Plan, study: StudyPlan, seed: int, place: Place) -> dict[str, torch.Tensor]:
-    """Weights that all arms of a study and seed start from, trained when they are not there.
+def get_base_weights(plan: Plan, study: StudyPlan, seed: int, place: Place) -> dict[str, torch.Tensor]:
+    """Load the weights that all arms of a study and seed start from; if they do not exist, train them.
+
+    Args:
+        plan: the ablation.
+        study: study of the arms.
+        seed: seed of the arms.
+        place: directories and progress report.
+
+    Returns:
+        Tensors by name.
 
     Raises:
-        UsageError: the directory holds the base of another plan.
+        UsageError: the work directory has the base of another plan.
     """
     seed = seed if study.base_seed is None else study.base_seed
-    weights = _trained(plan, plan.base, seed, f"base-{seed}", {}, place)
+    weights = _load_or_train(plan, plan.base, seed, f"base-{seed}", {}, place)
     if study.base:
-        weights = _trained(plan, study.base, seed, f"base-{study.name}-{seed}", weights, place)
+        weights = _load_or_train(plan, study.base, seed, f"base-{study.name}-{seed}", weights, place)
     return weights
 
 
-def _trained(
+def _load_or_train(
     plan: Plan, stages: tuple[Stage, ...], seed: int, name: str, weights: dict[str, torch.Tensor], place: Place
 ) -> dict[str, torch.Tensor]:
-    """Weights after `stages`, started from `weights` (or from nothing), kept in the work folder under `name`."""
+    """Load the weights after `stages` from the directory `name`, or train them, from `weights` if there are any."""
     directory = place.work / name
     recipe = plan.recipe(seed, stages)
-    _belongs(directory, recipe)
+    _claim_directory(directory, recipe)
     for number, stage in enumerate(stages):
         final = directory / f"{stage.name}.safetensors"
         if not final.exists():
-            processor = _processor(plan, place)
+            processor = _load_processor(plan, place)
             model: Any = (
                 grow(recipe, stage, processor, weights)[0] if weights else build_model(recipe, stage, processor)
             )
-            trained = PatchClassifier(model.model.vision_tower, PATCH_CLASSES) if stage.kind == "patches" else model
+            trainee = PatchClassifier(model.model.vision_tower, PATCH_CLASSES) if stage.kind == "patches" else model
             stage_seed = seed * 1000 + number
             if stage.cache is None:
                 collator: Any = PatchCollator(processor) if stage.kind == "patches" else ChatCollator(processor)
                 dataset: Any = StageDataset(stage, stage_seed, plan.size)
             else:
                 cache = f"{name.rpartition('-')[0]}-{stage.name}"
-                dataset, collator = _cached(stage, stage_seed, plan, processor, place, cache, DATA_SEED)
-            train_stage(stage, trained, dataset, collator, _fit(stage_seed, directory / stage.name, place))
+                dataset, collator = _load_cached(stage, stage_seed, plan, processor, place, cache, DATA_SEED)
+            train_stage(stage, trainee, dataset, collator, _build_context(stage_seed, directory / stage.name, place))
             save_weights(model, final)
         weights = load_file(final)
     return weights
 
 
-def _belongs(directory: Path, recipe: Recipe) -> None:
-    """Say what a directory of the work folder is made from, or refuse it when it was made from something else."""
+def _claim_directory(directory: Path, recipe: Recipe) -> None:
+    """Write the recipe of a work directory, or raise UsageError if it belongs to another recipe."""
     stamp = directory / "settings.json"
     if stamp.exists():
         if not written_from(stamp.read_text(encoding="utf-8"), recipe):
@@ -144,21 +170,24 @@ def _belongs(directory: Path, recipe: Recipe) -> None:
     stamp.write_text(recipe.model_dump_json(), encoding="utf-8")
 
 
-def _processor(plan: Plan, place: Place) -> PVCProcessor:
-    """The ablation's processor, the same for all runs; loaded anew, since every arm sets its tokens per frame."""
+def _load_processor(plan: Plan, place: Place) -> PVCProcessor:
+    """Load the processor of the ablation, and build it first if needed.
+
+    It is loaded for every run, since every arm sets its tokens per frame.
+    """
     directory = place.work / "processor"
     if not directory.exists():
-        # Studies may train alike; a recipe wants each of its stages to have a name of its own.
+        # Studies may have equal stages, but the names of a recipe's stages must be unique.
         renamed = (study.stage.model_copy(update={"name": f"study-{study.name}"}) for study in plan.studies)
-        own = (stage for study in plan.studies for stage in study.base)
-        stages = (*plan.base, *own, *renamed)
+        study_bases = (stage for study in plan.studies for stage in study.base)
+        stages = (*plan.base, *study_bases, *renamed)
         staging = directory.with_name("processor.part")
         build_processor(plan.recipe(0, stages)).save_pretrained(staging)
         staging.rename(directory)
     return PVCProcessor.from_pretrained(directory)
 
 
-def _cached(
+def _load_cached(
     stage: Stage,
     seed: int,
     plan: Plan,
@@ -168,13 +197,14 @@ def _cached(
     data_seed: int,
     change: Callable[[Sample], Sample] | None = None,
 ) -> tuple[CachedDataset, PackedCollator]:
+    """Write the samples of a stage to the cache `name` if needed, each changed by `change`, and open it."""
     directory = place.work / "cache" / name
-    changed = None if change is None else lambda example: to_example(change(example.origin))
-    write_cache(StageDataset(stage, data_seed, plan.size), processor, directory, place.report, changed)
+    change_example = None if change is None else lambda example: to_example(change(example.origin))
+    write_cache(StageDataset(stage, data_seed, plan.size), processor, directory, place.report, change_example)
     return CachedDataset(directory, stage, seed), PackedCollator(processor)
 
 
-def _fit(seed: int, output: Path, place: Place, measure: Any = None) -> StageContext:
+def _build_context(seed: int, output: Path, place: Place, measure: Any = None) -> StageContext:
     output.mkdir(parents=True, exist_ok=True)
     return StageContext(
         seed=seed,
@@ -189,28 +219,40 @@ def _fit(seed: int, output: Path, place: Place, measure: Any = None) -> StageCon
 # One arm
 
 
-def arm_stage(study: StudyPlan, arm: Arm, chosen: ArmPlan, temporal_layers: int) -> Stage:
-    """The study's stage as this arm is trained."""
-    ratio = chosen.downsample_ratio or arm.ratio
-    exact: dict[str, Any] = {}
-    if chosen.init == "exact":
+def build_arm_stage(study: StudyPlan, arm: Arm, arm_plan: ArmPlan, temporal_layers: int) -> Stage:
+    """Build the training stage of an arm from its study's.
+
+    Args:
+        study: study of the arm.
+        arm: settings of the arm.
+        arm_plan: what the plan changes about it.
+        temporal_layers: of the plan's model.
+    """
+    ratio = arm_plan.downsample_ratio or arm.ratio
+    closed_form: dict[str, Any] = {}
+    if arm_plan.init == "exact":
         blocks = round(BASE_RATIO / ratio) ** 2
-        exact = {"init": "exact", "compressor_norm_groups": blocks, "image_token_order": "raster"}
+        closed_form = {"init": "exact", "compressor_norm_groups": blocks, "image_token_order": "raster"}
     return study.stage.model_copy(
         update={
             "name": study.name,
             "downsample_ratio": ratio,
-            "image_steps": chosen.image_steps or {arm.steps: 1.0},
-            "num_temporal_layers": chosen.vision.get("num_temporal_layers", temporal_layers) if arm.temporal else 0,
+            "image_steps": arm_plan.image_steps or {arm.steps: 1.0},
+            "num_temporal_layers": arm_plan.vision.get("num_temporal_layers", temporal_layers) if arm.temporal else 0,
             "frozen": arm.frozen,
-            "steps": chosen.steps or study.stage.steps,
-            **exact,
+            "steps": arm_plan.steps or study.stage.steps,
+            **closed_form,
         }
     )
 
 
-def thinned(sample: Sample, part: float) -> Sample:
-    """A sample with only a part of each clip's frames: the middle ones of equal stretches. Pictures stay whole."""
+def thin_frames(sample: Sample, part: float) -> Sample:
+    """Drop frames of each clip of a sample: keep the middle frames of equal intervals. Pictures are not changed.
+
+    Args:
+        sample: sample to change.
+        part: fraction of the frames to keep.
+    """
     media = []
     for medium in sample.media:
         if not medium.timestamps:
@@ -218,53 +260,62 @@ def thinned(sample: Sample, part: float) -> Sample:
             continue
         count = len(medium.frames)
         keep = max(1, round(count * part))
-        chosen = [int((number + 0.5) * count / keep) for number in range(keep)]
-        times = tuple(medium.timestamps[place] for place in chosen)
-        labels = None if medium.patch_labels is None else medium.patch_labels[chosen]
-        media.append(Medium(medium.kind, medium.frames[chosen], times, labels))
+        indices = [int((number + 0.5) * count / keep) for number in range(keep)]
+        times = tuple(medium.timestamps[index] for index in indices)
+        labels = None if medium.patch_labels is None else medium.patch_labels[indices]
+        media.append(Medium(medium.kind, medium.frames[indices], times, labels))
     return Sample(
         sample.task, tuple(media), sample.question, sample.answer, sample.level, sample.description, sample.more
     )
 
 
-def run_arm(plan: Plan, study: StudyPlan, name: str, chosen: ArmPlan, seed: int, place: Place) -> RunRecord:
-    """Train and measure one arm of one seed."""
-    arm = ARMS[chosen.like]
-    stage = arm_stage(study, arm, chosen, int(plan.model.vision["num_temporal_layers"]))
-    recipe = plan.recipe(seed, (stage,), chosen.vision)
-    processor = _processor(plan, place)
-    start = base_weights(plan, study, seed, place)
-    thin = arm.frames_part < 1
-    change = (lambda sample: thinned(sample, arm.frames_part)) if thin else None
+def run_arm(plan: Plan, study: StudyPlan, name: str, arm_plan: ArmPlan, seed: int, place: Place) -> RunRecord:
+    """Train and measure one arm of one seed.
 
-    def shown(sample: Sample) -> Sample:
-        """A held-out sample as this arm is asked about it: as many questions as it was trained with."""
-        short = trimmed(sample, stage.questions, stage.characters)
-        return change(short) if change else short
+    Args:
+        plan: the ablation.
+        study: study of the arm.
+        name: of the arm in the study.
+        arm_plan: the arm.
+        seed: of the training.
+        place: directories and progress report.
+    """
+    arm = ARMS[arm_plan.like]
+    stage = build_arm_stage(study, arm, arm_plan, int(plan.model.vision["num_temporal_layers"]))
+    recipe = plan.recipe(seed, (stage,), arm_plan.vision)
+    processor = _load_processor(plan, place)
+    start = get_base_weights(plan, study, seed, place)
+    thin = arm.frames_part < 1
+    change = (lambda sample: thin_frames(sample, arm.frames_part)) if thin else None
+
+    def prepare_sample(sample: Sample) -> Sample:
+        """Limit a held-out sample to the questions per sample of the training, and drop frames."""
+        limited = trimmed(sample, stage.questions, stage.characters)
+        return change(limited) if change else limited
 
     model, _ = grow(recipe, stage, processor, start)
     if not arm.conditioned:
-        without_timesteps(model)
+        fold_timesteps(model)
     if arm.heads > 1:
-        give_heads(model, arm.heads, seed)
+        add_step_heads(model, arm.heads, seed)
     cache = f"{study.name}-thin" if thin else study.name
-    dataset, collator = _cached(stage, seed, plan, processor, place, cache, DATA_SEED + study.data_seed, change)
+    dataset, collator = _load_cached(stage, seed, plan, processor, place, cache, DATA_SEED + study.data_seed, change)
     engine = Engine(model, processor, None)
-    held = HeldOutSet(level=study.level, frames=study.frames, change=shown)
+    held = HeldOutSet(level=study.level, frames=study.frames, change=prepare_sample)
 
-    def during() -> list[dict[str, Any]]:
+    def evaluate() -> list[dict[str, Any]]:
         return [
-            {"task": task, "accuracy": forced_share(engine, task, held, FORCED_DURING, stage.most_steps)}
+            {"task": task, "accuracy": compute_forced_accuracy(engine, task, held, EVAL_SAMPLES, stage.most_steps)}
             for task in stage.tasks
         ]
 
     output = place.work / f"{study.name}-{name}-{seed}"
-    _belongs(output, recipe)
-    commit = commit_of_code()
+    _claim_directory(output, recipe)
+    commit = get_code_commit()
     started = time.process_time()
-    train_stage(stage, model, dataset, collator, _fit(seed, output, place, during))
-    seconds = time.process_time() - started  # of this process, with what was measured on the way
-    trained = {
+    train_stage(stage, model, dataset, collator, _build_context(seed, output, place, evaluate))
+    seconds = time.process_time() - started  # of this process, including evaluations during training
+    training = {
         "steps": stage.steps,
         "batch_size": stage.batch_size,
         "samples": stage.steps * stage.batch_size,
@@ -272,35 +323,35 @@ def run_arm(plan: Plan, study: StudyPlan, name: str, chosen: ArmPlan, seed: int,
         "start": "base" if study.base_seed is None else f"base of seed {study.base_seed}",
     }
     rows = [json.loads(line) for line in (output / "curve.jsonl").read_text(encoding="utf-8").splitlines()]
-    return _record(study, name, chosen, seed, engine, held, trained, rows, commit)
+    return _build_record(study, name, arm_plan, seed, engine, held, training, rows, commit)
 
 
-def _record(
+def _build_record(
     study: StudyPlan,
     name: str,
-    chosen: ArmPlan,
+    arm_plan: ArmPlan,
     seed: int,
     engine: Engine,
     held: HeldOutSet,
-    trained: dict[str, Any],
+    training: dict[str, Any],
     rows: list[dict[str, Any]],
     commit: str,
 ) -> RunRecord:
-    """What is kept of a run: what it was, how it learned, and what the trained model answers."""
-    arm = ARMS[chosen.like]
-    most = max(chosen.image_steps or {arm.steps: 1.0})
-    steps = study.evaluate_steps if most > 1 and study.kind == "image" else (most,)
+    """Measure the trained arm and build its record, with settings and training curve."""
+    arm = ARMS[arm_plan.like]
+    max_steps = max(arm_plan.image_steps or {arm.steps: 1.0})
+    steps = study.evaluate_steps if max_steps > 1 and study.kind == "image" else (max_steps,)
     frames = round((study.frames or 8) * arm.frames_part)
     data = {
         "study": study.name,
         "arm": name,
         "seed": seed,
         "commit": commit,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {_device(engine.model)}",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {_describe_device(engine.model)}",
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        "parameters": _parameters(engine.model),
-        "tokens": engine.processor.tokens_per_frame * (frames if study.kind == "video" else most),
-        "train": trained,
+        "parameters": _count_parameters(engine.model),
+        "tokens": engine.processor.tokens_per_frame * (frames if study.kind == "video" else max_steps),
+        "train": training,
         "curve": [{"step": row["step"], "loss": row["loss"]} for row in rows if "loss" in row],
         "evals": [
             {"step": row["step"], "task": row["task"], "teacher_forced": row["accuracy"]}
@@ -308,22 +359,22 @@ def _record(
             if "task" in row
         ],
         "results": [
-            result(engine, task, held, study, number, frames) for task in study.stage.tasks for number in steps
+            measure_result(engine, task, held, study, number, frames) for task in study.stage.tasks for number in steps
         ],
-        "subsets": subsets(engine, study, held) if most == 4 and study.kind == "image" else (),
+        "subsets": measure_subsets(engine, study, held) if max_steps == 4 and study.kind == "image" else (),
     }
     return RunRecord.model_validate_json(json.dumps(data))
 
 
-def _device(model: torch.nn.Module) -> str:
+def _describe_device(model: torch.nn.Module) -> str:
     device = next(model.parameters()).device
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
-def commit_of_code() -> str:
-    """The commit of the code, with "-dirty" where the package's own files differ from it; "unknown" outside a checkout.
+def get_code_commit() -> str:
+    """Return the commit of the code, with "-dirty" if files of the package differ; "unknown" outside a checkout.
 
-    Reports and plots beside the plan are rewritten after every call: they do not make the code another one.
+    Reports and plots beside the plan are rewritten after every call and do not count as a change of the code.
     """
     package = Path(__file__).resolve().parents[2]
 
@@ -337,7 +388,7 @@ def commit_of_code() -> str:
         return "unknown"
 
 
-def _parameters(model: Any) -> dict[str, int]:
+def _count_parameters(model: Any) -> dict[str, int]:
     parts = parameters_by_part(model)
     total = sum(parts.values())
     return {
@@ -349,4 +400,12 @@ def _parameters(model: Any) -> dict[str, int]:
     }
 
 
-__all__ = ["Place", "arm_stage", "base_weights", "check_plan", "run_arm", "run_plan", "thinned"]
+__all__ = [
+    "Place",
+    "build_arm_stage",
+    "check_plan",
+    "get_base_weights",
+    "run_arm",
+    "run_plan",
+    "thin_frames",
+]

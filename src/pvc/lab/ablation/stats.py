@@ -1,7 +1,7 @@
-"""Intervals over seeds, paired differences, verdicts, and what each step adds. Pure arithmetic.
+"""Statistics of an ablation: intervals over seeds, paired differences, verdicts, and the gain of each step.
 
-Accuracies are shares in [0, 1]; margins too (0.02 is two points). The verdict rules are stated once, in RULES, and the
-report prints them from there. Leaves out where the numbers come from (`claims`). Used by `claims` and `tables`.
+Accuracies and margins are shares in [0, 1] (0.02 is two points). RULES describes the verdict rules, and the report
+prints them from there. Called by `claims`, `tables`, `summary` and `plots`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Literal
 
 from pvc.errors import UsageError
 
-MARGIN = 0.02  # what counts as a loss (issue: "non-inferior by 2 points")
-SMALL = 0.005  # a gain below half a point is no gain
+MARGIN = 0.02  # smallest loss that counts (issue: "non-inferior by 2 points")
+MIN_GAIN = 0.005  # a gain below half a point does not count
 MIN_SEEDS = 3
 CEILING = 0.98
 FLOOR = 0.05  # above chance; below it an arm has not learned the task
 
 Outcome = Literal["supported", "not supported", "undecided"]
 
-_MARGIN, _SMALL = f"{MARGIN * 100:.0f} points", f"{SMALL * 100:.1f} point"
+_MARGIN, _SMALL = f"{MARGIN * 100:.0f} points", f"{MIN_GAIN * 100:.1f} point"
 RULES = {
     "non_inferior": f"*no loss*: supported if the whole interval of the difference lies above -{_MARGIN}, "
     "not supported if it lies below, otherwise undecided",
@@ -38,7 +38,14 @@ RULES = {
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its 95 % Student-t interval over `values`; no interval below two values."""
+    """A mean with its Student-t interval.
+
+    Attributes:
+        values: one value per seed.
+        mean: mean of the values.
+        lower: lower bound of the 95 % interval; None below two values.
+        upper: upper bound of the 95 % interval; None below two values.
+    """
 
     values: tuple[float, ...]
     mean: float
@@ -48,7 +55,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a rule says of paired differences; `reason` is set where the rule was not asked (seeds, ceiling, floor)."""
+    """Result of a rule on paired differences.
+
+    Attributes:
+        outcome: of the rule.
+        estimate: mean difference; None without values.
+        reason: why the rule was not applied (seeds, ceiling, floor); empty if it was.
+    """
 
     outcome: Outcome
     estimate: Estimate | None
@@ -56,11 +69,12 @@ class Verdict:
 
     @property
     def text(self) -> str:
+        """Outcome, with the reason in parentheses if there is one."""
         return f"{self.outcome} ({self.reason})" if self.reason else self.outcome
 
 
-def _inside(t: float, df: int) -> float:
-    """P(|T| < t) for integer degrees of freedom: Abramowitz and Stegun 26.7.3 and 26.7.4, exact sums."""
+def _compute_t_probability(t: float, df: int) -> float:
+    """Compute P(|T| < t) for integer degrees of freedom: Abramowitz and Stegun 26.7.3 and 26.7.4, exact sums."""
     angle = math.atan(t / math.sqrt(df))
     sine, cosine = math.sin(angle), math.cos(angle)
     odd = df % 2
@@ -74,23 +88,36 @@ def _inside(t: float, df: int) -> float:
 
 @lru_cache
 def t_quantile(df: int, confidence: float = 0.95) -> float:
-    """The t with P(|T| < t) = confidence, by bisection.
+    """Compute the t with P(|T| < t) = confidence, by bisection.
 
-    Raises UsageError unless df is at least 1 and the confidence lies between 0 and 1.
+    Args:
+        df: degrees of freedom, at least 1.
+        confidence: between 0 and 1.
+
+    Raises:
+        UsageError: an argument is out of range.
     """
     if df < 1 or not 0 < confidence < 1:
         raise UsageError(f"no t quantile for {df} degrees of freedom at confidence {confidence}")
     low, high = 0.0, 1.0
-    while _inside(high, df) < confidence:
+    while _compute_t_probability(high, df) < confidence:
         high *= 2
     for _ in range(80):
         middle = (low + high) / 2
-        low, high = (middle, high) if _inside(middle, df) < confidence else (low, middle)
+        low, high = (middle, high) if _compute_t_probability(middle, df) < confidence else (low, middle)
     return (low + high) / 2
 
 
 def t_interval(values: Sequence[float], confidence: float = 0.95) -> Estimate:
-    """Mean and Student-t interval. Raises UsageError without values."""
+    """Compute the mean and its Student-t interval.
+
+    Args:
+        values: at least one value; an interval needs two.
+        confidence: between 0 and 1.
+
+    Raises:
+        UsageError: no values.
+    """
     if not values:
         raise UsageError("an interval needs at least one value")
     count = len(values)
@@ -104,7 +131,14 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Estimate:
 
 @dataclass(frozen=True)
 class Paired:
-    """Differences left - right over the seeds that both have; `only_left`, `only_right` are seeds without a partner."""
+    """Differences left - right by seed.
+
+    Attributes:
+        seeds: seeds that both arms have.
+        differences: one per seed of `seeds`.
+        only_left: seeds that only the left arm has.
+        only_right: seeds that only the right arm has.
+    """
 
     seeds: tuple[int, ...]
     differences: tuple[float, ...]
@@ -112,8 +146,13 @@ class Paired:
     only_right: tuple[int, ...]
 
 
-def paired(left: Mapping[int, float], right: Mapping[int, float]) -> Paired:
-    """Pair two arms by seed; seeds that one of them lacks are named, not used."""
+def pair_by_seed(left: Mapping[int, float], right: Mapping[int, float]) -> Paired:
+    """Compute the differences of two arms by seed.
+
+    Args:
+        left: value by seed.
+        right: value by seed.
+    """
     both = tuple(sorted(set(left) & set(right)))
     return Paired(
         both,
@@ -124,6 +163,7 @@ def paired(left: Mapping[int, float], right: Mapping[int, float]) -> Paired:
 
 
 def _judge(differences: Sequence[float], rule: Callable[[float, float], Outcome]) -> Verdict:
+    """Apply a rule for the bounds of the interval, if there are enough seeds."""
     count = len(differences)
     estimate = t_interval(differences) if count else None
     if count < MIN_SEEDS or estimate is None or estimate.lower is None or estimate.upper is None:
@@ -131,8 +171,13 @@ def _judge(differences: Sequence[float], rule: Callable[[float, float], Outcome]
     return Verdict(rule(estimate.lower, estimate.upper), estimate)
 
 
-def non_inferior(differences: Sequence[float], margin: float = MARGIN) -> Verdict:
-    """Does the left arm lose less than `margin`?"""
+def judge_non_inferior(differences: Sequence[float], margin: float = MARGIN) -> Verdict:
+    """Judge whether the left arm loses less than `margin`.
+
+    Args:
+        differences: left - right, one per seed.
+        margin: share in [0, 1].
+    """
 
     def rule(lower: float, upper: float) -> Outcome:
         return "supported" if lower > -margin else "not supported" if upper < -margin else "undecided"
@@ -140,8 +185,13 @@ def non_inferior(differences: Sequence[float], margin: float = MARGIN) -> Verdic
     return _judge(differences, rule)
 
 
-def inferior(differences: Sequence[float], margin: float = MARGIN) -> Verdict:
-    """Does the left arm lose more than `margin`?"""
+def judge_inferior(differences: Sequence[float], margin: float = MARGIN) -> Verdict:
+    """Judge whether the left arm loses more than `margin`.
+
+    Args:
+        differences: left - right, one per seed.
+        margin: share in [0, 1].
+    """
 
     def rule(lower: float, upper: float) -> Outcome:
         return "supported" if upper < -margin else "not supported" if lower > -margin else "undecided"
@@ -149,8 +199,13 @@ def inferior(differences: Sequence[float], margin: float = MARGIN) -> Verdict:
     return _judge(differences, rule)
 
 
-def better(differences: Sequence[float], small: float = SMALL) -> Verdict:
-    """Is the left arm better at all? A gain known to be below `small` counts as none unless it is surely above 0."""
+def judge_better(differences: Sequence[float], small: float = MIN_GAIN) -> Verdict:
+    """Judge whether the left arm is better.
+
+    Args:
+        differences: left - right, one per seed.
+        small: if the interval is not above 0 and ends below this share, the verdict is "not supported".
+    """
 
     def rule(lower: float, upper: float) -> Outcome:
         return "supported" if lower > 0 else "not supported" if upper < small else "undecided"
@@ -158,18 +213,24 @@ def better(differences: Sequence[float], small: float = SMALL) -> Verdict:
     return _judge(differences, rule)
 
 
-def at_ceiling(left: float, right: float) -> bool:
-    """Both arms above 98 %: neither a loss of two points nor a gain could have shown."""
+def is_at_ceiling(left: float, right: float) -> bool:
+    """Return whether both accuracies are above 98 %, where a loss of two points or a gain cannot be observed."""
     return left > CEILING and right > CEILING
 
 
-def at_floor(left: float, right: float, chance: float = 0.0) -> bool:
-    """Both arms at most five points above chance: neither has learned the task, so "no loss" means nothing."""
+def is_at_floor(left: float, right: float, chance: float = 0.0) -> bool:
+    """Return whether both arms are within five points of chance, so that neither has learned the task.
+
+    Args:
+        left: accuracy of the left arm.
+        right: accuracy of the right arm.
+        chance: accuracy of guessing.
+    """
     return max(left, right) <= chance + FLOOR
 
 
-def combined(outcomes: Sequence[Outcome]) -> Outcome:
-    """Supported if all are, not supported if one is not, undecided otherwise (also without any)."""
+def combine_outcomes(outcomes: Sequence[Outcome]) -> Outcome:
+    """Combine outcomes: supported if all are, not supported if one is not, else undecided (also if there are none)."""
     if "not supported" in outcomes:
         return "not supported"
     return "supported" if outcomes and all(outcome == "supported" for outcome in outcomes) else "undecided"
@@ -177,11 +238,14 @@ def combined(outcomes: Sequence[Outcome]) -> Outcome:
 
 @dataclass(frozen=True)
 class Progress:
-    """What the steps of one run add, from the accuracy of every subset of them (`T` values each).
+    """Contribution of each of the `T` steps of one run, from the accuracy of every subset of them.
 
-    prefixes: accuracy of the first k steps. gains: what step k adds to the steps before it. averaged: what it adds on
-    average over all orders of the steps (its Shapley value). alone: accuracy of step k without others. dropped: what
-    is lost when only step k is taken away.
+    Attributes:
+        prefixes: accuracy of the first k steps.
+        gains: gain of step k over the steps before it.
+        averaged: mean gain of step k over all orders of the steps (its Shapley value).
+        alone: accuracy of step k without others.
+        dropped: loss if only step k is removed.
     """
 
     prefixes: tuple[float, ...]
@@ -191,29 +255,34 @@ class Progress:
     dropped: tuple[float, ...]
 
 
-def progressive(accuracy: Mapping[tuple[int, ...], float], nothing: float = 0.0) -> Progress:
-    """What each step adds, in order and averaged over all orders.
+def compute_progress(accuracy: Mapping[tuple[int, ...], float], nothing: float = 0.0) -> Progress:
+    """Compute the contribution of each step, in order and averaged over all orders.
 
-    accuracy: by the steps kept, for all non-empty subsets of 0 .. T-1. nothing: the accuracy without any step, where
-    the mapping does not hold it.
-    Raises UsageError unless all subsets are there.
+    Args:
+        accuracy: by subset of the steps, for all non-empty subsets of 0 .. T-1.
+        nothing: accuracy without any step, used if the mapping does not have it.
+
+    Raises:
+        UsageError: a subset is missing.
     """
-    value = {frozenset(kept): share for kept, share in accuracy.items()}
+    value = {frozenset(subset): share for subset, share in accuracy.items()}
     value.setdefault(frozenset(), nothing)
     steps = sorted(frozenset().union(*value))
-    wanted = {frozenset(kept) for size in range(len(steps) + 1) for kept in combinations(steps, size)}
-    if not steps or steps != list(range(len(steps))) or set(value) != wanted:
-        raise UsageError(f"{len(value) - 1} subsets of steps {steps}; all {len(wanted) - 1} are needed")
+    expected = {frozenset(subset) for size in range(len(steps) + 1) for subset in combinations(steps, size)}
+    if not steps or steps != list(range(len(steps))) or set(value) != expected:
+        raise UsageError(f"{len(value) - 1} subsets of steps {steps}; all {len(expected) - 1} are needed")
     count, everything = len(steps), frozenset(steps)
     prefixes = tuple(value[frozenset(steps[: k + 1])] for k in steps)
     before = (value[frozenset()], *prefixes[:-1])
     averaged = []
     for k in steps:
-        # Of all orders, the share in which exactly `kept` come before k is |kept|! (T - 1 - |kept|)! / T!.
+        # Of all orders, the share in which exactly `subset` comes before k is |subset|! (T - 1 - |subset|)! / T!.
         parts = [
-            math.factorial(len(kept)) * math.factorial(count - 1 - len(kept)) * (value[kept | {k}] - value[kept])
-            for kept in wanted
-            if k not in kept
+            math.factorial(len(subset))
+            * math.factorial(count - 1 - len(subset))
+            * (value[subset | {k}] - value[subset])
+            for subset in expected
+            if k not in subset
         ]
         averaged.append(math.fsum(parts) / math.factorial(count))
     return Progress(
@@ -229,10 +298,15 @@ ORDER_MATTERS = 0.05
 UNEQUAL = 0.10
 
 
-def shape_of_progress(gains: Sequence[float], averaged: Sequence[float], alone: Sequence[float]) -> str:
-    """A name for how the steps share the content, from the means of a Progress.
+def describe_progress(gains: Sequence[float], averaged: Sequence[float], alone: Sequence[float]) -> str:
+    """Describe how the steps share the content.
 
-    Both kinds of gain have the same sum: where the first step's is lower in order, later ones' are higher.
+    Both kinds of gain have the same sum: if the first step's is lower in order, those of later steps are higher.
+
+    Args:
+        gains: means of `Progress.gains`.
+        averaged: means of `Progress.averaged`.
+        alone: means of `Progress.alone`.
     """
     effects = [gain - mean for gain, mean in zip(gains, averaged, strict=True)]
     if max(abs(effect) for effect in effects) <= ORDER_MATTERS:
@@ -248,6 +322,7 @@ def shape_of_progress(gains: Sequence[float], averaged: Sequence[float], alone: 
 
 __all__ = [
     "MARGIN",
+    "MIN_GAIN",
     "MIN_SEEDS",
     "RULES",
     "Estimate",
@@ -255,15 +330,15 @@ __all__ = [
     "Paired",
     "Progress",
     "Verdict",
-    "at_ceiling",
-    "at_floor",
-    "better",
-    "combined",
-    "inferior",
-    "non_inferior",
-    "paired",
-    "progressive",
-    "shape_of_progress",
+    "combine_outcomes",
+    "compute_progress",
+    "describe_progress",
+    "is_at_ceiling",
+    "is_at_floor",
+    "judge_better",
+    "judge_inferior",
+    "judge_non_inferior",
+    "pair_by_seed",
     "t_interval",
     "t_quantile",
 ]

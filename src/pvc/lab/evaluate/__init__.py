@@ -1,1 +1,1 @@
-"""Measure accuracy on held-out synthetic samples, with intervals."""
+"""Accuracy on held-out synthetic samples, with intervals, and fitting of the step predictor to it."""

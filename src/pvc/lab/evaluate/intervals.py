@@ -1,4 +1,4 @@
-"""Intervals for proportions. Pure arithmetic."""
+"""Confidence intervals of proportions. Called by `accuracy.py` and benchmarks."""
 
 from __future__ import annotations
 
@@ -6,9 +6,17 @@ import math
 
 
 def wilson(right: int, count: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's score interval for `right` out of `count` (95 % by default); (0, 1) when `count` is 0.
+    """Compute Wilson's score interval of a proportion.
 
     Source: E. B. Wilson, JASA 22 (1927). Unlike the normal approximation it stays within [0, 1].
+
+    Args:
+        right: number of successes.
+        count: number of trials.
+        z: quantile of the normal distribution; the default gives a 95 % interval.
+
+    Returns:
+        Lower and upper bound; (0, 1) if `count` is 0.
     """
     if count == 0:
         return 0.0, 1.0

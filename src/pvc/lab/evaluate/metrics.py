@@ -1,10 +1,10 @@
-"""How right an answer is. Pure functions."""
+"""Character metrics of an answer. Called by `accuracy.py`."""
 
 from __future__ import annotations
 
 
 def edit_distance(first: str, second: str) -> int:
-    """Least number of characters to insert, delete or replace (V. Levenshtein, 1966)."""
+    """Compute the minimum number of characters to insert, delete or replace (V. Levenshtein, 1966)."""
     row = list(range(len(second) + 1))
     for i, a in enumerate(first, 1):
         above_left, row[0] = row[0], i
@@ -14,7 +14,7 @@ def edit_distance(first: str, second: str) -> int:
 
 
 def characters_right(expected: str, answer: str) -> int:
-    """Characters of `expected` that `answer` has right: its length less the edit distance, at least 0."""
+    """Count the characters of `expected` that `answer` has right: its length less the edit distance, at least 0."""
     return max(0, len(expected) - edit_distance(expected, answer))
 
 

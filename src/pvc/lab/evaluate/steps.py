@@ -1,9 +1,8 @@
-"""Fits the head that chooses how many steps a picture gets (`pvc.engine.adaptive`) to a model's own answers.
+"""Training of the step predictor (`pvc.lab.step_predictor`) on a model's answers.
 
-Held-out pictures are asked about with every number of steps; ridge regression from the tokens of their first step to
-how well each answer is gives the head. Its price per step is chosen on predictions for samples that were not fitted on.
-Used by `pvc fit-steps` and by `benchmarks/adaptive_steps.py`.
-
+The model answers questions about held-out pictures with every number of steps. Ridge regression predicts the score of
+each answer from the tokens of the first step. The price per step is chosen on predictions for samples that were not
+used to fit. Called by `pvc lab fit-steps` and `benchmarks/adaptive_steps.py`.
 n samples, F features, O numbers of steps.
 """
 
@@ -16,27 +15,30 @@ from typing import Any
 import numpy as np
 import torch
 
-from pvc.engine.adaptive import StepHead
 from pvc.engine.engine import Engine
 from pvc.engine.visual_state import fingerprint
 from pvc.errors import UsageError
-from pvc.lab.evaluate.accuracy import BATCH, HeldOutSet, Score, answers, first_steps
+from pvc.lab.evaluate.accuracy import BATCH_SIZE, HeldOutSet, Score, first_steps, generate_answers
+from pvc.lab.step_predictor import StepPredictor
 from pvc.lab.synthetic import TASKS, Sample, make
 
 PICTURE_TASKS = ("rows", "page", "read", "locate", "receipt", "chart", "shape", "count", "place", "describe")
 PRICES = np.concatenate([[0.0], np.geomspace(1e-3, 1.0, 60)])
 RIDGES = (1.0, 10.0, 100.0, 1000.0, 10000.0, 100000.0)
 FOLDS = 4
-# Answers that are text to be read: the part that was read counts.
+# Tasks whose answers are text: the share of right characters counts.
 _READ = ("rows", "page")
 Array = np.ndarray
 
 
 @dataclass(frozen=True)
 class Collected:
-    """Features `(n, F)` float32 of first steps; `right` `(n, O)`, how well each was answered; `kind` `(n,)` names.
+    """Data to fit the step predictor to.
 
-    `kind` is what a user knows who knows what a picture is of: task, level and zoom.
+    Attributes:
+        features: `(n, F)` float32, from the first step of each picture.
+        right: `(n, O)`, score of the answer with each number of steps.
+        kind: `(n,)` names of task, level and zoom: what a user knows if the type of a picture is known.
     """
 
     features: Array
@@ -44,6 +46,7 @@ class Collected:
     kind: Array
 
     def part(self, which: Array) -> Collected:
+        """Select the samples of an index or mask `which`, `(m,)` or `(n,)`."""
         return Collected(self.features[which], self.right[which], self.kind[which])
 
 
@@ -57,10 +60,20 @@ def collect(
     seed: int = 0,
     report: Callable[[str, Array], None] = lambda task, accuracy: None,
 ) -> Collected:
-    """`count` held-out pictures a task, levels and zooms in turn, each answered with each number of steps.
+    """Answer questions about held-out pictures with every number of steps, with levels and zooms in turn.
+
+    Args:
+        engine: model to answer with.
+        steps: `O` numbers of steps.
+        tasks: tasks with one picture per sample.
+        count: pictures per task.
+        levels: difficulties.
+        zooms: factors of the tower's image size.
+        seed: of the samples.
+        report: called with a task and its `(O,)` mean scores.
 
     Raises:
-        UsageError: an unknown task, or one of videos or of several pictures.
+        UsageError: a task that is unknown, has videos, or has several pictures.
     """
     for task in tasks:
         if task not in TASKS:
@@ -75,13 +88,13 @@ def collect(
         rows: list[list[float]] = []
         for zoom in zooms:
             held = HeldOutSet(seed=seed, levels=tuple(levels), zoom=zoom)
-            own = -(-count // len(zooms))
-            for start in range(0, own, BATCH):
-                samples = held.samples(task, start, min(start + BATCH, own), side)
-                given = [answers(engine, samples, number) for number in steps]
+            per_zoom = -(-count // len(zooms))
+            for start in range(0, per_zoom, BATCH_SIZE):
+                samples = held.samples(task, start, min(start + BATCH_SIZE, per_zoom), side)
+                by_steps = [generate_answers(engine, samples, number) for number in steps]
                 rows += [
-                    [share_right(sample, answer) for answer in each]
-                    for sample, *each in zip(samples, *given, strict=True)
+                    [compute_score(sample, answer) for answer in answers]
+                    for sample, *answers in zip(samples, *by_steps, strict=True)
                 ]
                 features.append(first_steps(engine, [sample.frames[0] for sample in samples]).numpy())
                 kinds += [f"{task} {sample.level} x{zoom}" for sample in samples]
@@ -90,17 +103,25 @@ def collect(
     return Collected(np.concatenate(features), np.concatenate(right), np.array(kinds))
 
 
-def share_right(sample: Sample, answer: str) -> float:
-    """1 for an exact answer, else 0; of text that is read, the part of the characters that is right."""
+def compute_score(sample: Sample, answer: str) -> float:
+    """Score an answer: for text tasks the share of right characters, else 1 if the answer is exactly right."""
     score = Score()
     score.add(sample, answer)
     return score.characters_right / score.characters if sample.task in _READ else float(score.right)
 
 
 def ridge(x: Array, y: Array, strength: float) -> tuple[Array, Array]:
-    """Weight `(F, O)` and bias `(O,)` of linear regression on standardised inputs with an L2 penalty.
+    """Fit a linear regression with an L2 penalty on standardised inputs.
 
-    Solved over samples where there are more features, as the tokens of a large model are.
+    If there are more features than samples, as for large models, the system is solved over samples.
+
+    Args:
+        x: `(n, F)` features.
+        y: `(n, O)` targets.
+        strength: of the penalty.
+
+    Returns:
+        Weight `(F, O)` and bias `(O,)` for inputs that are not standardised.
     """
     x = x.astype(np.float64)
     middle, spread, mean = x.mean(0), x.std(0) + 1e-6, y.mean(0)
@@ -114,10 +135,17 @@ def ridge(x: Array, y: Array, strength: float) -> tuple[Array, Array]:
 
 
 def fitted(x: Array, y: Array) -> tuple[Array, Array]:
-    """Ridge regression of what steps gain, by a strength that is chosen on a quarter of the samples.
+    """Fit a ridge regression of the gain per number of steps; a quarter of the samples choose its strength.
 
-    Gains, `y` less its mean over steps: how hard a question is does not matter to the choice, and predicting it is
-    most of what an error of absolute accuracies would be about.
+    The gain is `y` less its mean over steps. The difficulty of a question does not matter to the choice, but would
+    dominate the error of a prediction of absolute scores.
+
+    Args:
+        x: `(n, F)` features.
+        y: `(n, O)` scores.
+
+    Returns:
+        Weight `(F, O)` and bias `(O,)`.
     """
     y = y - y.mean(1, keepdims=True)
     last = np.arange(len(x)) % 4 == 3
@@ -129,7 +157,15 @@ def fitted(x: Array, y: Array) -> tuple[Array, Array]:
 
 
 def crossed(data: Collected, folds: int = FOLDS) -> Array:
-    """Predictions `(n, O)` for every sample by a head that was fitted without it."""
+    """Predict the gains of every sample by cross-validation.
+
+    Args:
+        data: samples.
+        folds: number of folds.
+
+    Returns:
+        `(n, O)` predictions, each by a regression that was fitted without the sample.
+    """
     predicted = np.zeros_like(data.right)
     fold = np.random.default_rng(0).permutation(len(data.right)) % folds
     for number in range(folds):
@@ -139,22 +175,37 @@ def crossed(data: Collected, folds: int = FOLDS) -> Array:
 
 
 def curve(predicted: Array, true: Array, steps: Sequence[int]) -> Array:
-    """(mean steps, accuracy) of the choice at every one of `PRICES`."""
+    """Compute the mean steps and the accuracy that result from every price per step.
+
+    Args:
+        predicted: `(n, O)` predictions.
+        true: `(n, O)` scores.
+        steps: `O` numbers of steps.
+
+    Returns:
+        `(len(PRICES), 2)`: mean steps, mean score.
+    """
     numbers, rows = np.array(steps), np.arange(len(true))
-    chosen = [(predicted - price * numbers).argmax(1) for price in PRICES]
-    return np.array([(numbers[which].mean(), true[rows, which].mean()) for which in chosen])
+    choices = [(predicted - price * numbers).argmax(1) for price in PRICES]
+    return np.array([(numbers[choice].mean(), true[rows, choice].mean()) for choice in choices])
 
 
-def fit(engine: Engine, data: Collected, steps: Sequence[int], loss: float) -> StepHead:
-    """The head of a model, whose price loses at most `loss` of the accuracy that most steps for all pictures have.
+def fit(engine: Engine, data: Collected, steps: Sequence[int], loss: float) -> StepPredictor:
+    """Fit the step predictor of a model.
 
-    Of the prices that keep to it the one with the fewest steps is taken; what it gives on samples that were not fitted
-    on is kept in `facts`.
+    The price per step is the one with the fewest mean steps among those that lose at most `loss`. If none does, it is
+    the one with the highest score. `facts` of the result has the cross-validated accuracy and mean steps.
+
+    Args:
+        engine: model that the data were collected with.
+        data: result of `collect`.
+        steps: `O` numbers of steps; the last one is the reference.
+        loss: accepted loss of accuracy against the reference for all pictures, in [0, 1].
     """
     points = curve(crossed(data), data.right, steps)
     fixed = data.right.mean(0)
-    kept = np.flatnonzero(points[:, 1] >= fixed[-1] - loss)
-    best = kept[points[kept, 0].argmin()] if len(kept) else int(points[:, 1].argmax())
+    allowed = np.flatnonzero(points[:, 1] >= fixed[-1] - loss)
+    best = allowed[points[allowed, 0].argmin()] if len(allowed) else int(points[:, 1].argmax())
     weight, bias = fitted(data.features, data.right)
     facts: dict[str, Any] = {
         "samples": len(data.right),
@@ -162,7 +213,7 @@ def fit(engine: Engine, data: Collected, steps: Sequence[int], loss: float) -> S
         "accuracy": round(float(points[best, 1]), 4),
         "fixed": {str(number): round(float(value), 4) for number, value in zip(steps, fixed, strict=True)},
     }
-    return StepHead(
+    return StepPredictor(
         torch.tensor(weight, dtype=torch.float32),
         torch.tensor(bias, dtype=torch.float32),
         tuple(steps),
@@ -172,4 +223,4 @@ def fit(engine: Engine, data: Collected, steps: Sequence[int], loss: float) -> S
     )
 
 
-__all__ = ["PICTURE_TASKS", "Collected", "collect", "crossed", "curve", "fit", "fitted", "ridge", "share_right"]
+__all__ = ["PICTURE_TASKS", "Collected", "collect", "compute_score", "crossed", "curve", "fit", "fitted", "ridge"]

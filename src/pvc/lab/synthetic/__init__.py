@@ -1,4 +1,7 @@
-"""A procedural world with questions and answers, from which a tiny model learns: pictures, clips, text and shapes."""
+"""A procedural world of pictures, clips, text and shapes with questions and exact answers.
+
+Small models are trained and measured on it. Called by `pvc.lab`, the command line, tests and benchmarks.
+"""
 
 from pvc.lab.synthetic.conversation import messages_of
 from pvc.lab.synthetic.dataset import write_dataset

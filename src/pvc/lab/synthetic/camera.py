@@ -1,6 +1,6 @@
-"""What a camera and a file do to drawn frames: blur, contrast, brightness, grain, noise, JPEG artefacts.
+"""Effects of a camera and a file on rendered frames: blur, contrast, brightness, grain, noise, JPEG artefacts.
 
-It leaves out what is drawn (`draw`). Chance enters only through the scene's seeds. Used by `draw`.
+The only random values come from the scene's seeds. Called by `draw`.
 """
 
 from __future__ import annotations
@@ -16,37 +16,48 @@ from pvc.lab.synthetic.scene import CameraEffects
 
 Floats = NDArray[np.float32]
 _NOISE_OFFSETS = 1 << 16
-_JPEG_ROWS = 8192  # of one compressed picture: frames are compressed in stacks, since every file has a price
+_JPEG_ROWS = 8192  # of one compressed picture: frames are compressed in stacks, because each file costs time
 
 
 @functools.lru_cache(maxsize=8)
-def _noise_pool(count: int) -> Floats:
-    """Gaussian noise drawn once and read from another offset every time: a fresh draw costs more than a picture."""
+def _get_noise_pool(count: int) -> Floats:
+    """Return Gaussian noise. It is sampled once and read from other offsets, since sampling is expensive."""
     generator = np.random.Generator(np.random.PCG64(20250101))
     return generator.standard_normal(count + _NOISE_OFFSETS, dtype=np.float32)
 
 
-def finish(canvas: Floats, look: CameraEffects, grain: float) -> NDArray[np.uint8]:
-    """Apply the look to (F, H, W, 3) in place and round to uint8."""
-    if look.blur > 0:
-        canvas = blurred(canvas, look.blur)
-    canvas *= np.float32(look.contrast)
-    canvas += np.float32(128 * (1 - look.contrast) + look.brightness + 0.5)  # the half turns truncation into rounding
+def apply_effects(canvas: Floats, effects: CameraEffects, grain: float) -> NDArray[np.uint8]:
+    """Apply camera effects to frames and round them to uint8.
+
+    Args:
+        canvas: float32 `(F, H, W, 3)`, changed in place.
+        effects: what to apply.
+        grain: strength of the background's grain in grey levels.
+
+    Returns:
+        uint8 `(F, H, W, 3)`.
+    """
+    if effects.blur > 0:
+        canvas = _blur(canvas, effects.blur)
+    canvas *= np.float32(effects.contrast)
+    canvas += np.float32(
+        128 * (1 - effects.contrast) + effects.brightness + 0.5
+    )  # the half turns truncation into rounding
     count = canvas[0].size
-    pool = _noise_pool(count)
+    pool = _get_noise_pool(count)
     for f, frame in enumerate(canvas):
-        # Grain belongs to the thing shown, so it stays from frame to frame; noise is the sensor's and does not.
-        for step, strength in ((0, grain), (7919 * (f + 1), look.noise)):
+        # Grain belongs to the scene and is the same in all frames; sensor noise differs.
+        for step, strength in ((0, grain), (7919 * (f + 1), effects.noise)):
             if strength > 0:
-                offset = (look.noise_seed + step) % _NOISE_OFFSETS
+                offset = (effects.noise_seed + step) % _NOISE_OFFSETS
                 frame += pool[offset : offset + count].reshape(frame.shape) * np.float32(strength)
     np.clip(canvas, 0, 255, out=canvas)
     frames = canvas.astype(np.uint8)
-    return compressed(frames, look.jpeg) if look.jpeg else frames
+    return compress_jpeg(frames, effects.jpeg) if effects.jpeg else frames
 
 
-def blurred(canvas: Floats, weight: float) -> Floats:
-    """A three-pixel blur in both directions of (F, H, W, 3), `weight` from either neighbour."""
+def _blur(canvas: Floats, weight: float) -> Floats:
+    """Blur `(F, H, W, 3)` over three pixels in both directions; `weight` is that of either neighbour."""
     side, middle = np.float32(weight), np.float32(1 - 2 * weight)
     for axis in (1, 2):
         first, last = [slice(None)] * 4, [slice(None)] * 4
@@ -58,8 +69,13 @@ def blurred(canvas: Floats, weight: float) -> Floats:
     return canvas
 
 
-def compressed(frames: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
-    """Frames (F, H, W, 3) as they come back from a JPEG file, whose colours are as fine as its greys."""
+def compress_jpeg(frames: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    """Return frames after JPEG compression without chroma subsampling.
+
+    Args:
+        frames: uint8 `(F, H, W, 3)`.
+        quality: JPEG quality, 1 to 100.
+    """
     count, height, width, _ = frames.shape
     stack = max(1, _JPEG_ROWS // height)
     out = np.empty_like(frames)

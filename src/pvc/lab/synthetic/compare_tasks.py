@@ -1,6 +1,6 @@
-"""`compare`: two pictures and one question about both, such as whether they say the same or which shows more.
+"""Task `compare`: two pictures and one question about both, such as whether they say the same or which shows more.
 
-It leaves out clips (`mixed_tasks`). The question comes after both pictures. Used by `tasks`.
+The question comes after both pictures. Called by `tasks`.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from pvc.lab.synthetic import fonts, palette, strings
-from pvc.lab.synthetic.lettering import extents_of
+from pvc.lab.synthetic.lettering import sample_text_size
 from pvc.lab.synthetic.objects import scatter
-from pvc.lab.synthetic.phrasing import distinct, phrase
+from pvc.lab.synthetic.phrasing import phrase, select_distinct
 from pvc.lab.synthetic.scene import UNITS, Scene, SceneOptions, SceneQA, Text
-from pvc.lab.synthetic.seeding import Rng, is_for
-from pvc.lab.synthetic.shape_tasks import HOW_MANY, many, pair_for, picture
+from pvc.lab.synthetic.seeding import Rng, is_text_allowed
+from pvc.lab.synthetic.shape_tasks import HOW_MANY, build_picture, format_object_count, sample_pair
 from pvc.lab.synthetic.vocabulary import COLOUR_NAMES, DIGITS, LETTERS, PLURALS, SHAPES
 
 _NAMES = ("first", "second")
@@ -24,127 +24,143 @@ _SAME = (
 _LENGTHS = {1: (1, 2), 2: (2, 3, 4), 3: (4, 5, 6), 4: (6, 7, 8)}
 _HEIGHTS = {1: (14.0, 24.0), 2: (10.0, 16.0), 3: (8.0, 12.0), 4: (6.0, 8.5)}
 _HIGHEST = {1: 99, 2: 99, 3: 999, 4: 9999}
-# Per level: most of the counted objects, most others, sizes, cells a side.
+# Per level: maximum of the counted objects, maximum of others, sizes, cells a side.
 _OBJECTS = {1: (3, 0, 13, 18, 3), 2: (4, 1, 12, 17, 3), 3: (6, 2, 10, 14, 4), 4: (9, 4, 7, 10, 4)}
 
 
-def compare(dice: Rng, wish: SceneOptions) -> SceneQA:
-    """Two pictures. Level: up to 2, 4, 6, 8 characters; numbers to 99, 99, 999, 9999; up to 3, 4, 6, 9 objects."""
-    level = palette.level_of(dice, wish)
-    kind = dice.weighted({"text": 0.4, "number": 0.25, "objects": 0.35})
-    return {"text": _texts, "number": _numbers, "objects": _objects}[kind](dice, wish, level)
+def build_compare(rng: Rng, options: SceneOptions) -> SceneQA:
+    """Build two pictures with texts, numbers or objects to compare.
+
+    Level: up to 2, 4, 6, 8 characters; numbers to 99, 99, 999, 9999; up to 3, 4, 6, 9 objects.
+
+    Args:
+        rng: random generator of the sample.
+        options: what the caller requests.
+    """
+    level = palette.sample_level(rng, options)
+    kind = rng.weighted({"text": 0.4, "number": 0.25, "objects": 0.35})
+    return {"text": _build_texts, "number": _build_numbers, "objects": _build_objects}[kind](rng, options, level)
 
 
-def _written(dice: Rng, wish: SceneOptions, level: int, text: str) -> Scene:
-    """A picture of a text with looks of its own."""
-    ground = palette.backdrop(dice)
-    rgb = palette.contrasting(dice, *palette.colours_of(ground), split=wish.split)
+def _build_text_picture(rng: Rng, options: SceneOptions, level: int, text: str) -> Scene:
+    """Build a picture of a text with a font, ground and effects that only it has."""
+    ground = palette.sample_backdrop(rng)
+    rgb = palette.sample_contrasting(rng, *palette.get_colours(ground), split=options.split)
     while True:
-        w, h = extents_of(dice, text, _HEIGHTS[level], UNITS - 4.0, 5.6)
-        x = dice.uniform(w / 2 + 2, UNITS - w / 2 - 2)
-        point = (x, dice.uniform(h / 2 + 2, UNITS - 0.75 * h - 2))
-        if palette.arranged_for(wish.split, [point], len(text)):
+        w, h = sample_text_size(rng, text, _HEIGHTS[level], UNITS - 4.0, 5.6)
+        x = rng.uniform(w / 2 + 2, UNITS - w / 2 - 2)
+        point = (x, rng.uniform(h / 2 + 2, UNITS - 0.75 * h - 2))
+        if palette.is_arrangement_allowed(options.split, [point], len(text)):
             break
-    item = Text(text, dice.choice(fonts.families(wish.split)), rgb, w, h, dice.uniform(0, 0.1), 0.0, (point,))
-    return Scene(ground, palette.look(dice, level == 4), (), (), (item,))
+    item = Text(text, rng.choice(fonts.get_families(options.split)), rgb, w, h, rng.uniform(0, 0.1), 0.0, (point,))
+    return Scene(ground, palette.sample_effects(rng, level == 4), (), (), (item,))
 
 
-def _changed(dice: Rng, text: str) -> str:
-    """The text with one character replaced by another of its sort."""
-    i = dice.integer(0, len(text) - 1)
-    other = dice.choice(DIGITS if text[i] in DIGITS else LETTERS)
+def _replace_character(rng: Rng, text: str) -> str:
+    """Return a text with one character replaced by another letter or digit."""
+    i = rng.integer(0, len(text) - 1)
+    other = rng.choice(DIGITS if text[i] in DIGITS else LETTERS)
     return text[:i] + other + text[i + 1 :]
 
 
-def _difference(text: str, other: str) -> tuple[str, str] | None:
-    """The one character of either text that the other has not; None if there is none, or only its font tells it."""
-    gone, come = set(text) - set(other), set(other) - set(text)
-    if len(gone) != 1 or len(come) != 1 or (gone | come) & set("IO01"):
+def _get_difference(text: str, other: str) -> tuple[str, str] | None:
+    """Return the one character of either text that the other does not have.
+
+    None if there is not exactly one, or if only the font distinguishes them.
+    """
+    removed, added = set(text) - set(other), set(other) - set(text)
+    if len(removed) != 1 or len(added) != 1 or (removed | added) & set("IO01"):
         return None
-    return gone.pop(), come.pop()
+    return removed.pop(), added.pop()
 
 
-def _texts(dice: Rng, wish: SceneOptions, level: int) -> SceneQA:
-    """The same text or, in most cases, one that differs in one character."""
-    same, difference = dice.chance(0.4), None
+def _build_texts(rng: Rng, options: SceneOptions, level: int) -> SceneQA:
+    """Build two pictures of the same text or, in most cases, of texts that differ in one character."""
+    same, difference = rng.chance(0.4), None
     while True:
-        text, _ = strings.text_of(dice, wish.split, _LENGTHS[level], strings.PLAIN)
-        other = text if same else _changed(dice, text)
-        difference = _difference(text, other)
-        if same or (difference and is_for(other, wish.split)):
+        text, _ = strings.sample_text(rng, options.split, _LENGTHS[level], strings.PLAIN)
+        other = text if same else _replace_character(rng, text)
+        difference = _get_difference(text, other)
+        if same or (difference and is_text_allowed(other, options.split)):
             break
-    first, second = _written(dice, wish, level, text), _written(dice, wish, level, other)
+    first, second = _build_text_picture(rng, options, level, text), _build_text_picture(rng, options, level, other)
     sentence = "Both pictures show the same text." if same else "The pictures show different texts."
-    asks = [phrase(dice, dice.choice(_SAME), "same" if same else "different", sentence)]
-    for name, shown in zip(_NAMES, (text, other), strict=True):
-        asks.append(phrase(dice, f"What does the {name} picture say?", shown, f"The {name} picture says {shown}."))
+    questions = [phrase(rng, rng.choice(_SAME), "same" if same else "different", sentence)]
+    for name, content in zip(_NAMES, (text, other), strict=True):
+        questions.append(
+            phrase(rng, f"What does the {name} picture say?", content, f"The {name} picture says {content}.")
+        )
     if difference and len(text) > 1:
-        asks.append(("Which character of the first picture is missing in the second?", difference[0]))
-        asks.append(("Which character of the second picture is missing in the first?", difference[1]))
-    asked = asks[0] if same or dice.chance(0.6) else dice.choice(asks)
+        questions.append(("Which character of the first picture is missing in the second?", difference[0]))
+        questions.append(("Which character of the second picture is missing in the first?", difference[1]))
+    first_question = questions[0] if same or rng.chance(0.6) else rng.choice(questions)
     facts: dict[str, Any] = {"kind": "text", "texts": [text, other], "same": same}
-    return _draft(dice, (first, second), facts, asked, asks, level)
+    return _build_scene_qa(rng, (first, second), facts, first_question, questions, level)
 
 
-def _numbers(dice: Rng, wish: SceneOptions, level: int) -> SceneQA:
-    """Two numbers; asked is which is larger or smaller."""
-    as_long = dice.chance(0.5)  # half of the pairs have as many digits, so that the width does not tell
+def _build_numbers(rng: Rng, options: SceneOptions, level: int) -> SceneQA:
+    """Build two pictures of numbers, and ask which is larger or smaller."""
+    as_long = rng.chance(0.5)  # half of the pairs have equal numbers of digits, so that the width is no hint
     while True:
-        values = tuple(strings.number_below(dice, wish.split, 1, _HIGHEST[level]) for _ in range(2))
+        values = tuple(strings.sample_number(rng, options.split, 1, _HIGHEST[level]) for _ in range(2))
         if values[0] != values[1] and (not as_long or len(str(values[0])) == len(str(values[1]))):
             break
-    scenes = tuple(_written(dice, wish, level, str(value)) for value in values)
-    asks = []
+    scenes = tuple(_build_text_picture(rng, options, level, str(value)) for value in values)
+    questions = []
     for which, best in (("larger", max(values)), ("smaller", min(values))):
         name = _NAMES[values.index(best)]
         question = f"Which picture shows the {which} number?"
-        asks.append(phrase(dice, question, name, f"The {name} picture shows the {which} number."))
-        asks.append(phrase(dice, f"What is the {which} number?", str(best), f"The {which} number is {best}."))
+        questions.append(phrase(rng, question, name, f"The {name} picture shows the {which} number."))
+        questions.append(phrase(rng, f"What is the {which} number?", str(best), f"The {which} number is {best}."))
     for name, value in zip(_NAMES, values, strict=True):
-        asks.append(phrase(dice, f"Which number is in the {name} picture?", str(value), f"The number is {value}."))
-    asked = asks[dice.weighted({0: 0.35, 1: 0.15, 2: 0.35, 3: 0.15})]
-    return _draft(dice, (scenes[0], scenes[1]), {"kind": "number", "numbers": list(values)}, asked, asks, level)
+        questions.append(phrase(rng, f"Which number is in the {name} picture?", str(value), f"The number is {value}."))
+    first_question = questions[rng.weighted({0: 0.35, 1: 0.15, 2: 0.35, 3: 0.15})]
+    return _build_scene_qa(
+        rng, (scenes[0], scenes[1]), {"kind": "number", "numbers": list(values)}, first_question, questions, level
+    )
 
 
-def _objects(dice: Rng, wish: SceneOptions, level: int) -> SceneQA:
-    """Objects of one shape among others in both pictures; asked is which picture has more or fewer of them."""
-    most, most_others, low, high, side = _OBJECTS[level]
-    kind = dice.choice(SHAPES)
-    counts = dice.sample(range(1, most + 1), 2)
+def _build_objects(rng: Rng, options: SceneOptions, level: int) -> SceneQA:
+    """Build two pictures with objects of one shape among others, and ask which has more or fewer of them."""
+    max_count, max_others, low, high, side = _OBJECTS[level]
+    kind = rng.choice(SHAPES)
+    counts = rng.sample(range(1, max_count + 1), 2)
     others = [s for s in SHAPES if s != kind]
     scenes = []
     for number in counts:
-        pairs = [pair_for(dice, wish.split, (kind,), COLOUR_NAMES) for _ in range(number)]
-        pairs += [pair_for(dice, "train", others, COLOUR_NAMES) for _ in range(dice.integer(0, most_others))]
+        pairs = [sample_pair(rng, options.split, (kind,), COLOUR_NAMES) for _ in range(number)]
+        pairs += [sample_pair(rng, "train", others, COLOUR_NAMES) for _ in range(rng.integer(0, max_others))]
         while True:
-            figures = scatter(dice, pairs, low, high, side)
-            if palette.arranged_for(wish.split, [f.track[0] for f in figures if f.track[0]]):
+            figures = scatter(rng, pairs, low, high, side)
+            if palette.is_arrangement_allowed(options.split, [f.track[0] for f in figures if f.track[0]]):
                 break
-        scenes.append(picture(dice, figures, {}))
-    things, asks = PLURALS[kind], []
+        scenes.append(build_picture(rng, figures, {}))
+    things, questions = PLURALS[kind], []
     for which, best in (("more", max(counts)), ("fewer", min(counts))):
         name = _NAMES[counts.index(best)]
         question = f"Which picture has {which} {things}?"
-        asks.append(phrase(dice, question, name, f"The {name} picture has {which} {things}."))
+        questions.append(phrase(rng, question, name, f"The {name} picture has {which} {things}."))
     for name, number in zip(_NAMES, counts, strict=True):
         question = f"How many {things} are in the {name} picture?"
-        asks.append((question, str(number)))
+        questions.append((question, str(number)))
     total = sum(counts)
-    question = dice.choice(HOW_MANY).format(things=things).rstrip("?.")
+    question = rng.choice(HOW_MANY).format(things=things).rstrip("?.")
     mark = "." if question.startswith("Count") else "?"
-    asks.append(phrase(dice, f"{question} in both pictures together{mark}", str(total), many(total, kind, things)))
+    questions.append(
+        phrase(rng, f"{question} in both pictures together{mark}", str(total), format_object_count(total, kind, things))
+    )
     facts: dict[str, Any] = {"kind": "objects", "shape": kind, "counts": counts}
-    return _draft(dice, (scenes[0], scenes[1]), facts, dice.choice(asks[:2]), asks, level)
+    return _build_scene_qa(rng, (scenes[0], scenes[1]), facts, rng.choice(questions[:2]), questions, level)
 
 
-def _draft(
-    dice: Rng,
+def _build_scene_qa(
+    rng: Rng,
     scenes: tuple[Scene, Scene],
     facts: dict[str, Any],
-    asked: tuple[str, str],
-    asks: list[tuple[str, str]],
+    first_question: tuple[str, str],
+    questions: list[tuple[str, str]],
     level: int,
 ) -> SceneQA:
     first, second = scenes
     first.asked.update(facts)
-    return SceneQA(first, *asked, distinct(asked[0], asks, 4, dice), (second,), level)
+    return SceneQA(first, *first_question, select_distinct(first_question[0], questions, 4, rng), (second,), level)

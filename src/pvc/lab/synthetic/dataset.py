@@ -1,7 +1,7 @@
-"""Samples as files: PNG and MP4 with a `data.jsonl` of conversations, in the row format that training reads.
+"""Writes samples as PNG and MP4 files with a `data.jsonl` of conversations, the record format that training reads.
 
-Files appear under their names only when they are complete, and an interrupted writing goes on where it stopped. It
-leaves out patch labels and descriptions: those are for training on generated samples. Used by the command line.
+A file appears under its final name only when it is complete. If writing is interrupted, the next call continues.
+Patch labels and descriptions are not written; only training on generated samples uses them. Called by the command line.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any
 from pvc.errors import UsageError
 from pvc.lab.synthetic.scene import Medium, Sample
 from pvc.lab.synthetic.seeding import Split
-from pvc.lab.synthetic.tasks import make, task_named
+from pvc.lab.synthetic.tasks import get_task, make
 
-ROWS = "data.jsonl"
-_STRIDE = 1_000_003  # from a seed whose clips no file can hold to the next that is tried
+RECORDS = "data.jsonl"
+_SEED_STRIDE = 1_000_003  # added to a seed whose clips cannot be written to a file
 
 
 @dataclass(frozen=True)
-class _Order:
-    """What to write: the arguments of `make` for every row."""
+class _SampleSpec:
+    """The arguments of `make` for one record."""
 
     task: str
     seed: int
@@ -37,27 +37,27 @@ class _Order:
 
     @property
     def name(self) -> str:
-        """Id of the row; what is not the default stands in it, so that other samples have other names."""
+        """Id of the record: it contains every option that is not the default, so that no two samples share an id."""
         options = (("l", self.level), ("f", self.frames), ("p", None if self.size == 64 else self.size))
         parts = [f"{letter}{value}" for letter, value in options if value is not None]
         parts += [f"t{self.tiles}"] if self.tiles > 1 else []
         return "-".join([self.task, self.split, *parts, f"{self.seed:08d}"])
 
-    def for_task(self) -> _Order:
-        """Return the order without what its task ignores: pictures have no frames and pages no levels."""
-        task = task_named(self.task)
+    def for_task(self) -> _SampleSpec:
+        """Return the spec without the options that its task ignores: frames of pictures and levels of pages."""
+        task = get_task(self.task)
         frames = self.frames if task.kind == "video" else None
         return replace(self, frames=frames, level=None if task.pages else self.level)
 
-    def sample(self) -> Sample:
-        """The sample, which is another seed's where a clip does not begin at 0 s: a video file always does."""
+    def generate(self) -> Sample:
+        """Generate the sample. If a clip does not begin at 0 s, as files do, use the sample of another seed."""
         options: dict[str, Any] = {k: getattr(self, k) for k in ("size", "split", "frames", "level", "tiles")}
         seed = self.seed
         while True:
             sample = make(self.task, seed, **options)
             if all(medium.timestamps[:1] in ((), (0.0,)) for medium in sample.all_media):
                 return sample
-            seed += _STRIDE
+            seed += _SEED_STRIDE
 
 
 def write_dataset(
@@ -74,76 +74,93 @@ def write_dataset(
     force: bool = False,
     report: Callable[[int, int], None] = lambda done, of: None,
 ) -> Path:
-    """Write `count` samples of each task with seeds seed, seed + 1, ... and `data.jsonl`, whose path is returned.
+    r"""Write samples of tasks as files and `data.jsonl`, and return the path of the latter.
 
-    Rows: {"id", "task", "level", "split", "image" or "video" or both: a file name or a list of them, "conversations":
-    [{"from": "human", "value": "<image>\\nQuestion"}, {"from": "gpt", "value": "Answer"}, ...]} with a placeholder per
-    medium, in their order, at the beginning of the turn that shows it. A row without media has neither "image" nor
-    "video". frames: of clips; pictures ignore it. level: page tasks ignore it. report: called with rows done and rows
-    in all.
-    Raises UsageError for what `make` refuses, and for a directory with other rows unless `force`, which replaces them.
+    A record is {"id", "task", "level", "split", "image" and "video" (a file name or a list of them; absent without such
+    media), "conversations"}. A conversation is [{"from": "human", "value": "<image>\nQuestion"}, {"from": "gpt",
+    "value": "Answer"}, ...]. A turn begins with one placeholder per medium that it adds, in their order.
+
+    Args:
+        directory: folder to write to; it is created if it does not exist.
+        tasks: name of a task, or several.
+        count: samples of each task.
+        seed: seed of the first sample; the next ones follow.
+        split: what the samples may show.
+        size: pixels of a tile's side.
+        frames: length of clips; tasks of pictures ignore it.
+        level: difficulty; page tasks ignore it.
+        tiles: size of pictures in tiles.
+        force: replace the records of other samples that the directory holds.
+        report: called with the number of records written and of all records.
+
+    Raises:
+        UsageError: `make` rejects the options, or the directory holds other records and `force` is false.
     """
     names = [tasks] if isinstance(tasks, str) else list(tasks)
-    orders = [
-        _Order(name, seed + i, size, split, frames, level, tiles).for_task() for i in range(count) for name in names
+    specs = [
+        _SampleSpec(name, seed + i, size, split, frames, level, tiles).for_task()
+        for i in range(count)
+        for name in names
     ]
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    rows, part = folder / ROWS, folder / f"{ROWS}.part"
-    kept = _kept(rows if rows.exists() else part, orders, force)
-    if rows.exists() and len(kept) == len(orders):
-        report(len(orders), len(orders))
-        return rows
+    path, part = folder / RECORDS, folder / f"{RECORDS}.part"
+    lines = _read_complete_records(path if path.exists() else part, specs, force)
+    if path.exists() and len(lines) == len(specs):
+        report(len(specs), len(specs))
+        return path
     with part.open("w", encoding="utf-8", newline="\n") as out:
-        out.writelines(f"{line}\n" for line in kept)
-        for i, order in enumerate(orders[len(kept) :], len(kept)):
-            report(i, len(orders))
-            out.write(json.dumps(_row(folder, order), ensure_ascii=False) + "\n")
+        out.writelines(f"{line}\n" for line in lines)
+        for i, spec in enumerate(specs[len(lines) :], len(lines)):
+            report(i, len(specs))
+            out.write(json.dumps(_write_record(folder, spec), ensure_ascii=False) + "\n")
             out.flush()
-    os.replace(part, rows)
-    report(len(orders), len(orders))
-    return rows
+    os.replace(part, path)
+    report(len(specs), len(specs))
+    return path
 
 
-def _kept(file: Path, orders: list[_Order], force: bool) -> list[str]:
-    """The complete rows that an earlier writing of the same samples has left; UsageError where there are others."""
+def _read_complete_records(file: Path, specs: list[_SampleSpec], force: bool) -> list[str]:
+    """Return the complete lines that an earlier call with the same samples has written."""
     if not file.exists() or force:
         return []
-    lines = file.read_text(encoding="utf-8").split("\n")[:-1]  # what comes after the last line end is torn
+    lines = file.read_text(encoding="utf-8").split("\n")[:-1]  # the last line may be incomplete
     try:
-        found = [str(json.loads(line)["id"]) for line in lines]
+        ids = [str(json.loads(line)["id"]) for line in lines]
     except (ValueError, KeyError, TypeError):
-        found = [""]
-    if found != [order.name for order in orders[: len(found)]]:
-        raise UsageError(f"{file} holds other rows than the ones asked for; choose another directory, or use force")
+        ids = [""]
+    if ids != [spec.name for spec in specs[: len(ids)]]:
+        raise UsageError(f"{file} holds other rows than the requested ones; choose another directory, or use force")
     return lines
 
 
-def _row(folder: Path, order: _Order) -> dict[str, Any]:
-    sample = order.sample()
+def _write_record(folder: Path, spec: _SampleSpec) -> dict[str, Any]:
+    """Write the media of a sample and return its record."""
+    sample = spec.generate()
     several = len(sample.all_media) > 1
     files: dict[str, list[str]] = {}
     conversation: list[dict[str, str]] = []
     for turn in sample.conversation:
         marks = []
         for medium in turn.media:
-            stem = f"{order.name}-{1 + sum(map(len, files.values()))}" if several else order.name
+            stem = f"{spec.name}-{1 + sum(map(len, files.values()))}" if several else spec.name
             files.setdefault(medium.kind, []).append(_write_medium(folder, stem, medium))
             marks.append(f"<{medium.kind}>")
-        asked = "\n".join([*marks, turn.question])
-        conversation += [{"from": "human", "value": asked}, {"from": "gpt", "value": turn.answer}]
+        prompt = "\n".join([*marks, turn.question])
+        conversation += [{"from": "human", "value": prompt}, {"from": "gpt", "value": turn.answer}]
     return {
-        "id": order.name,
+        "id": spec.name,
         "task": sample.task,
         "level": sample.level,
-        "split": order.split,
+        "split": spec.split,
         **{kind: names[0] if len(names) == 1 else names for kind, names in files.items()},
         "conversations": conversation,
     }
 
 
 def _write_medium(folder: Path, stem: str, medium: Medium) -> str:
-    # Imported here: drawing needs no codecs, and training on generated samples must work without them.
+    """Write a medium as a PNG or MP4 file and return the file's name."""
+    # Imported here: rendering needs no codecs, and training on generated samples must work without them.
     from pvc.media.write import write_image, write_video
 
     if medium.kind == "image":

@@ -1,7 +1,7 @@
-"""Scene -> pixels and patch labels: masks made large once, resized by bicubic filtering, blended by numpy.
+"""Renders scenes to pixels and patch labels: large masks, resized by bicubic filtering and blended by numpy.
 
-So a picture looks like a real file that was resized to the model's input. It draws what the scene says and decides
-nothing; chance enters only through the scene's noise seed. Used by `make`.
+So a picture looks like a real file that was resized to the model's input. The only random values come from the scene's
+seeds. Called by `make`.
 """
 
 from __future__ import annotations
@@ -15,24 +15,29 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from pvc.lab.synthetic import fonts
-from pvc.lab.synthetic.camera import finish
-from pvc.lab.synthetic.grounds import ground
+from pvc.lab.synthetic.camera import apply_effects
+from pvc.lab.synthetic.grounds import render_backdrop
 from pvc.lab.synthetic.scene import PATCH, UNITS, Curve, Figure, Plate, Scene, Text
-from pvc.lab.synthetic.veils import draw_veil
+from pvc.lab.synthetic.veils import render_veil
 from pvc.lab.synthetic.vocabulary import character_class, shape_class
 
 Floats = NDArray[np.float32]
 _SHAPE_MASTERS = (64, 256)
 _SHAPE_PADDING = 0.25  # of the master's ink: more than one pixel of the picture for every shape of 4 pixels and more
 _OVERSAMPLE = 4
-COVERAGE = 0.25  # part of a patch that an object must cover to give it its class
+COVERAGE = 0.25  # part of a patch that an object must cover to label it
 
 
 @dataclass(frozen=True)
-class Stamp:
-    """A mask in the picture: rows y0.., columns x0.., values 0..1 (h, w, 1); for text, the patches that it wins.
+class _Stamp:
+    """A mask in the picture; for text, also the patches that it labels.
 
-    wins: bool (gh, gw). classes: int64, one per patch won.
+    Attributes:
+        x0: first column.
+        y0: first row.
+        mask: float32 `(h, w, 1)`, 0 to 1.
+        wins: bool `(H / 8, W / 8)`, the patches that it labels.
+        classes: int64, one per labelled patch.
     """
 
     x0: int
@@ -43,26 +48,34 @@ class Stamp:
 
 
 def render(scene: Scene, size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Draw a scene at `size` pixels for 64 units: frames uint8 (F, H, W, 3) and labels int64 (F, H // 8, W // 8)."""
+    """Render a scene and its patch labels.
+
+    Args:
+        scene: the scene.
+        size: pixels of 64 units.
+
+    Returns:
+        Frames, uint8 `(F, H, W, 3)`, and labels, int64 `(F, H / 8, W / 8)`.
+    """
     scale = size / UNITS
     width, height = (round(side * scale) for side in scene.extent)
-    still = ground(scene.backdrop, height, width, scale)
+    background = render_backdrop(scene.backdrop, height, width, scale)
     for plate in scene.plates:
-        _draw_plate(still, plate, scale)
+        _render_plate(background, plate, scale)
     for curve in scene.curves:
-        _draw_curve(still, curve, scale)
+        _render_curve(background, curve, scale)
     canvas = np.empty((scene.frames, height, width, 3), np.float32)
-    canvas[:] = still
-    labels = _draw_figures(canvas, scene.figures, scale)
+    canvas[:] = background
+    labels = _render_figures(canvas, scene.figures, scale)
     for text in scene.texts:
-        _draw_text(canvas, labels, text, scale)
+        _render_text(canvas, labels, text, scale)
     for veil in scene.veils:
-        draw_veil(canvas, labels, veil, size)
-    return finish(canvas, scene.look, scene.backdrop.grain), labels
+        render_veil(canvas, labels, veil, size)
+    return apply_effects(canvas, scene.look, scene.backdrop.grain), labels
 
 
-def _draw_figures(canvas: Floats, figures: tuple[Figure, ...], scale: float) -> NDArray[np.int64]:
-    """Draw shapes onto (F, H, W, 3) and label patches by what remains visible of each."""
+def _render_figures(canvas: Floats, figures: tuple[Figure, ...], scale: float) -> NDArray[np.int64]:
+    """Render shapes onto `(F, H, W, 3)` and label patches by the visible part of each."""
     frames, height, width, _ = canvas.shape
     rows, columns = height // PATCH, width // PATCH
     labels = np.zeros((frames, rows, columns), np.int64)
@@ -72,45 +85,45 @@ def _draw_figures(canvas: Floats, figures: tuple[Figure, ...], scale: float) -> 
     for figure in figures:
         colour = np.array(figure.rgb, np.float32)
         patch_class = shape_class(figure.shape, figure.colour)
-        stamp, where = None, None
+        stamp, stamp_point = None, None
         for f, point in enumerate(figure.track):
             if point is None:
                 continue
-            if stamp is None or point != where:
-                stamp, where = _stamp_figure(figure, point, scale, (width, height)), point
+            if stamp is None or point != stamp_point:
+                stamp, stamp_point = _stamp_figure(figure, point, scale, (width, height)), point
             _blend(canvas[f], stamp, colour)
             h, w, _ = stamp.mask.shape
-            owned = owner[f, stamp.y0 : stamp.y0 + h, stamp.x0 : stamp.x0 + w]
-            owned[stamp.mask[..., 0] > 0.5] = patch_class
+            region = owner[f, stamp.y0 : stamp.y0 + h, stamp.x0 : stamp.x0 + w]
+            region[stamp.mask[..., 0] > 0.5] = patch_class
     best = np.full(labels.shape, COVERAGE, np.float32)
     for patch_class in {shape_class(f.shape, f.colour): None for f in figures}:
         part = (owner == patch_class).reshape(frames, rows, PATCH, columns, PATCH).mean((2, 4), np.float32)
-        _claim(labels, best, patch_class, part)
+        _assign_patches(labels, best, patch_class, part)
     return labels
 
 
-def _draw_text(canvas: Floats, labels: NDArray[np.int64], text: Text, scale: float) -> None:
-    """Draw a line onto the frames of (F, H, W, 3) that show it and label the patches under its characters."""
+def _render_text(canvas: Floats, labels: NDArray[np.int64], text: Text, scale: float) -> None:
+    """Render a line onto the frames of `(F, H, W, 3)` that have it and label the patches under its characters."""
     colour = np.array(text.rgb, np.float32)
-    stamp, where = None, None
+    stamp, stamp_point = None, None
     for f, point in enumerate(text.track):
         if point is None:
             continue
-        if stamp is None or point != where:
-            stamp, where = _stamp_text(text, point, scale, canvas.shape[2:0:-1]), point
+        if stamp is None or point != stamp_point:
+            stamp, stamp_point = _stamp_text(text, point, scale, canvas.shape[2:0:-1]), point
         _blend(canvas[f], stamp, colour)
         assert stamp.wins is not None
         labels[f][stamp.wins] = stamp.classes
 
 
-def _claim(labels: NDArray[np.int64], best: Floats, patch_class: int, part: Floats) -> None:
-    """Give a class the patches of which it covers more than any class before it."""
+def _assign_patches(labels: NDArray[np.int64], best: Floats, patch_class: int, part: Floats) -> None:
+    """Label the patches that a class covers more than any class before it."""
     wins = part >= best
     labels[wins] = patch_class
     best[wins] = part[wins]
 
 
-def _blend(frame: Floats, stamp: Stamp, colour: Floats) -> None:
+def _blend(frame: Floats, stamp: _Stamp, colour: Floats) -> None:
     h, w, _ = stamp.mask.shape
     region = frame[stamp.y0 : stamp.y0 + h, stamp.x0 : stamp.x0 + w]
     region += stamp.mask * (colour - region)
@@ -119,10 +132,10 @@ def _blend(frame: Floats, stamp: Stamp, colour: Floats) -> None:
 # Plates and curves
 
 
-def _draw_plate(canvas: Floats, plate: Plate, scale: float) -> None:
+def _render_plate(canvas: Floats, plate: Plate, scale: float) -> None:
     height, width, _ = canvas.shape
-    x0, x1 = (_clip((plate.x + side * plate.w / 2) * scale, width) for side in (-1, 1))
-    y0, y1 = (_clip((plate.y + side * plate.h / 2) * scale, height) for side in (-1, 1))
+    x0, x1 = (_clamp((plate.x + side * plate.w / 2) * scale, width) for side in (-1, 1))
+    y0, y1 = (_clamp((plate.y + side * plate.h / 2) * scale, height) for side in (-1, 1))
     edge = max(1, round(plate.border_width * scale))
     if plate.rgb is not None:
         canvas[y0:y1, x0:x1] = plate.rgb
@@ -133,7 +146,7 @@ def _draw_plate(canvas: Floats, plate: Plate, scale: float) -> None:
             region[:] = plate.border
 
 
-def _draw_curve(canvas: Floats, curve: Curve, scale: float) -> None:
+def _render_curve(canvas: Floats, curve: Curve, scale: float) -> None:
     height, width, _ = canvas.shape
     large = Image.new("L", (width * _OVERSAMPLE, height * _OVERSAMPLE), 0)
     pen, fine = ImageDraw.Draw(large), scale * _OVERSAMPLE
@@ -146,15 +159,15 @@ def _draw_curve(canvas: Floats, curve: Curve, scale: float) -> None:
     canvas += mask * (np.array(curve.rgb, np.float32) - canvas)
 
 
-def _clip(value: float, limit: int) -> int:
+def _clamp(value: float, limit: int) -> int:
     return min(max(round(value), 0), limit)
 
 
 # Shapes
 
 
-def _outline(shape: str, angle: float) -> list[tuple[float, float]]:
-    """Corners of a shape turned by `angle` degrees and stretched to fill -1..1 in both directions (y downwards)."""
+def _get_outline(shape: str, angle: float) -> list[tuple[float, float]]:
+    """Return the corners of a shape, rotated by `angle` degrees and stretched to -1..1 both ways (y points down)."""
     if shape == "circle":
         corners = [(math.cos(i * math.pi / 48), math.sin(i * math.pi / 48)) for i in range(96)]
     elif shape == "square":
@@ -167,46 +180,46 @@ def _outline(shape: str, angle: float) -> list[tuple[float, float]]:
     else:
         t = 0.34  # half the thickness of a bar of the cross
         quarter = [(-t, -1.0), (t, -1.0), (t, -t)]
-        corners = [_quarter(x, y, turn) for turn in range(4) for x, y in quarter]
+        corners = [_rotate_quarters(x, y, turn) for turn in range(4) for x, y in quarter]
     c, s = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-    turned = [(x * c - y * s, x * s + y * c) for x, y in corners]
-    xs, ys = [x for x, _ in turned], [y for _, y in turned]
-    fit = [(min(v) + max(v), max(v) - min(v)) for v in (xs, ys)]
-    return [((2 * x - fit[0][0]) / fit[0][1], (2 * y - fit[1][0]) / fit[1][1]) for x, y in turned]
+    rotated = [(x * c - y * s, x * s + y * c) for x, y in corners]
+    xs, ys = [x for x, _ in rotated], [y for _, y in rotated]
+    extents = [(min(v) + max(v), max(v) - min(v)) for v in (xs, ys)]
+    return [((2 * x - extents[0][0]) / extents[0][1], (2 * y - extents[1][0]) / extents[1][1]) for x, y in rotated]
 
 
-def _quarter(x: float, y: float, turn: int) -> tuple[float, float]:
+def _rotate_quarters(x: float, y: float, turn: int) -> tuple[float, float]:
     for _ in range(turn):
         x, y = -y, x
     return x, y
 
 
 @functools.lru_cache(maxsize=1024)
-def _shape_master(shape: str, angle: float, ink: int) -> Image.Image:
-    """A shape with smooth edges whose ink is ink x ink pixels, with padding around it."""
+def _render_shape_master(shape: str, angle: float, ink: int) -> Image.Image:
+    """Return a shape with smooth edges whose ink is ink x ink pixels, with padding around it."""
     side = round(ink * (1 + 2 * _SHAPE_PADDING))
     large = side * _OVERSAMPLE
     canvas = Image.new("L", (large, large), 0)
     half = ink * _OVERSAMPLE / 2
     ImageDraw.Draw(canvas).polygon(
-        [(large / 2 + half * x, large / 2 + half * y) for x, y in _outline(shape, angle)], fill=255
+        [(large / 2 + half * x, large / 2 + half * y) for x, y in _get_outline(shape, angle)], fill=255
     )
     return canvas.reduce(_OVERSAMPLE)
 
 
-def _stamp_figure(figure: Figure, point: tuple[float, float], scale: float, area: tuple[int, ...]) -> Stamp:
+def _stamp_figure(figure: Figure, point: tuple[float, float], scale: float, area: tuple[int, ...]) -> _Stamp:
     ink = next((m for m in _SHAPE_MASTERS if m >= 1.6 * max(figure.w, figure.h) * scale), _SHAPE_MASTERS[-1])
-    master = _shape_master(figure.shape, figure.angle, ink)
+    master = _render_shape_master(figure.shape, figure.angle, ink)
     sx, sy = figure.w * scale / ink, figure.h * scale / ink
-    return Stamp(*_place(master, point[0] * scale, point[1] * scale, sx, sy, area))
+    return _Stamp(*_resize_mask(master, point[0] * scale, point[1] * scale, sx, sy, area))
 
 
 # Text
 
 
-def _stamp_text(text: Text, point: tuple[float, float], scale: float, area: tuple[int, ...]) -> Stamp:
-    master = fonts.master_size(text.font, math.ceil(text.h * scale))
-    line = fonts.line(text.text, text.font, master, text.spacing)
+def _stamp_text(text: Text, point: tuple[float, float], scale: float, area: tuple[int, ...]) -> _Stamp:
+    master = fonts.get_master_size(text.font, math.ceil(text.h * scale))
+    line = fonts.render_line(text.text, text.font, master, text.spacing)
     sx, sy = text.w * scale / line.width, text.h * scale / line.cap
     mask = line.mask
     boxes = np.array(line.boxes, np.float32)
@@ -214,21 +227,21 @@ def _stamp_text(text: Text, point: tuple[float, float], scale: float, area: tupl
         mask = mask.rotate(text.angle, Image.Resampling.BILINEAR, expand=True)
         c, s = math.cos(math.radians(text.angle)), math.sin(math.radians(text.angle))
         middle = (boxes[:, :2] + boxes[:, 2:]) / 2
-        # The turned box is approximated by the straight one at the turned centre: angles are small.
-        turned = np.stack([middle[:, 0] * c + middle[:, 1] * s, middle[:, 1] * c - middle[:, 0] * s], 1)
-        boxes += np.tile(turned - middle, 2)
+        # Angles are small, so the rotated box is approximated by the straight one at the rotated centre.
+        rotated = np.stack([middle[:, 0] * c + middle[:, 1] * s, middle[:, 1] * c - middle[:, 0] * s], 1)
+        boxes += np.tile(rotated - middle, 2)
     cx, cy = point[0] * scale, point[1] * scale
-    x0, y0, stamped = _place(mask, cx, cy, sx, sy, area)
+    x0, y0, stamped = _resize_mask(mask, cx, cy, sx, sy, area)
     boxes *= np.array([sx, sy, sx, sy], np.float32)
     boxes += np.array([cx, cy, cx, cy], np.float32)
-    parts = _box_coverage(boxes, area)
+    parts = _compute_box_coverage(boxes, area)
     wins = parts.max(0) >= COVERAGE
     classes = np.array([character_class(c) for c in text.text if c != " "], np.int64)
-    return Stamp(x0, y0, stamped, wins, classes[parts.argmax(0)[wins]])
+    return _Stamp(x0, y0, stamped, wins, classes[parts.argmax(0)[wins]])
 
 
-def _box_coverage(boxes: Floats, area: tuple[int, ...]) -> Floats:
-    """Part of every patch that each box (x0, y0, x1, y1) in pixels covers: (boxes, gh, gw)."""
+def _compute_box_coverage(boxes: Floats, area: tuple[int, ...]) -> Floats:
+    """Return the part of every patch that each box (x0, y0, x1, y1) in pixels covers: `(boxes, H / 8, W / 8)`."""
     shares = []
     for axis, side in enumerate(area):
         low = np.arange(0, side, PATCH, dtype=np.float32)[None]
@@ -241,12 +254,13 @@ def _box_coverage(boxes: Floats, area: tuple[int, ...]) -> Floats:
 # Pixels
 
 
-def _place(
+def _resize_mask(
     mask: Image.Image, cx: float, cy: float, sx: float, sy: float, area: tuple[int, ...]
 ) -> tuple[int, int, Floats]:
-    """Resize a mask by (sx, sy) so that its centre lands on (cx, cy), parts of a pixel included.
+    """Resize a mask by (sx, sy) so that its centre is exactly at (cx, cy), also between pixels.
 
-    Gives the corner in the picture and the mask 0..1 (h, w, 1), cut at the picture's border.
+    Returns:
+        Column and row of its corner, and the mask `(h, w, 1)` from 0 to 1, cut at the picture's border.
     """
     w, h = mask.size
     x0, x1 = max(0, math.ceil(cx - w * sx / 2)), min(area[0], math.floor(cx + w * sx / 2))

@@ -1,7 +1,7 @@
 """Fonts by family name, and lines of characters as large grey masks, made of cached glyphs.
 
-Families: Pillow's embedded font and matplotlib's files, found without importing matplotlib. It leaves out placing and
-scaling (`draw`), kerning, and other scripts. Used by `draw`; the task modules ask it which families a split may show.
+Families: Pillow's embedded font and matplotlib's files, found without importing matplotlib. There is no kerning.
+Called by `draw`; the task modules read the families of a split.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _FILES = {
     "typewriter": "cmtt10.ttf",
 }
 FAMILIES = (_EMBEDDED, *_FILES)
-# Of clearly different cut, and with relatives in training: no split asks for an alphabet that nobody has seen.
+# Clearly different designs with relatives in training, so that no split needs an unknown alphabet.
 HELD_OUT = ("sans-oblique", "serif-bold", "times-bold", "grotesque", "typewriter")
 _TRAINED = tuple(family for family in FAMILIES if family not in HELD_OUT)
-# Hairlines vanish in small pictures: these faces are drawn with a stroke around them, in parts of the size.
+# Hairlines vanish in small pictures, so these faces are rendered with a stroke, in parts of the size.
 _STROKES = {"roman": 0.02, "grotesque": 0.014, "times": 0.012, "times-italic": 0.016, "typewriter": 0.014}
 MASTER_SIZES = (32, 64, 128, 256, 512)
 _SPACE = 0.3  # of the size
@@ -49,8 +49,15 @@ _PADDING = 12  # master pixels around a line: at least one pixel of the picture,
 
 
 @dataclass(frozen=True)
-class Glyph:
-    """Ink of one character: `mask` uint8 (h, w), its offset from the pen (`left`) and the baseline (`top`, upwards)."""
+class _Glyph:
+    """The ink of one character.
+
+    Attributes:
+        mask: uint8 `(h, w)`.
+        left: offset of the ink from the pen in pixels.
+        top: height of the ink's top above the baseline in pixels.
+        advance: width of the character in pixels.
+    """
 
     mask: NDArray[np.uint8]
     left: int
@@ -60,10 +67,14 @@ class Glyph:
 
 @dataclass(frozen=True)
 class Line:
-    """A line as a padded mask, the size of its ink (capital height without tails), and the ink box of each character.
+    """A line of text as a padded mask.
 
-    Spaces have no box. Boxes are (x0, y0, x1, y1) from the centre of the mask, which is also the centre of the
-    (width, cap) ink box.
+    Attributes:
+        mask: grey image.
+        width: width of the ink in pixels.
+        cap: height of a capital in pixels, which is the height of the ink without tails.
+        boxes: ink box (x0, y0, x1, y1) of each character except spaces, from the centre of the mask. That is also the
+            centre of the (width, cap) box.
     """
 
     mask: Image.Image
@@ -72,89 +83,110 @@ class Line:
     boxes: tuple[tuple[float, float, float, float], ...]
 
 
-def families(split: Split) -> tuple[str, ...]:
-    """The families that a split may show: the held-out ones in "fonts", the others everywhere else."""
+def get_families(split: Split) -> tuple[str, ...]:
+    """Return the families that a split may use: the held-out ones in "fonts", the others in all other splits."""
     return HELD_OUT if split == "fonts" else _TRAINED
 
 
 @functools.cache
-def _dejavu_folder() -> Path:
+def _find_font_folder() -> Path:
+    """Return the folder of matplotlib's fonts."""
     spec = importlib.util.find_spec("matplotlib")
     if spec is None or spec.origin is None:
-        raise MissingExtraError("the synthetic world takes its fonts from matplotlib: pip install matplotlib")
+        raise MissingExtraError("synthetic tasks need the fonts of matplotlib: pip install matplotlib")
     return Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf"
 
 
 @functools.cache
-def font(family: str, size: int) -> ImageFont.FreeTypeFont:
-    """A font of one of FAMILIES at a size in pixels.
+def load_font(family: str, size: int) -> ImageFont.FreeTypeFont:
+    """Load a font.
 
-    Raises UsageError for a family nobody knows, MissingExtraError where matplotlib or FreeType is missing.
+    Args:
+        family: one of FAMILIES.
+        size: pixels.
+
+    Raises:
+        UsageError: The family does not exist.
+        MissingExtraError: matplotlib or FreeType is missing.
     """
     if family == _EMBEDDED:
-        loaded = ImageFont.load_default(size)
-        if not isinstance(loaded, ImageFont.FreeTypeFont):
-            raise MissingExtraError("this Pillow was built without FreeType, which the synthetic world needs")
-        return loaded
+        face = ImageFont.load_default(size)
+        if not isinstance(face, ImageFont.FreeTypeFont):
+            raise MissingExtraError(
+                "synthetic tasks need FreeType, but Pillow was built without it; install a build with it"
+            )
+        return face
     if family not in _FILES:
         raise UsageError(f"font family {family!r} is not one of {', '.join(FAMILIES)}")
-    path = _dejavu_folder() / _FILES[family]
+    path = _find_font_folder() / _FILES[family]
     if not path.is_file():
-        raise MissingExtraError(f"matplotlib is installed without its font {path}")
+        raise MissingExtraError(f"matplotlib is installed without its font {path}; reinstall it")
     return ImageFont.truetype(str(path), size)
 
 
 @functools.cache
-def glyph(family: str, size: int, character: str) -> Glyph:
-    """The ink of one character at a size in pixels."""
-    loaded = font(family, size)
+def _render_glyph(family: str, size: int, character: str) -> _Glyph:
+    """Return the ink of one character at a size in pixels."""
+    face = load_font(family, size)
     stroke = size * _STROKES.get(family, 0.0)
-    x0, y0, x1, y1 = (round(v) for v in loaded.getbbox(character, anchor="ls", stroke_width=stroke))
+    x0, y0, x1, y1 = (round(v) for v in face.getbbox(character, anchor="ls", stroke_width=stroke))
     canvas = Image.new("L", (x1 - x0 + 2, y1 - y0 + 2), 0)
     pen = ImageDraw.Draw(canvas)
-    pen.text((1 - x0, 1 - y0), character, fill=255, font=loaded, anchor="ls", stroke_width=stroke)
+    pen.text((1 - x0, 1 - y0), character, fill=255, font=face, anchor="ls", stroke_width=stroke)
     pixels = np.asarray(canvas)
     rows, columns = np.flatnonzero(pixels.max(1) > 127), np.flatnonzero(pixels.max(0) > 127)
     top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
     mask = pixels[top:bottom, left:right].copy()
-    return Glyph(mask, left - 1 + x0, 1 - y0 - top, float(loaded.getlength(character)))
+    return _Glyph(mask, left - 1 + x0, 1 - y0 - top, float(face.getlength(character)))
 
 
 @functools.cache
-def cap_height(family: str, size: int) -> int:
-    """Height of a capital in pixels."""
-    return int(glyph(family, size, "H").mask.shape[0])
+def _get_cap_height(family: str, size: int) -> int:
+    """Return the height of a capital in pixels."""
+    return int(_render_glyph(family, size, "H").mask.shape[0])
 
 
 @functools.cache
-def master_size(family: str, target: int) -> int:
-    """The smallest master whose capitals have at least 1.6 times `target` pixels, so that resizing smooths."""
+def get_master_size(family: str, target: int) -> int:
+    """Return the smallest master whose capitals have 1.6 times the target's pixels, so that resizing smooths.
+
+    Args:
+        family: one of FAMILIES.
+        target: height of a capital in the picture, in pixels.
+    """
     for size in MASTER_SIZES:
-        if cap_height(family, size) >= 1.6 * target:
+        if _get_cap_height(family, size) >= 1.6 * target:
             return size
     return MASTER_SIZES[-1]
 
 
 @functools.lru_cache(maxsize=64)  # rows of a grid and frames of a clip repeat
-def line(text: str, family: str, size: int, spacing: float) -> Line:
-    """Set a line of characters at a master size; `spacing` is extra space between them in parts of the size."""
-    cap = cap_height(family, size)
-    pen, placed = 0.0, []
+def render_line(text: str, family: str, size: int, spacing: float) -> Line:
+    """Set a line of characters at a master size.
+
+    Args:
+        text: the characters.
+        family: one of FAMILIES.
+        size: one of MASTER_SIZES.
+        spacing: extra space between characters, in parts of the size.
+    """
+    cap = _get_cap_height(family, size)
+    pen, glyphs = 0.0, []
     for character in text:
         if character == " ":
             pen += (_SPACE + spacing) * size
             continue
-        ink = glyph(family, size, character)
-        placed.append((round(pen) + ink.left, ink))
+        ink = _render_glyph(family, size, character)
+        glyphs.append((round(pen) + ink.left, ink))
         pen += ink.advance + spacing * size
-    first = min(x for x, _ in placed)
-    width = max(x + ink.mask.shape[1] for x, ink in placed) - first
-    # The tail of Q and J hangs below the baseline; the same room is left above so that the centre stays the centre.
-    tail = max(0, *(ink.mask.shape[0] - ink.top for _, ink in placed), *(ink.top - cap for _, ink in placed))
+    first = min(x for x, _ in glyphs)
+    width = max(x + ink.mask.shape[1] for x, ink in glyphs) - first
+    # The tail of Q and J hangs below the baseline; the same space above keeps the centre in place.
+    tail = max(0, *(ink.mask.shape[0] - ink.top for _, ink in glyphs), *(ink.top - cap for _, ink in glyphs))
     edge = _PADDING + tail
     canvas = np.zeros((cap + 2 * edge, width + 2 * _PADDING), np.uint8)
     boxes = []
-    for x, ink in placed:
+    for x, ink in glyphs:
         h, w = ink.mask.shape
         left, top = x - first, cap - ink.top
         region = canvas[edge + top : edge + top + h, _PADDING + left : _PADDING + left + w]

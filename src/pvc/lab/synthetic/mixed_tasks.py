@@ -1,6 +1,6 @@
-"""Tasks of several media and several turns: `match` (a picture, then a clip) and `turns` (a clip, asked about again).
+"""Tasks of several media or turns: `match` (a picture, then a clip) and `turns` (several questions about a clip).
 
-They choose what is shown and asked; looks come from `palette`. Used by `tasks`.
+Looks come from `palette`. Called by `tasks`.
 """
 
 from __future__ import annotations
@@ -9,28 +9,34 @@ import dataclasses
 
 from pvc.lab.synthetic import fonts, palette
 from pvc.lab.synthetic.clips import (
-    Ask,
     Path,
     Point,
-    anywhere,
-    between,
-    camera,
-    drafted,
-    during,
-    home,
-    journey,
-    journeys,
-    laid_out,
-    placed,
-    redrawn,
-    seconds,
-    spans,
-    stamp,
+    Question,
+    build_linear_track,
+    build_scene_qa,
+    build_track,
+    format_time,
+    get_position,
+    replace_track,
+    retry_layout,
+    sample_clip_effects,
+    sample_layout,
+    sample_path,
+    sample_paths,
+    sample_point,
+    sample_spans,
+    sample_times,
 )
-from pvc.lab.synthetic.lettering import draw_code, draw_text, fitted
-from pvc.lab.synthetic.motion_tasks import Pair, about, stillness_ask, there_are, way_ask
-from pvc.lab.synthetic.objects import name_of, scatter
-from pvc.lab.synthetic.phrasing import capitalised, with_article
+from pvc.lab.synthetic.lettering import fit_text, sample_code, sample_code_or_word
+from pvc.lab.synthetic.motion_tasks import (
+    Pair,
+    build_direction_question,
+    build_object_questions,
+    build_stillness_question,
+    format_shape_count,
+)
+from pvc.lab.synthetic.objects import sample_name, scatter
+from pvc.lab.synthetic.phrasing import add_article, capitalise
 from pvc.lab.synthetic.scene import UNITS, Backdrop, Scene, SceneOptions, SceneQA, Text, Track
 from pvc.lab.synthetic.seeding import Rng
 from pvc.lab.synthetic.vocabulary import COLOUR_NAMES, DIRECTIONS, SHAPES
@@ -45,205 +51,236 @@ _MODES = {
 }
 # Objects, their size, and the characters of the text, by level.
 _TURNS = {1: (1, (15, 20), (2, 3)), 2: (2, (13, 18), (3, 4)), 3: (3, (11, 15), (4, 5)), 4: (4, (8, 12), (5, 6))}
-_STRIP = 15.0  # units at the top or the bottom that the text of `turns` has for itself
-_LEAST_WAY = 12.0
+_STRIP = 15.0  # units at the top or bottom reserved for the text of `turns`
+_MIN_TRAVEL = 12.0
 _SAME = "the object in the picture"
 
 
-@redrawn
-def match(dice: Rng, wish: SceneOptions) -> SceneQA:
-    """A picture of an object, then a clip: is the object in it, when, which way does it move, which text is below it?
+@retry_layout
+def build_match(rng: Rng, options: SceneOptions) -> SceneQA:
+    """Build a picture of an object, then a clip, and ask about the object in the clip.
 
+    Asks whether it is in the clip, when, which way it moves, or which text is below it.
     Level 1: one large object in the clip; 2: two; 3: three, and the text; 4: four small ones, in noise.
+
+    Args:
+        rng: random generator of the sample.
+        options: what the caller requests.
     """
-    level = palette.level_of(dice, wish)
-    length = palette.clip_length(dice, wish.frames, 3)
+    level = palette.sample_level(rng, options)
+    length = palette.sample_clip_length(rng, options.frames, 3)
     number = _MATCH[level][0]
-    mode = dice.choice(_MODES[level])
+    mode = rng.choice(_MODES[level])
     if mode == "text":
         number = min(number, 3)  # texts must fit beside each other
-    pairs = palette.pairs(dice, wish.split, min(number, length - 1) if mode == "time" else number)
-    shown = pairs[0]
-    there = mode != "there" or dice.chance(0.5)
-    if not there:
-        shown = _absent(dice, wish, pairs)
-    picture = _portrait(dice, wish, shown)
-    clip, asks = _CLIPS[mode](dice, wish, pairs, length, level)
-    yes = ("yes", f"Yes, {_SAME} is in the video.") if there else ("no", f"No, {_SAME} is not in the video.")
-    presence: Ask = (dice.choice((f"Is {_SAME} in the video?", f"Does {_SAME} appear in the video?")), *yes)
-    shape, colour = shown
+    pairs = palette.sample_pairs(rng, options.split, min(number, length - 1) if mode == "time" else number)
+    pair = pairs[0]
+    is_present = mode != "there" or rng.chance(0.5)
+    if not is_present:
+        pair = _sample_absent_pair(rng, options, pairs)
+    picture = _build_picture(rng, options, pair)
+    clip, questions = _CLIPS[mode](rng, options, pairs, length, level)
+    answers = ("yes", f"Yes, {_SAME} is in the video.") if is_present else ("no", f"No, {_SAME} is not in the video.")
+    presence: Question = (rng.choice((f"Is {_SAME} in the video?", f"Does {_SAME} appear in the video?")), *answers)
+    shape, colour = pair
     thing = f"{colour} {shape}"
-    asks.append(("Which object is in the picture?", thing, f"{with_article(thing)} is in the picture."))
-    first = presence if mode == "there" else asks[0]
-    rest = [ask for ask in (presence, *asks) if ask is not first]
-    if not there:  # the questions about it make no sense
-        rest = [ask for ask in rest if _SAME not in ask[0]]
-    asked = {"mode": mode, "shape": shown[0], "colour": shown[1], "there": there}
-    return drafted(dice, dataclasses.replace(picture, asked=asked), [first, *rest], level, further=(clip,))
+    questions.append(("Which object is in the picture?", thing, f"{add_article(thing)} is in the picture."))
+    first = presence if mode == "there" else questions[0]
+    rest = [candidate for candidate in (presence, *questions) if candidate is not first]
+    if not is_present:  # questions about it make no sense
+        rest = [candidate for candidate in rest if _SAME not in candidate[0]]
+    facts = {"mode": mode, "shape": pair[0], "colour": pair[1], "there": is_present}
+    return build_scene_qa(rng, dataclasses.replace(picture, asked=facts), [first, *rest], level, further=(clip,))
 
 
-def _absent(dice: Rng, wish: SceneOptions, pairs: list[Pair]) -> Pair:
-    """An object that the clip does not have: like its first one in shape or in colour, if possible, or in neither."""
+def _sample_absent_pair(rng: Rng, options: SceneOptions, pairs: list[Pair]) -> Pair:
+    """Sample an object that is not in the clip, if possible with the shape or the colour of the first one."""
     shape, colour = pairs[0]
     others = [
-        (s, c) for s in SHAPES for c in COLOUR_NAMES if palette.pair_is_for(s, c, wish.split) and (s, c) not in pairs
+        (s, c)
+        for s in SHAPES
+        for c in COLOUR_NAMES
+        if palette.is_pair_allowed(s, c, options.split) and (s, c) not in pairs
     ]
-    alike = [pair for pair in others if (pair[0] == shape) != (pair[1] == colour)]
-    return dice.choice(alike if alike and dice.chance(0.6) else others)
+    similar = [pair for pair in others if (pair[0] == shape) != (pair[1] == colour)]
+    return rng.choice(similar if similar and rng.chance(0.6) else others)
 
 
-def _portrait(dice: Rng, wish: SceneOptions, pair: Pair) -> Scene:
-    """A picture of one object."""
-    size = palette.extents(dice, 18, 34, palette.squash(dice), 44)
+def _build_picture(rng: Rng, options: SceneOptions, pair: Pair) -> Scene:
+    """Build a picture of one object."""
+    size = palette.sample_size(rng, 18, 34, palette.sample_aspect_ratio(rng), 44)
 
-    def draw() -> Point:
-        return anywhere(dice, size)
+    def sample_place() -> Point:
+        return sample_point(rng, size)
 
-    point = laid_out(wish.split, draw, lambda drawn: ("match", *palette.cell_of(*drawn, 8)))
-    figure = palette.figure(dice, *pair, size, (point,))
-    return Scene(palette.figure_backdrop(dice, [pair[1]]), palette.look(dice), (), (figure,))
+    point = sample_layout(options.split, sample_place, lambda candidate: ("match", *palette.get_cell(*candidate, 8)))
+    figure = palette.sample_figure(rng, *pair, size, (point,))
+    return Scene(palette.sample_figure_backdrop(rng, [pair[1]]), palette.sample_effects(rng), (), (figure,))
 
 
-def _moving(dice: Rng, wish: SceneOptions, pairs: list[Pair], length: int, level: int) -> tuple[Scene, list[Ask]]:
-    """Objects that move, each another way."""
-    ways = dice.sample(tuple(DIRECTIONS), len(pairs))
-    sizes = [palette.extents(dice, *_MATCH[level][1], 1.0, 24) for _ in pairs]
-    near, far = (20, 34) if level < 3 else (12, 22)
+def _build_moving_clip(
+    rng: Rng, options: SceneOptions, pairs: list[Pair], length: int, level: int
+) -> tuple[Scene, list[Question]]:
+    """Build objects that move in different directions."""
+    ways = rng.sample(tuple(DIRECTIONS), len(pairs))
+    sizes = [palette.sample_size(rng, *_MATCH[level][1], 1.0, 24) for _ in pairs]
+    min_travel, max_travel = (20, 34) if level < 3 else (12, 22)
 
-    def path(i: int) -> Path:
-        return journey(dice, ways[i], sizes[i], dice.uniform(near, far))
+    def sample_direction_path(i: int) -> Path:
+        return sample_path(rng, ways[i], sizes[i], rng.uniform(min_travel, max_travel))
 
-    paths = journeys(len(pairs), path, path(0))
+    paths = sample_paths(len(pairs), sample_direction_path, sample_direction_path(0))
     figures = [
-        palette.figure(dice, *pair, size, between(*ends, length))
+        palette.sample_figure(rng, *pair, size, build_linear_track(*ends, length))
         for pair, size, ends in zip(pairs, sizes, paths, strict=True)
     ]
-    ground = palette.figure_backdrop(dice, [colour for _, colour in pairs])
-    # Drawn last, so that nothing passes in front of the one that is asked for.
+    ground = palette.sample_figure_backdrop(rng, [colour for _, colour in pairs])
+    # The object in question is rendered last, so that nothing hides it.
     figures.reverse()
-    times = palette.timestamps(dice, length)
-    scene = Scene(ground, camera(dice, level), (), tuple(figures), (), length, times)
-    asks: list[Ask] = [
-        (f"Which way does {_SAME} move in the video?", ways[0], capitalised(f"{_SAME} moves {ways[0]}."))
+    times = palette.sample_timestamps(rng, length)
+    scene = Scene(ground, sample_clip_effects(rng, level), (), tuple(figures), (), length, times)
+    questions: list[Question] = [
+        (f"Which way does {_SAME} move in the video?", ways[0], capitalise(f"{_SAME} moves {ways[0]}."))
     ]
-    return scene, asks + [way_ask(dice, pair, way) for pair, way in zip(pairs[1:], ways[1:], strict=True)]
+    return scene, questions + [
+        build_direction_question(rng, pair, way) for pair, way in zip(pairs[1:], ways[1:], strict=True)
+    ]
 
 
-def _coming(dice: Rng, wish: SceneOptions, pairs: list[Pair], length: int, level: int) -> tuple[Scene, list[Ask]]:
-    """Objects that appear one after another in any order, none in the first frame."""
-    items = scatter(dice, pairs, *_MATCH[level][1], 2)
-    moments = dice.sample(range(1, length), len(pairs))
-    stays = dice.chance(0.5)
+def _build_appearing_clip(
+    rng: Rng, options: SceneOptions, pairs: list[Pair], length: int, level: int
+) -> tuple[Scene, list[Question]]:
+    """Build objects that appear one after another in any order, none in the first frame."""
+    items = scatter(rng, pairs, *_MATCH[level][1], 2)
+    starts = rng.sample(range(1, length), len(pairs))
+    stays_visible = rng.chance(0.5)
     figures = []
-    for item, moment in zip(items, moments, strict=True):
-        end = length if stays else min(length, moment + dice.integer(1, 3))
-        figures.append(placed(item, during(home(item), [moment <= f < end for f in range(length)])))
-    ground = palette.figure_backdrop(dice, [colour for _, colour in pairs])
-    times = seconds(dice, length)
-    scene = Scene(ground, camera(dice, level), (), tuple(figures), (), length, times)
-    stamps = [stamp(times[moment]) for moment in moments]
-    own = capitalised(f"{_SAME} appears at {stamps[0]}.")
-    asks: list[Ask] = [(f"When does {_SAME} appear in the video?", stamps[0], own)]
+    for item, start in zip(items, starts, strict=True):
+        end = length if stays_visible else min(length, start + rng.integer(1, 3))
+        figures.append(replace_track(item, build_track(get_position(item), [start <= f < end for f in range(length)])))
+    ground = palette.sample_figure_backdrop(rng, [colour for _, colour in pairs])
+    times = sample_times(rng, length)
+    scene = Scene(ground, sample_clip_effects(rng, level), (), tuple(figures), (), length, times)
+    stamps = [format_time(times[start]) for start in starts]
+    sentence = capitalise(f"{_SAME} appears at {stamps[0]}.")
+    questions: list[Question] = [(f"When does {_SAME} appear in the video?", stamps[0], sentence)]
     for pair, time in zip(pairs[1:], stamps[1:], strict=True):
-        thing = name_of(dice, *pair)
-        asks.append((f"When does the {thing} appear in the video?", time, f"The {thing} appears at {time}."))
-    return scene, asks
+        thing = sample_name(rng, *pair)
+        questions.append((f"When does the {thing} appear in the video?", time, f"The {thing} appears at {time}."))
+    return scene, questions
 
 
-def _labelled(dice: Rng, wish: SceneOptions, pairs: list[Pair], length: int, level: int) -> tuple[Scene, list[Ask]]:
-    """Objects side by side with a text below each, all at once or one after another."""
+def _build_labelled_clip(
+    rng: Rng, options: SceneOptions, pairs: list[Pair], length: int, level: int
+) -> tuple[Scene, list[Question]]:
+    """Build objects side by side with a text below each, all at once or one after another."""
     column = UNITS / len(pairs)
-    order = dice.sample(range(len(pairs)), len(pairs))
-    parts = spans(dice, length, len(pairs), 2) if dice.chance(0.5) else [(0, length)] * len(pairs)
-    ground = palette.figure_backdrop(dice, [colour for _, colour in pairs])
-    rgb = palette.contrasting(dice, *palette.colours_of(ground), split=wish.split)
-    family, top = dice.choice(fonts.families(wish.split)), dice.uniform(14, 36)
+    order = rng.sample(range(len(pairs)), len(pairs))
+    parts = sample_spans(rng, length, len(pairs), 2) if rng.chance(0.5) else [(0, length)] * len(pairs)
+    ground = palette.sample_figure_backdrop(rng, [colour for _, colour in pairs])
+    rgb = palette.sample_contrasting(rng, *palette.get_colours(ground), split=options.split)
+    family, top = rng.choice(fonts.get_families(options.split)), rng.uniform(14, 36)
     figures, texts, labels = [], [], list[str]()
     for pair, slot, (start, end) in zip(pairs, order, parts, strict=True):
-        label = draw_code(dice, wish.split, 2)
+        label = sample_code(rng, options.split, 2)
         while label in labels:
-            label = draw_code(dice, wish.split, 2)
+            label = sample_code(rng, options.split, 2)
         labels.append(label)
         x = round(column * (slot + 0.5), 3)
-        shown = [start <= f < end for f in range(length)]
-        size = palette.extents(dice, *_MATCH[level][1], 1.0, column - 4)
-        figures.append(palette.figure(dice, *pair, size, during((x, top), shown)))
-        w, h = fitted(label, dice.uniform(9, 11), column - 3)
-        texts.append(Text(label, family, rgb, w, h, 0.0, 0.0, during((x, round(top + 19, 3)), shown)))
-    times = palette.timestamps(dice, length)
-    scene = Scene(ground, camera(dice, level), (), tuple(figures), tuple(texts), length, times)
-    own = f"The text below {_SAME} is {labels[0]}."
-    asks: list[Ask] = [(f"In the video, which text is below {_SAME}?", labels[0], own)]
+        visible = [start <= f < end for f in range(length)]
+        size = palette.sample_size(rng, *_MATCH[level][1], 1.0, column - 4)
+        figures.append(palette.sample_figure(rng, *pair, size, build_track((x, top), visible)))
+        w, h = fit_text(label, rng.uniform(9, 11), column - 3)
+        texts.append(Text(label, family, rgb, w, h, 0.0, 0.0, build_track((x, round(top + 19, 3)), visible)))
+    times = palette.sample_timestamps(rng, length)
+    scene = Scene(ground, sample_clip_effects(rng, level), (), tuple(figures), tuple(texts), length, times)
+    sentence = f"The text below {_SAME} is {labels[0]}."
+    questions: list[Question] = [(f"In the video, which text is below {_SAME}?", labels[0], sentence)]
     for pair, label in zip(pairs[1:], labels[1:], strict=True):
-        thing = name_of(dice, *pair)
-        asks.append((f"Which text is below the {thing}?", label, f"The text below the {thing} is {label}."))
-    return scene, asks
+        thing = sample_name(rng, *pair)
+        questions.append((f"Which text is below the {thing}?", label, f"The text below the {thing} is {label}."))
+    return scene, questions
 
 
-_CLIPS = {"there": _moving, "way": _moving, "time": _coming, "text": _labelled}
+_CLIPS = {
+    "there": _build_moving_clip,
+    "way": _build_moving_clip,
+    "time": _build_appearing_clip,
+    "text": _build_labelled_clip,
+}
 
 
-@redrawn
-def turns(dice: Rng, wish: SceneOptions) -> SceneQA:
-    """A clip of moving shapes and a text, asked about in several turns: colours, ways, order, number, the text.
+@retry_layout
+def build_turns(rng: Rng, options: SceneOptions) -> SceneQA:
+    """Build a clip of moving shapes and a text, and ask for colours, directions, order, number and the text.
 
     Level 1: one large shape, two or three characters; 2: two; 3: three; 4: four small ones, six characters, noise.
+
+    Args:
+        rng: random generator of the sample.
+        options: what the caller requests.
     """
-    level = palette.level_of(dice, wish)
-    length = palette.clip_length(dice, wish.frames, 3)
+    level = palette.sample_level(rng, options)
+    length = palette.sample_clip_length(rng, options.frames, 3)
     number, bounds, lengths = _TURNS[level]
-    pairs = palette.pairs(dice, wish.split, number)
-    ways = ["still" if dice.chance(0.25) else way for way in dice.sample(tuple(DIRECTIONS), number)]
-    text = draw_text(dice, wish.split, dice.integer(*lengths))
-    on_top = dice.chance(0.5)
+    pairs = palette.sample_pairs(rng, options.split, number)
+    directions = ["still" if rng.chance(0.25) else direction for direction in rng.sample(tuple(DIRECTIONS), number)]
+    text = sample_code_or_word(rng, options.split, rng.integer(*lengths))
+    on_top = rng.chance(0.5)
     room = (_STRIP, UNITS) if on_top else (0.0, UNITS - _STRIP)
-    sizes = [palette.extents(dice, *bounds, 1.0, 20) for _ in pairs]
+    sizes = [palette.sample_size(rng, *bounds, 1.0, 20) for _ in pairs]
 
-    def path(i: int) -> Path:
-        if ways[i] == "still":
-            return (anywhere(dice, sizes[i], room),) * 2
-        return journey(dice, ways[i], sizes[i], dice.uniform(_LEAST_WAY, 28), room)
+    def sample_object_path(i: int) -> Path:
+        if directions[i] == "still":
+            return (sample_point(rng, sizes[i], room),) * 2
+        return sample_path(rng, directions[i], sizes[i], rng.uniform(_MIN_TRAVEL, 28), room)
 
-    first = laid_out(
-        wish.split, lambda: path(0), lambda ends: ("turns", *palette.cell_of(*ends[0], 8), ways[0], number, on_top)
+    first = sample_layout(
+        options.split,
+        lambda: sample_object_path(0),
+        lambda ends: ("turns", *palette.get_cell(*ends[0], 8), directions[0], number, on_top),
     )
-    paths = journeys(number, path, first)
-    one_by_one = number > 1 and length // 2 >= number and dice.chance(0.5)
-    starts = sorted(dice.sample(range(length // 2), number)) if one_by_one else [0] * number
+    paths = sample_paths(number, sample_object_path, first)
+    one_by_one = number > 1 and length // 2 >= number and rng.chance(0.5)
+    starts = sorted(rng.sample(range(length // 2), number)) if one_by_one else [0] * number
     figures = []
     for pair, size, ends, start in zip(pairs, sizes, paths, starts, strict=True):
-        track: Track = (None,) * start + between(*ends, length - start)
-        figures.append(palette.figure(dice, *pair, size, track))
-    ground = palette.figure_backdrop(dice, [colour for _, colour in pairs])
-    line = _line(dice, wish, ground, text, on_top, length)
-    times = palette.timestamps(dice, length)
-    asked = {"text": text, "ways": ways, "starts": starts}
-    scene = Scene(ground, camera(dice, level), (), tuple(figures), (line,), length, times, asked)
-    asks = [way_ask(dice, pair, way) for pair, way in zip(pairs, ways, strict=True) if way != "still"]
-    asks.append(stillness_ask(dice, *dice.choice(list(zip(pairs, ways, strict=True)))))
-    asks += _turn_asks(pairs, text, one_by_one) + dice.sample(about(dice, pairs), 2)
-    return drafted(dice, scene, dice.sample(asks, len(asks)), level, 5)
+        track: Track = (None,) * start + build_linear_track(*ends, length - start)
+        figures.append(palette.sample_figure(rng, *pair, size, track))
+    ground = palette.sample_figure_backdrop(rng, [colour for _, colour in pairs])
+    line = _build_text_line(rng, options, ground, text, on_top, length)
+    times = palette.sample_timestamps(rng, length)
+    facts = {"text": text, "ways": directions, "starts": starts}
+    scene = Scene(ground, sample_clip_effects(rng, level), (), tuple(figures), (line,), length, times, facts)
+    questions = [
+        build_direction_question(rng, pair, direction)
+        for pair, direction in zip(pairs, directions, strict=True)
+        if direction != "still"
+    ]
+    questions.append(build_stillness_question(rng, *rng.choice(list(zip(pairs, directions, strict=True)))))
+    questions += _build_turn_questions(pairs, text, one_by_one) + rng.sample(build_object_questions(rng, pairs), 2)
+    return build_scene_qa(rng, scene, rng.sample(questions, len(questions)), level, 5)
 
 
-def _turn_asks(pairs: list[Pair], text: str, one_by_one: bool) -> list[Ask]:
+def _build_turn_questions(pairs: list[Pair], text: str, one_by_one: bool) -> list[Question]:
     number = len(pairs)
-    asks: list[Ask] = [
+    questions: list[Question] = [
         ("What does the text say?", text, f"The text says {text}."),
-        ("How many shapes are in the video?", str(number), there_are(number)),
+        ("How many shapes are in the video?", str(number), format_shape_count(number)),
     ]
     if one_by_one:
         for when, (shape, _) in (("first", pairs[0]), ("last", pairs[-1])):
-            asks.append((f"Which shape appears {when}?", shape, f"The {shape} appears {when}."))
-    return asks
+            questions.append((f"Which shape appears {when}?", shape, f"The {shape} appears {when}."))
+    return questions
 
 
-def _line(dice: Rng, wish: SceneOptions, ground: Backdrop, text: str, on_top: bool, length: int) -> Text:
-    """The text in its strip, in all frames or in a run of them."""
-    w, h = fitted(text, dice.uniform(9, 10.5))
-    middle = _STRIP / 2 if on_top else UNITS - _STRIP / 2 - 1  # room for tails
-    point = (dice.uniform(w / 2 + 1, UNITS - w / 2 - 1), middle)
-    start = 0 if dice.chance(0.5) else dice.integer(0, length - 2)
-    end = length if start == 0 and dice.chance(0.5) else dice.integer(min(length, start + 2), length)
-    rgb = palette.contrasting(dice, *palette.colours_of(ground), split=wish.split)
-    track = during(point, [start <= f < end for f in range(length)])
-    return Text(text, dice.choice(fonts.families(wish.split)), rgb, w, h, 0.0, 0.0, track)
+def _build_text_line(rng: Rng, options: SceneOptions, ground: Backdrop, text: str, on_top: bool, length: int) -> Text:
+    """Build the text in its strip, in all frames or in consecutive ones."""
+    w, h = fit_text(text, rng.uniform(9, 10.5))
+    middle = _STRIP / 2 if on_top else UNITS - _STRIP / 2 - 1  # space for tails
+    point = (rng.uniform(w / 2 + 1, UNITS - w / 2 - 1), middle)
+    start = 0 if rng.chance(0.5) else rng.integer(0, length - 2)
+    end = length if start == 0 and rng.chance(0.5) else rng.integer(min(length, start + 2), length)
+    rgb = palette.sample_contrasting(rng, *palette.get_colours(ground), split=options.split)
+    track = build_track(point, [start <= f < end for f in range(length)])
+    return Text(text, rng.choice(fonts.get_families(options.split)), rgb, w, h, 0.0, 0.0, track)

@@ -1,7 +1,6 @@
-"""Tasks about moments: `change` (what became of it) and `when` (at which time).
+"""Tasks about moments: `change` (what an object becomes) and `when` (at which time).
 
-They choose what is shown and asked; looks come from `palette`. Times are asked for as the model reads them before each
-frame. Used by `tasks`.
+Looks come from `palette`. Questions use times as the model reads them before each frame. Called by `tasks`.
 """
 
 from __future__ import annotations
@@ -11,36 +10,36 @@ from dataclasses import dataclass
 
 from pvc.lab.synthetic import fonts, palette
 from pvc.lab.synthetic.clips import (
-    Ask,
     Point,
-    anywhere,
-    camera,
-    drafted,
-    during,
-    home,
-    in_colour,
-    laid_out,
-    other_colour,
-    placed,
-    redrawn,
-    seconds,
-    stamp,
+    Question,
+    build_scene_qa,
+    build_track,
+    format_time,
+    get_position,
+    recolour,
+    replace_track,
+    retry_layout,
+    sample_clip_effects,
+    sample_layout,
+    sample_other_colour,
+    sample_point,
+    sample_times,
 )
-from pvc.lab.synthetic.lettering import draw_text, fitted
-from pvc.lab.synthetic.motion_tasks import Pair, about
-from pvc.lab.synthetic.objects import name_of, scatter
+from pvc.lab.synthetic.lettering import fit_text, sample_code_or_word
+from pvc.lab.synthetic.motion_tasks import Pair, build_object_questions
+from pvc.lab.synthetic.objects import sample_name, scatter
 from pvc.lab.synthetic.scene import UNITS, Backdrop, Figure, Scene, SceneOptions, SceneQA, Text
 from pvc.lab.synthetic.seeding import Rng
 from pvc.lab.synthetic.vocabulary import SHAPES
 
-# Objects (fewest and most), their size, the side of the grid they stand in, and what may happen, by level.
+# By level: minimum and maximum number of objects, their size, the side of their grid, and possible events.
 _CHANGE = {
     1: ((1, 2), (18, 27), 2, ("colour", "vanish", "appear")),
     2: ((2, 3), (15, 24), 2, ("colour", "vanish", "appear", "shape", "place")),
     3: ((3, 4), (12, 19), 3, ("colour", "vanish", "appear", "shape", "place")),
     4: ((4, 5), (9, 13), 3, ("colour", "vanish", "appear", "shape", "place")),
 }
-_HAPPENED = {
+_EVENT_ANSWERS = {
     "colour": "it turns {new}",
     "shape": "it becomes a {new}",
     "vanish": "it vanishes",
@@ -54,213 +53,241 @@ _VERBS = {
     "appear": ("appear", "appears"),
     "place": ("jump to another place", "jumps to another place"),
 }
-# Objects, their size, and the side of the grid they stand in, by level.
+# By level: objects, their size, and the side of their grid.
 _WHEN = {1: (1, (18, 27), 2), 2: (2, (15, 24), 2), 3: (3, (12, 18), 3), 4: (4, (9, 13), 3)}
-_AT = ("When does the {thing} {do}?", "At what time does the {thing} {do}?")
-_DOES = {"appear": "appears", "vanish": "vanishes", "flash up": "flashes up"}
-_HEADLINE = 15.0  # units at the top of the picture that a text has for itself
+_WHEN_FORMS = ("When does the {thing} {do}?", "At what time does the {thing} {do}?")
+_THIRD_PERSON = {"appear": "appears", "vanish": "vanishes", "flash up": "flashes up"}
+_HEADLINE = 15.0  # units at the top reserved for a text
 
 
-@redrawn
-def change(dice: Rng, wish: SceneOptions) -> SceneQA:
-    """At one moment one object changes its colour, shape or place, vanishes or appears; asked is which, and to what.
+@retry_layout
+def build_change(rng: Rng, options: SceneOptions) -> SceneQA:
+    """Build objects of which one changes at one moment, and ask which one and how.
 
+    It changes its colour, shape or place, vanishes or appears.
     Level 1: one or two large objects; 2: up to three; 3: up to four; 4: up to five small ones, in noise.
+
+    Args:
+        rng: random generator of the sample.
+        options: what the caller requests.
     """
-    level = palette.level_of(dice, wish)
-    length = palette.clip_length(dice, wish.frames, 2)
-    (fewest, most), (low, high), side, kinds = _CHANGE[level]
-    pairs = palette.pairs(dice, wish.split, dice.integer(fewest, most))
-    kind = dice.choice(kinds)
+    level = palette.sample_level(rng, options)
+    length = palette.sample_clip_length(rng, options.frames, 2)
+    (min_count, max_count), (low, high), side, kinds = _CHANGE[level]
+    pairs = palette.sample_pairs(rng, options.split, rng.integer(min_count, max_count))
+    kind = rng.choice(kinds)
     shape, colour = pairs[0]
-    new = _new_one(dice, kind, pairs)
+    new = _sample_replacement(rng, kind, pairs)
     if new is None:
         kind = "vanish"
-    items = laid_out(
-        wish.split,
-        lambda: scatter(dice, pairs, low, high, side),
-        lambda drawn: ("change", kind, *palette.cell_of(*home(drawn[0]), 8), len(drawn)),
+    items = sample_layout(
+        options.split,
+        lambda: scatter(rng, pairs, low, high, side),
+        lambda candidate: ("change", kind, *palette.get_cell(*get_position(candidate[0]), 8), len(candidate)),
     )
-    moment = dice.integer(1, length - 1)
+    moment = rng.integer(1, length - 1)
     before, after = [f < moment for f in range(length)], [f >= moment for f in range(length)]
-    changing = _changing(dice, items, kind, new, before, after)
-    others = [placed(item, (home(item),) * length) for item in items[1:]]
-    times = seconds(dice, length)
-    asked = {"kind": kind, "shape": shape, "colour": colour, "new": new, "moment": moment}
+    changing = _build_changing_figures(rng, items, kind, new, before, after)
+    others = [replace_track(item, (get_position(item),) * length) for item in items[1:]]
+    times = sample_times(rng, length)
+    facts = {"kind": kind, "shape": shape, "colour": colour, "new": new, "moment": moment}
     figures = (*others, *changing)
-    ground = palette.figure_backdrop(dice, [f.colour for f in figures])
-    scene = Scene(ground, camera(dice, level), (), figures, (), length, times, asked)
-    return drafted(dice, scene, _change_asks(dice, pairs, kind, new, stamp(times[moment])), level)
+    ground = palette.sample_figure_backdrop(rng, [f.colour for f in figures])
+    scene = Scene(ground, sample_clip_effects(rng, level), (), figures, (), length, times, facts)
+    return build_scene_qa(rng, scene, _build_change_questions(rng, pairs, kind, new, format_time(times[moment])), level)
 
 
-def _new_one(dice: Rng, kind: str, pairs: list[Pair]) -> str | None:
-    """The new colour or shape, "" where nothing of both changes, None where there is no other one."""
+def _sample_replacement(rng: Rng, kind: str, pairs: list[Pair]) -> str | None:
+    """Return the new colour or shape, "" if neither changes, None if there is no other one."""
     if kind == "colour":
-        return other_colour(dice, [pairs[0][0]], [colour for _, colour in pairs])
+        return sample_other_colour(rng, [pairs[0][0]], [colour for _, colour in pairs])
     if kind == "shape":
-        taken, colour = [shape for shape, _ in pairs], pairs[0][1]
-        free = [s for s in SHAPES if s not in taken and palette.pair_is_for(s, colour, "train")]
-        return dice.choice(free) if free else None
+        used, colour = [shape for shape, _ in pairs], pairs[0][1]
+        available = [s for s in SHAPES if s not in used and palette.is_pair_allowed(s, colour, "train")]
+        return rng.choice(available) if available else None
     return ""
 
 
-def _changing(
-    dice: Rng, items: tuple[Figure, ...], kind: str, new: str | None, before: list[bool], after: list[bool]
+def _build_changing_figures(
+    rng: Rng, items: tuple[Figure, ...], kind: str, new: str | None, before: list[bool], after: list[bool]
 ) -> list[Figure]:
-    """The first object before and after the moment."""
-    item, point = items[0], home(items[0])
+    """Build the first object before and after the moment."""
+    item, point = items[0], get_position(items[0])
     if kind == "vanish":
-        return [placed(item, during(point, before))]
+        return [replace_track(item, build_track(point, before))]
     if kind == "appear":
-        return [placed(item, during(point, after))]
+        return [replace_track(item, build_track(point, after))]
     if kind == "place":
-        there = _free_place(dice, items)
-        return [placed(item, tuple(point if b else there for b in before))]
+        target = _sample_free_point(rng, items)
+        return [replace_track(item, tuple(point if b else target for b in before))]
     assert new
     if kind == "colour":
-        return [placed(item, during(point, before)), in_colour(dice, item, new, during(point, after))]
+        return [replace_track(item, build_track(point, before)), recolour(rng, item, new, build_track(point, after))]
     size = (item.w, item.h)
-    becomes = palette.figure(dice, new, item.colour, size, during(point, after))
-    return [placed(item, during(point, before)), dataclasses.replace(becomes, rgb=item.rgb)]
+    replacement = palette.sample_figure(rng, new, item.colour, size, build_track(point, after))
+    return [replace_track(item, build_track(point, before)), dataclasses.replace(replacement, rgb=item.rgb)]
 
 
-def _free_place(dice: Rng, items: tuple[Figure, ...]) -> Point:
-    """Somewhere clearly elsewhere, touching no other object."""
-    first, best, most = items[0], home(items[0]), -1.0
+def _sample_free_point(rng: Rng, items: tuple[Figure, ...]) -> Point:
+    """Return a point that is clearly elsewhere and touches no other object."""
+    first, best, max_gap = items[0], get_position(items[0]), -1.0
     for _ in range(40):
-        x, y = point = anywhere(dice, (first.w, first.h))
+        x, y = point = sample_point(rng, (first.w, first.h))
         gaps = [
-            max(abs(x - home(i)[0]) - (first.w + i.w) / 2, abs(y - home(i)[1]) - (first.h + i.h) / 2) for i in items
+            max(abs(x - get_position(i)[0]) - (first.w + i.w) / 2, abs(y - get_position(i)[1]) - (first.h + i.h) / 2)
+            for i in items
         ]
-        if min(gaps) > most:
-            best, most = point, min(gaps)
-        if most > 2:
+        if min(gaps) > max_gap:
+            best, max_gap = point, min(gaps)
+        if max_gap > 2:
             break
     return best
 
 
-def _change_asks(dice: Rng, pairs: list[Pair], kind: str, new: str | None, time: str) -> list[Ask]:
-    """What happens, to which object, and when; then about objects that only stand there."""
+def _build_change_questions(rng: Rng, pairs: list[Pair], kind: str, new: str | None, time: str) -> list[Question]:
+    """Ask what happens, to which object, and when; then about objects that do not change."""
     shape, colour = pairs[0]
-    happened = _HAPPENED[kind].format(new=new)
-    does = happened.removeprefix("it ")
-    verb, which = _VERBS[kind]
-    asks: list[Ask] = [
-        (f"Which shape {which}?", shape, f"The {shape} {which}."),
-        (f"What happens to the {shape}?", happened, f"The {shape} {does}."),
-        ("What changes?", f"the {shape} {does}", f"The {shape} {does}."),
-        (f"When does the {shape} {verb}?", time, f"The {shape} {which} at {time}."),
+    event_answer = _EVENT_ANSWERS[kind].format(new=new)
+    clause = event_answer.removeprefix("it ")
+    verb, third_person = _VERBS[kind]
+    questions: list[Question] = [
+        (f"Which shape {third_person}?", shape, f"The {shape} {third_person}."),
+        (f"What happens to the {shape}?", event_answer, f"The {shape} {clause}."),
+        ("What changes?", f"the {shape} {clause}", f"The {shape} {clause}."),
+        (f"When does the {shape} {verb}?", time, f"The {shape} {third_person} at {time}."),
     ]
     if kind == "colour":
         assert new
-        asks.append((f"What colour does the {shape} turn?", new, f"The {shape} turns {new}."))
-        asks.append((f"What colour was the {shape} before?", colour, f"The {shape} was {colour} before."))
+        questions.append((f"What colour does the {shape} turn?", new, f"The {shape} turns {new}."))
+        questions.append((f"What colour was the {shape} before?", colour, f"The {shape} was {colour} before."))
     if kind == "shape":
         assert new
-        asks.append((f"What does the {shape} become?", new, f"The {shape} becomes a {new}."))
-    asks = dice.sample(asks, len(asks))
-    stays = [(f"What happens to the {s}?", "nothing", f"Nothing happens to the {s}.") for s, _ in pairs[1:3]]
-    return [*asks, *stays, *about(dice, pairs[1:])]
+        questions.append((f"What does the {shape} become?", new, f"The {shape} becomes a {new}."))
+    questions = rng.sample(questions, len(questions))
+    static_questions = [(f"What happens to the {s}?", "nothing", f"Nothing happens to the {s}.") for s, _ in pairs[1:3]]
+    return [*questions, *static_questions, *build_object_questions(rng, pairs[1:])]
 
 
 @dataclass(frozen=True)
-class Happening:
-    """What happens to an object and in which frame; `new` is the colour that it turns."""
+class _Event:
+    """An event of an object.
+
+    Attributes:
+        item: the object.
+        kind: "appear", "vanish", "flash up" or "turn".
+        moment: frame in which it happens.
+        new: the colour that it turns; None for other kinds.
+    """
 
     item: Figure
     kind: str
     moment: int
     new: str | None
 
-    def figures(self, dice: Rng, length: int) -> list[Figure]:
-        """The object over the clip."""
-        point, after = home(self.item), [f >= self.moment for f in range(length)]
-        before = [not there for there in after]
+    def build_figures(self, rng: Rng, length: int) -> list[Figure]:
+        """Build the object over the clip."""
+        point, after = get_position(self.item), [f >= self.moment for f in range(length)]
+        before = [not is_after for is_after in after]
         if self.kind == "turn":
             assert self.new
-            turned = in_colour(dice, self.item, self.new, during(point, after))
-            return [placed(self.item, during(point, before)), turned]
-        shown = {"appear": after, "vanish": before, "flash up": [f == self.moment for f in range(length)]}[self.kind]
-        return [placed(self.item, during(point, shown))]
+            recoloured = recolour(rng, self.item, self.new, build_track(point, after))
+            return [replace_track(self.item, build_track(point, before)), recoloured]
+        visible = {"appear": after, "vanish": before, "flash up": [f == self.moment for f in range(length)]}[self.kind]
+        return [replace_track(self.item, build_track(point, visible))]
 
-    def ask(self, dice: Rng, time: str) -> Ask:
-        """When it happens."""
-        if self.kind == "turn":  # its first colour does not name it
-            thing, do, does = self.item.shape, f"turn {self.new}", f"turns {self.new}"
+    def build_question(self, rng: Rng, time: str) -> Question:
+        """Ask when it happens."""
+        if self.kind == "turn":  # its first colour does not identify it
+            thing, verb, third_person = self.item.shape, f"turn {self.new}", f"turns {self.new}"
         else:
-            thing, do, does = name_of(dice, self.item.shape, self.item.colour), self.kind, _DOES[self.kind]
-        return dice.choice(_AT).format(thing=thing, do=do), time, f"The {thing} {does} at {time}."
+            thing, verb, third_person = (
+                sample_name(rng, self.item.shape, self.item.colour),
+                self.kind,
+                _THIRD_PERSON[self.kind],
+            )
+        return rng.choice(_WHEN_FORMS).format(thing=thing, do=verb), time, f"The {thing} {third_person} at {time}."
 
 
-@redrawn
-def when(dice: Rng, wish: SceneOptions) -> SceneQA:
-    """Objects and a text appear, vanish, flash up or change colour, each at a time of its own; asked is a time.
+@retry_layout
+def build_when(rng: Rng, options: SceneOptions) -> SceneQA:
+    """Build objects and a text that appear, vanish, flash up or change colour at different times, and ask for a time.
 
     Level 1: one large object appears or vanishes; 2: two; 3: three and a text; 4: four small ones and a text, in noise.
+
+    Args:
+        rng: random generator of the sample.
+        options: what the caller requests.
     """
-    level = palette.level_of(dice, wish)
-    length = palette.clip_length(dice, wish.frames, 2)
+    level = palette.sample_level(rng, options)
+    length = palette.sample_clip_length(rng, options.frames, 2)
     number, (low, high), side = _WHEN[level]
-    headline = length > 4 and (level > 2 or dice.chance(0.2))
-    number = min(number, length - 1 - headline)
-    pairs = palette.pairs(dice, wish.split, number)
+    has_headline = length > 4 and (level > 2 or rng.chance(0.2))
+    number = min(number, length - 1 - has_headline)
+    pairs = palette.sample_pairs(rng, options.split, number)
 
-    def draw() -> tuple[tuple[Figure, ...], list[int]]:
-        items = scatter(dice, pairs, low, high, side)
-        return tuple(_lowered(item) for item in items) if headline else items, dice.sample(range(1, length), number)
+    def sample_objects() -> tuple[tuple[Figure, ...], list[int]]:
+        items = scatter(rng, pairs, low, high, side)
+        return tuple(_move_down(item) for item in items) if has_headline else items, rng.sample(
+            range(1, length), number
+        )
 
-    items, moments = laid_out(
-        wish.split,
-        draw,
-        lambda drawn: ("when", *palette.cell_of(*home(drawn[0][0]), 8), number, round(8 * drawn[1][0] / length)),
+    items, moments = sample_layout(
+        options.split,
+        sample_objects,
+        lambda candidate: (
+            "when",
+            *palette.get_cell(*get_position(candidate[0][0]), 8),
+            number,
+            round(8 * candidate[1][0] / length),
+        ),
     )
-    happenings = _happenings(dice, items, moments, ("appear", "vanish") if level == 1 else (*_DOES, "turn"))
-    times = seconds(dice, length)
-    figures = [figure for happening in happenings for figure in happening.figures(dice, length)]
-    ground = palette.figure_backdrop(dice, [figure.colour for figure in figures])
-    asks = [happening.ask(dice, stamp(times[happening.moment])) for happening in happenings]
+    events = _sample_events(rng, items, moments, ("appear", "vanish") if level == 1 else (*_THIRD_PERSON, "turn"))
+    times = sample_times(rng, length)
+    figures = [figure for event in events for figure in event.build_figures(rng, length)]
+    ground = palette.sample_figure_backdrop(rng, [figure.colour for figure in figures])
+    questions = [event.build_question(rng, format_time(times[event.moment])) for event in events]
     texts: tuple[Text, ...] = ()
-    if headline:
-        moment = dice.choice([f for f in range(1, length) if f not in moments])
-        texts = (_headline(dice, wish, ground, moment, length),)
-        time, text = stamp(times[moment]), texts[0].text
-        asks.append((f"When does the text {text} appear?", time, f"The text {text} appears at {time}."))
-        asks.append(("What does the text say?", text, f"The text says {text}."))
-    gone = {happening.moment + 1 for happening in happenings if happening.kind == "flash up"}
-    for happening in happenings:
-        if happening.moment not in gone:  # else something happens to two shapes
-            time, shape = stamp(times[happening.moment]), happening.item.shape
+    if has_headline:
+        moment = rng.choice([f for f in range(1, length) if f not in moments])
+        texts = (_build_headline(rng, options, ground, moment, length),)
+        time, text = format_time(times[moment]), texts[0].text
+        questions.append((f"When does the text {text} appear?", time, f"The text {text} appears at {time}."))
+        questions.append(("What does the text say?", text, f"The text says {text}."))
+    frames_after_flash = {event.moment + 1 for event in events if event.kind == "flash up"}
+    for event in events:
+        if event.moment not in frames_after_flash:  # otherwise something happens to two shapes
+            time, shape = format_time(times[event.moment]), event.item.shape
             sentence = f"Something happens to the {shape}."
-            asks.append((f"To which shape does something happen at {time}?", shape, sentence))
-    first, *others = (asks[i] for i in dice.sample(range(len(asks)), len(asks)))
-    asked = {"kinds": [h.kind for h in happenings], "moments": moments}
-    scene = Scene(ground, camera(dice, level), (), tuple(figures), texts, length, times, asked)
-    return drafted(dice, scene, [first, *others], level)
+            questions.append((f"To which shape does something happen at {time}?", shape, sentence))
+    first, *others = (questions[i] for i in rng.sample(range(len(questions)), len(questions)))
+    facts = {"kinds": [event.kind for event in events], "moments": moments}
+    scene = Scene(ground, sample_clip_effects(rng, level), (), tuple(figures), texts, length, times, facts)
+    return build_scene_qa(rng, scene, [first, *others], level)
 
 
-def _lowered(item: Figure) -> Figure:
-    """The object moved down and flattened a little, so that the top of the picture is free."""
-    (x, y), part = home(item), 1 - _HEADLINE / UNITS
+def _move_down(item: Figure) -> Figure:
+    """Return the object moved down and slightly flattened, so that the top of the picture is free."""
+    (x, y), part = get_position(item), 1 - _HEADLINE / UNITS
     return dataclasses.replace(item, h=round(item.h * part, 3), track=((x, round(UNITS - (UNITS - y) * part, 3)),))
 
 
-def _happenings(dice: Rng, items: tuple[Figure, ...], moments: list[int], kinds: tuple[str, ...]) -> list[Happening]:
-    taken, happenings = [item.colour for item in items], []
+def _sample_events(rng: Rng, items: tuple[Figure, ...], moments: list[int], kinds: tuple[str, ...]) -> list[_Event]:
+    used, events = [item.colour for item in items], []
     for item, moment in zip(items, moments, strict=True):
-        kind = dice.choice(kinds)
-        new = other_colour(dice, [item.shape], taken) if kind == "turn" else None
+        kind = rng.choice(kinds)
+        new = sample_other_colour(rng, [item.shape], used) if kind == "turn" else None
         if kind == "turn" and new is None:
             kind = "appear"
-        taken += [new] if new else []
-        happenings.append(Happening(item, kind, moment, new))
-    return happenings
+        used += [new] if new else []
+        events.append(_Event(item, kind, moment, new))
+    return events
 
 
-def _headline(dice: Rng, wish: SceneOptions, ground: Backdrop, moment: int, length: int) -> Text:
-    """A text at the top that appears at a moment."""
-    text = draw_text(dice, wish.split, dice.integer(2, 5))
-    w, h = fitted(text, dice.uniform(9, 11))
-    point = (dice.uniform(w / 2 + 1, UNITS - w / 2 - 1), round(_HEADLINE / 2, 3))
-    rgb = palette.contrasting(dice, *palette.colours_of(ground), split=wish.split)
-    track = during(point, [f >= moment for f in range(length)])
-    return Text(text, dice.choice(fonts.families(wish.split)), rgb, w, h, 0.0, 0.0, track)
+def _build_headline(rng: Rng, options: SceneOptions, ground: Backdrop, moment: int, length: int) -> Text:
+    """Build a text at the top that appears at a moment."""
+    text = sample_code_or_word(rng, options.split, rng.integer(2, 5))
+    w, h = fit_text(text, rng.uniform(9, 11))
+    point = (rng.uniform(w / 2 + 1, UNITS - w / 2 - 1), round(_HEADLINE / 2, 3))
+    rgb = palette.sample_contrasting(rng, *palette.get_colours(ground), split=options.split)
+    track = build_track(point, [f >= moment for f in range(length)])
+    return Text(text, rng.choice(fonts.get_families(options.split)), rgb, w, h, 0.0, 0.0, track)

@@ -1,6 +1,6 @@
-"""Put frames without content before the clips of a sample, and start them later, as live video does.
+"""Puts frames without content before the clips of a sample and delays the clips, as live video does.
 
-Used by training (`pvc.train.data.mixture`) and by measurements of live video.
+Called by training through `pvc.lab.provider`, and by measurements of live video.
 """
 
 from __future__ import annotations
@@ -14,46 +14,49 @@ from numpy.typing import NDArray
 from pvc.lab.synthetic.scene import Medium, Sample
 
 _TIMES = re.compile(r"\b\d+(\.\d+)? ?(s|sec|seconds?)\b|\bwhen\b|\bat which time\b", re.IGNORECASE)
-_NOISE = 4.0  # grey levels, the most
+_MAX_NOISE = 4.0  # grey levels
 
 
-def asks_for_times(sample: Sample) -> bool:
+def has_times(sample: Sample) -> bool:
     """Return whether a question or answer of a sample names a time, which a later start would make wrong."""
     texts = [(sample.question, sample.answer), *sample.more, *((turn.question, turn.answer) for turn in sample.turns)]
     return any(_TIMES.search(text) for pair in texts for text in pair)
 
 
 def delayed(sample: Sample, quiet: int, start: float, seed: int) -> Sample:
-    """Return a sample whose clips begin with `quiet` frames without content, and at `start` seconds.
+    """Return a sample whose clips begin with frames without content, and at a later time.
 
-    A sample that asks for times is returned as it is.
+    A sample whose questions or answers name times is returned unchanged.
 
     Args:
-        quiet: frames put before every clip: one colour with noise, at the interval of the clip.
-        start: seconds of the first frame, added to the clip's own times.
-        seed: of the colour and the noise.
+        sample: the sample.
+        quiet: number of frames to put before every clip: one colour with noise, at the interval of the clip.
+        start: seconds of the first frame, added to the clip's times.
+        seed: seed of the colour and the noise.
     """
-    if asks_for_times(sample) or (not quiet and not start):
+    if has_times(sample) or (not quiet and not start):
         return sample
     rng = np.random.default_rng(seed)
-    turns = tuple(replace(turn, media=_delayed(turn.media, quiet, start, rng)) for turn in sample.turns)
-    return replace(sample, media=_delayed(sample.media, quiet, start, rng), turns=turns)
+    turns = tuple(replace(turn, media=_delay_media(turn.media, quiet, start, rng)) for turn in sample.turns)
+    return replace(sample, media=_delay_media(sample.media, quiet, start, rng), turns=turns)
 
 
-def _delayed(media: tuple[Medium, ...], quiet: int, start: float, rng: np.random.Generator) -> tuple[Medium, ...]:
-    return tuple(medium if medium.kind == "image" else _late(medium, quiet, start, rng) for medium in media)
+def _delay_media(media: tuple[Medium, ...], quiet: int, start: float, rng: np.random.Generator) -> tuple[Medium, ...]:
+    return tuple(medium if medium.kind == "image" else _delay_medium(medium, quiet, start, rng) for medium in media)
 
 
-def _late(medium: Medium, quiet: int, start: float, rng: np.random.Generator) -> Medium:
+def _delay_medium(medium: Medium, quiet: int, start: float, rng: np.random.Generator) -> Medium:
     times = medium.timestamps
     step = times[1] - times[0] if len(times) > 1 else 0.5
     before = [start + step * i for i in range(quiet)]
     after = [start + step * quiet + time for time in times]
-    frames = np.concatenate([quiet_frames(medium.frames[0], quiet, rng), medium.frames]) if quiet else medium.frames
+    frames = (
+        np.concatenate([_sample_quiet_frames(medium.frames[0], quiet, rng), medium.frames]) if quiet else medium.frames
+    )
     return Medium("video", frames, tuple(round(time, 2) for time in (*before, *after)))
 
 
-def quiet_frames(like: NDArray[np.uint8], count: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+def _sample_quiet_frames(like: NDArray[np.uint8], count: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Return uint8 `(count, H, W, 3)`: one colour, sometimes that of a frame's rim, with noise that changes."""
     if rng.random() < 0.5:
         rim = np.concatenate([like[0], like[-1], like[:, 0], like[:, -1]])
@@ -61,9 +64,9 @@ def quiet_frames(like: NDArray[np.uint8], count: int, rng: np.random.Generator) 
     else:
         level = rng.integers(0, 256)
         colour = np.clip(level + rng.integers(-40, 41, 3), 0, 255)
-    noise = rng.random() * _NOISE
+    noise = rng.random() * _MAX_NOISE
     frames = colour + noise * rng.standard_normal((count, *like.shape), np.float32)
     return np.clip(frames, 0, 255).astype(np.uint8)
 
 
-__all__ = ["asks_for_times", "delayed", "quiet_frames"]
+__all__ = ["delayed", "has_times"]

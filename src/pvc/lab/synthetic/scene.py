@@ -1,7 +1,7 @@
-"""What a scene is (frozen values, in units of 1/64 of the picture's side) and what a finished sample is.
+"""Data classes: scenes (in units of 1/64 of the picture's side) and finished samples.
 
-A scene says everything that `draw` needs, so its description is the same at every picture size, and the hash of the
-description identifies a sample. It leaves out drawing and chance. Used by the task modules, `draw` and `make`.
+A scene holds all that `draw` needs, so its description is the same at every picture size. The hash of the description
+identifies a sample. Called by the task modules, `draw` and `make`.
 """
 
 from __future__ import annotations
@@ -24,14 +24,20 @@ UNITS = 64.0  # side of every scene in units
 PATCH = 8  # pixels per side of a labelled patch
 LEVELS = 4  # of difficulty, from 1
 Kind = Literal["image", "video"]
-Track = tuple[tuple[float, float] | None, ...]  # centre per frame in units; None where the item is not shown
+Track = tuple[tuple[float, float] | None, ...]  # centre per frame in units; None if the item is not in it
 
 
 @dataclass(frozen=True)
 class Backdrop:
-    """One colour, or a mix with `colour2` by a texture; grain is noise of its own.
+    """A background: one colour, or a mix with `colour2` by a texture.
 
-    texture: "ramp" and "stripes" and "checks" have an `angle` (degrees); "clouds", "blobs" and "paper" do not.
+    Attributes:
+        colour: first colour.
+        colour2: second colour; None for a plain background.
+        angle: direction in degrees of "ramp", "stripes" and "checks".
+        grain: strength in grey levels of noise that is the same in all frames.
+        texture: "ramp", "stripes", "checks", "clouds", "blobs" or "paper".
+        texture_seed: selects one of the patterns of a texture.
     """
 
     colour: Rgb
@@ -44,7 +50,17 @@ class Backdrop:
 
 @dataclass(frozen=True)
 class Plate:
-    """A sign behind text, or (with `rgb` None) only a frame: a box by its centre and extents."""
+    """A sign behind text, or only a frame: a box in units.
+
+    Attributes:
+        x: centre across.
+        y: centre down.
+        w: width.
+        h: height.
+        rgb: fill; None for a frame.
+        border: colour of the border; None for no border.
+        border_width: width of the border.
+    """
 
     x: float
     y: float
@@ -57,7 +73,14 @@ class Plate:
 
 @dataclass(frozen=True)
 class Curve:
-    """A line through points, each marked by a dot when `dot` (its radius) is not 0."""
+    """A line through points, in units.
+
+    Attributes:
+        points: (x, y) of every point.
+        rgb: colour.
+        width: width of the line.
+        dot: radius of the dot at every point; 0 for no dots.
+    """
 
     points: tuple[tuple[float, float], ...]
     rgb: Rgb
@@ -67,7 +90,17 @@ class Curve:
 
 @dataclass(frozen=True)
 class Figure:
-    """A coloured shape whose ink fills w x h."""
+    """A coloured shape.
+
+    Attributes:
+        shape: one of SHAPES.
+        colour: name of its colour.
+        rgb: the exact colour, a shade of `colour`.
+        w: width of the ink in units.
+        h: height of the ink in units.
+        angle: rotation in degrees.
+        track: centre in every frame.
+    """
 
     shape: str
     colour: str
@@ -80,7 +113,18 @@ class Figure:
 
 @dataclass(frozen=True)
 class Text:
-    """Characters whose ink fills w x h, h being the height of a capital."""
+    """A line of characters.
+
+    Attributes:
+        text: the characters.
+        font: family of `fonts`.
+        rgb: colour.
+        w: width of the ink in units.
+        h: height of a capital in units.
+        spacing: extra space between characters, in parts of the font size.
+        angle: rotation in degrees.
+        track: centre in every frame.
+    """
 
     text: str
     font: str
@@ -94,9 +138,19 @@ class Text:
 
 @dataclass(frozen=True)
 class Veil:
-    """What hides a box of the picture, text included, in the frames where `shown` is true.
+    """An occluder: it hides a box of the picture, text included, in some frames.
 
-    kind: "board" is a plain colour, "speckle" is noise between the two colours, "smear" averages over `grain` units.
+    Attributes:
+        kind: "board" is a plain colour, "speckle" is noise between two colours, "smear" averages what is under it.
+        x: centre across in units, like `y`, `w` and `h`.
+        y: centre down.
+        w: width.
+        h: height.
+        rgb: colour of a board, first colour of speckle.
+        rgb2: second colour of speckle.
+        grain: size of a grain of speckle or of the area that a smear averages, in units.
+        seed: seed of speckle.
+        shown: for every frame, whether the box is hidden.
     """
 
     kind: Literal["board", "speckle", "smear"]
@@ -113,9 +167,15 @@ class Veil:
 
 @dataclass(frozen=True)
 class CameraEffects:
-    """What a camera and a file format do: contrast about mid grey, brightness, blur (0..0.25), noise (grey levels).
+    """What a camera and a file format do to rendered frames.
 
-    jpeg: quality of a JPEG file that the frames went through, 0 for none.
+    Attributes:
+        contrast: factor about mid grey.
+        brightness: grey levels added.
+        blur: weight of either neighbour in a three-pixel blur, 0 to 0.25.
+        noise: standard deviation in grey levels.
+        noise_seed: seed of noise and grain.
+        jpeg: quality of the JPEG file that the frames pass through; 0 for none.
     """
 
     contrast: float
@@ -128,9 +188,20 @@ class CameraEffects:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything to draw, from back to front; `asked` holds the facts that the answer is taken from.
+    """All that is rendered, from back to front, and the facts that the answer is computed from.
 
-    extent: width and height in units, multiples of 64: at `size` pixels, a scene of (128, 64) is twice as wide.
+    Attributes:
+        backdrop: the background.
+        look: effects of camera and file format.
+        plates: signs and frames.
+        figures: shapes, the last one on top.
+        texts: lines of text.
+        frames: number of frames.
+        timestamps: seconds of the frames; empty for a picture.
+        asked: facts behind the answer, as JSON values.
+        veils: what hides parts of some frames.
+        curves: lines of charts.
+        extent: width and height in units, multiples of 64. A scene of (128, 64) is twice as wide as high.
     """
 
     backdrop: Backdrop
@@ -146,25 +217,31 @@ class Scene:
     extent: tuple[float, float] = (UNITS, UNITS)
 
     def description(self) -> dict[str, Any]:
-        """The scene as values that JSON holds."""
+        """Return the scene as JSON values."""
         return {
             "frames": self.frames,
             "extent": list(self.extent),
             "timestamps": list(self.timestamps),
-            "backdrop": _values(self.backdrop),
-            "look": _values(self.look),
-            "plates": [_values(p) for p in self.plates],
-            "figures": [_values(f) for f in self.figures],
-            "texts": [_values(t) for t in self.texts],
-            **({"curves": [_values(c) for c in self.curves]} if self.curves else {}),
-            "veils": [_values(v) for v in self.veils],
+            "backdrop": _to_values(self.backdrop),
+            "look": _to_values(self.look),
+            "plates": [_to_values(p) for p in self.plates],
+            "figures": [_to_values(f) for f in self.figures],
+            "texts": [_to_values(t) for t in self.texts],
+            **({"curves": [_to_values(c) for c in self.curves]} if self.curves else {}),
+            "veils": [_to_values(v) for v in self.veils],
             "asked": dict(self.asked),
         }
 
 
 @dataclass(frozen=True)
 class SceneTurn:
-    """A later turn of a conversation: media that are added, a question and its answer."""
+    """A later turn of a conversation, before rendering.
+
+    Attributes:
+        media: scenes or pages that the turn adds.
+        question: its question.
+        answer: its answer.
+    """
 
     media: tuple[Scene | Canvas | Reel, ...]
     question: str
@@ -173,25 +250,36 @@ class SceneTurn:
 
 @dataclass(frozen=True)
 class SceneQA:
-    """A scene with its question and answer, and further ones about it, before it is drawn.
+    """A scene with its questions and answers, before rendering.
 
-    Page tasks have a canvas or a reel in place of a scene, or None where nothing is shown.
+    Attributes:
+        scene: the first picture or clip. Page tasks have a canvas or a reel here, or None if there is no medium.
+        question: the first question.
+        answer: the answer to the first question.
+        more: further questions about the same media, with their answers.
+        further: more pictures or clips, which come before the first question.
+        level: difficulty, 1 to LEVELS.
+        turns: later turns, which may add media.
     """
 
     scene: Scene | Canvas | Reel | None
     question: str
     answer: str
     more: tuple[tuple[str, str], ...] = ()
-    further: tuple[Scene | Canvas | Reel, ...] = ()  # more pictures or clips, which the question comes after
+    further: tuple[Scene | Canvas | Reel, ...] = ()
     level: int = 1
     turns: tuple[SceneTurn, ...] = ()
 
 
 @dataclass(frozen=True)
 class SceneOptions:
-    """What a caller may ask of a task: the split, the frames of a clip, the difficulty 1 to LEVELS (None: drawn).
+    """What a caller can request of a task.
 
-    tiles: parts of 64 x 64 units that pictures are wide and high together: 1, 2 (wide or tall) or 4.
+    Attributes:
+        split: what the sample may show.
+        frames: length of a clip; sampled if None.
+        level: difficulty from 1 to LEVELS; sampled if None.
+        tiles: size of pictures in tiles of 64 x 64 units: 1, 2 (wide or tall) or 4.
     """
 
     split: Split
@@ -200,21 +288,26 @@ class SceneOptions:
     tiles: int = 1
 
 
-def _values(item: object) -> dict[str, Any]:
-    # vars() and not dataclasses.asdict, whose deep copies cost more than the drawing.
-    return {k: _listed(v) for k, v in vars(item).items()}
+def _to_values(item: object) -> dict[str, Any]:
+    """Return the fields of a dataclass as JSON values."""
+    # vars() instead of dataclasses.asdict, whose deep copies cost more than rendering.
+    return {k: _to_lists(v) for k, v in vars(item).items()}
 
 
-def _listed(value: Any) -> Any:
-    return [_listed(v) for v in value] if isinstance(value, tuple) else value
+def _to_lists(value: Any) -> Any:
+    return [_to_lists(v) for v in value] if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True, eq=False)
 class Medium:
     """One picture or clip of a sample.
 
-    frames: uint8 (F, H, W, 3), F = 1 for images. timestamps: seconds, one per frame, empty for images.
-    patch_labels: int64 (F, gh, gw), a class of `vocabulary` per 8x8 patch; None for pages, which are resized.
+    Attributes:
+        kind: "image" or "video".
+        frames: uint8 `(F, H, W, 3)`, F = 1 for images.
+        timestamps: seconds, one per frame; empty for images.
+        patch_labels: int64 `(F, H / 8, W / 8)`, a class of `vocabulary` per 8 x 8 patch; None for pages, which are
+            resized.
     """
 
     kind: Kind
@@ -225,7 +318,13 @@ class Medium:
 
 @dataclass(frozen=True, eq=False)
 class Turn:
-    """A later turn of a conversation: media that are added, a question and its answer."""
+    """A later turn of a conversation.
+
+    Attributes:
+        media: pictures and clips that the turn adds.
+        question: its question.
+        answer: its answer.
+    """
 
     media: tuple[Medium, ...]
     question: str
@@ -234,11 +333,18 @@ class Turn:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Pictures and clips, most often one, with a question about them and its answer.
+    """Pictures and clips, usually one, with questions about them and the answers.
 
-    level: difficulty, 1 to LEVELS. description: what was drawn, as JSON values; `description_hash` identifies the
-    sample. more: further questions about the same media with their answers: training asks them in later turns, since
-    encoding the frames is what costs. turns: later turns, which may add media; they come after `more`.
+    Attributes:
+        task: name of the task.
+        media: pictures and clips before the first question.
+        question: the first question.
+        answer: the answer to the first question.
+        level: difficulty, 1 to LEVELS.
+        description: everything that is rendered, as JSON values. Its hash identifies the sample.
+        more: further questions about the same media, with answers. Training puts them in later turns, because encoding
+            the frames is the expensive part.
+        turns: later turns, which may add media; they come after `more`.
     """
 
     task: str
@@ -263,17 +369,17 @@ class Sample:
 
     @property
     def kind(self) -> Kind:
-        """ "video" if there is a clip among the media of any turn, else "image"."""
+        """Kind of the sample: "video" if any turn has a clip, else "image"."""
         return "video" if any(medium.kind == "video" for medium in self.all_media) else "image"
 
     @property
     def last_answer(self) -> str:
-        """The answer of the last turn, which evaluation asks for; without later turns the answer."""
+        """The answer of the last turn, which evaluation compares; without later turns, the answer."""
         return self.turns[-1].answer if self.turns else self.answer
 
     @property
     def frames(self) -> NDArray[np.uint8]:
-        """Frames of the first medium, uint8 (F, H, W, 3)."""
+        """Frames of the first medium, uint8 `(F, H, W, 3)`."""
         return self.media[0].frames
 
     @property
@@ -283,11 +389,11 @@ class Sample:
 
     @property
     def patch_labels(self) -> NDArray[np.int64] | None:
-        """Patch classes of the first medium, int64 (F, gh, gw)."""
+        """Patch classes of the first medium, int64 `(F, H / 8, W / 8)`."""
         return self.media[0].patch_labels
 
     @property
     def description_hash(self) -> str:
-        """SHA-256 of the description as canonical JSON (hex)."""
+        """SHA-256 of the description as canonical JSON, in hexadecimal."""
         text = json.dumps(self.description, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode("ascii")).hexdigest()

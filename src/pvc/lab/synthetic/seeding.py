@@ -1,7 +1,7 @@
-"""Where randomness comes from: one independent generator per (split, task, seed), and the split of strings.
+"""The source of randomness: one generator per (split, task, seed), and the assignment of strings to splits.
 
-Nothing here uses Python's salted hash(), so that every process and platform draws the same scenes. It leaves out what
-the numbers are used for. Used by the task modules, `make` and the stream.
+Python's salted hash() is never used, so that every process and platform generates the same scenes. Called by the task
+modules, `make` and the stream.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ import numpy as np
 from pvc.errors import UsageError
 
 Split = Literal["train", "train_all", "test", "fonts", "colours", "layouts"]
-"""All but "train" and "train_all" are held out: seeds and strings are others. "fonts", "colours" and "layouts" also
-show, for what is asked about, only fonts, colour pairs or layouts that neither "train" nor "test" shows; "train_all"
-shows all colour pairs and layouts."""
+"""All splits but "train" and "train_all" are held out: their seeds and strings differ. In "fonts", "colours" and
+"layouts", the objects in question also have fonts, colour pairs or layouts that are in neither "train" nor "test".
+"train_all" has all colour pairs and layouts."""
 SPLITS: tuple[Split, ...] = get_args(Split)
 T = TypeVar("T")
 
 _MASK = (1 << 64) - 1
-_BLOCK = 96  # floats drawn at a time: most scenes need one block, and a scalar draw from numpy costs 2 us
+_BLOCK = 96  # floats sampled at a time: sampling one with numpy costs 2 us, and a scene usually needs one block
 
 
 @functools.lru_cache(maxsize=1024)
 def stable_hash(text: str) -> int:
-    """64-bit hash of a string, the same everywhere."""
+    """Return a 64-bit hash of a string that is the same on every platform."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "little")
 
 
 def mix(*values: int) -> int:
-    """64-bit mix of integers (the finaliser of SplitMix64, Steele et al. 2014): cheap random access for the stream."""
+    """Return a 64-bit mix of integers (the finaliser of SplitMix64, Steele et al. 2014), for cheap random access."""
     state = 0x9E3779B97F4A7C15
     for value in values:
         state = (state ^ (value & _MASK)) & _MASK
@@ -44,19 +44,35 @@ def mix(*values: int) -> int:
     return state
 
 
-def string_split(text: str) -> Literal["train", "test"]:
-    """Which splits a string belongs to, in any case: one in ten is never seen in training, whatever task shows it."""
+def get_string_split(text: str) -> Literal["train", "test"]:
+    """Return the split of a string, ignoring case. One in ten is held out of training in all tasks."""
     digest = hashlib.blake2b(b"string:" + text.upper().encode("utf-8"), digest_size=8).digest()
     return "test" if int.from_bytes(digest, "little") % 10 == 0 else "train"
 
 
-def is_for(text: str, split: Split) -> bool:
-    """Whether a string may be what a split asks for: training strings in "train", the others everywhere else."""
-    return (string_split(text) == "train") == (split in ("train", "train_all"))
+def is_text_allowed(text: str, split: Split) -> bool:
+    """Return whether a question of a split may have a string as its answer.
+
+    Args:
+        text: the string.
+        split: "train" and "train_all" take training strings, all other splits take the held-out ones.
+    """
+    return (get_string_split(text) == "train") == (split in ("train", "train_all"))
 
 
 class Rng:
-    """Draws for one sample, rounded to 1/1000 where they are floats so that descriptions are short and exact."""
+    """A random generator for one sample.
+
+    Floats are rounded to 1/1000, so that descriptions are short and exact.
+
+    Args:
+        split: one of SPLITS.
+        task: name of the task.
+        seed: number of the sample, from 0.
+
+    Raises:
+        UsageError: The split does not exist or the seed is negative.
+    """
 
     def __init__(self, split: str, task: str, seed: int) -> None:
         if split not in SPLITS:
@@ -68,38 +84,53 @@ class Rng:
         self._block: list[float] = []
 
     def random(self) -> float:
-        """Uniform in [0, 1)."""
+        """Return a float, uniform in [0, 1)."""
         if not self._block:
             self._block = self._generator.random(_BLOCK).tolist()
         return self._block.pop()
 
     def uniform(self, low: float, high: float) -> float:
-        """Uniform between two bounds, rounded to three decimals."""
+        """Return a float, uniform between two bounds, rounded to three decimals.
+
+        Args:
+            low: lower bound.
+            high: upper bound.
+        """
         return round(low + (high - low) * self.random(), 3)
 
     def integer(self, low: int, high: int) -> int:
-        """Uniform over low..high, both included."""
+        """Return an integer, uniform between two bounds.
+
+        Args:
+            low: smallest value.
+            high: largest value.
+        """
         return low + int(self.random() * (high - low + 1))
 
     def chance(self, probability: float) -> bool:
-        """True with this probability."""
+        """Return True with this probability."""
         return self.random() < probability
 
     def choice(self, options: Sequence[T]) -> T:
-        """One of the options."""
+        """Return one of the options, all equally likely."""
         return options[int(self.random() * len(options))]
 
     def weighted(self, options: dict[T, float]) -> T:
-        """One of the keys, with probability in proportion to its value."""
-        mark = self.random() * sum(options.values())
+        """Return one of the keys, with a probability in proportion to its value."""
+        remaining = self.random() * sum(options.values())
         for option, weight in options.items():
-            mark -= weight
-            if mark < 0:
+            remaining -= weight
+            if remaining < 0:
                 return option
         return next(reversed(options))
 
     def sample(self, options: Sequence[T], count: int) -> list[T]:
-        """`count` different options in random order."""
+        """Return different options in random order.
+
+        Args:
+            options: what to choose from.
+            count: number of options to return.
+        """
         pool = list(options)
         for i in range(count):
             j = self.integer(i, len(pool) - 1)

@@ -1,6 +1,6 @@
-"""A contact sheet: samples enlarged, with question and answer, for a person to judge what a model is asked to see.
+"""A contact sheet: enlarged samples with questions and answers, for a person to judge.
 
-It leaves out files: save the picture it returns. Used by developers and the command line.
+Called by `docs/make_synthetic.py` and developers, who save the picture that it returns.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from PIL import Image, ImageDraw
 from pvc.lab.synthetic import fonts
 from pvc.lab.synthetic.scene import Sample
 from pvc.lab.synthetic.seeding import Split
-from pvc.lab.synthetic.tasks import make, task_named
+from pvc.lab.synthetic.tasks import get_task, make
 
 _ZOOM = 2
 _GAP = 6
-_WIDTH = 1100  # pixels that a row of the sheet may fill, unless one strip is wider
-_LINE = 11
-_LETTER = 4.9  # pixels of a letter of the captions
-_MOST = 8  # frames that are shown of a clip
-_PAGE = (110, 80)  # pixels, before zoom, that a page may fill
+_SHEET_WIDTH = 1100  # pixels that a row of the sheet may fill, unless one strip is wider
+_LINE_HEIGHT = 11
+_LETTER_WIDTH = 4.9  # pixels of a letter of the captions
+_MAX_FRAMES = 8  # frames of a clip
+_MAX_PAGE = (110, 80)  # pixels, before zoom, that a page may fill
 
 
 def contact_sheet(
@@ -35,21 +35,34 @@ def contact_sheet(
     split: Split = "train",
     zoom: int = _ZOOM,
     levels: Sequence[int] = (),
-    frames: int = _MOST,
+    frames: int = _MAX_FRAMES,
 ) -> Image.Image:
-    """`count` samples of each task, of these levels in turn (drawn if there are none), clips with some of their frames.
+    """Return one picture with samples of several tasks, each above its questions and answers.
 
-    Under each: task and level, the questions, the answers. Page tasks have no levels; their pictures are made smaller
-    to fit.
+    Above the questions stands the task with its level. Clips appear as a few of their frames. Page tasks have no
+    levels; their pictures are scaled down to fit.
+
+    Args:
+        tasks: names of tasks.
+        count: samples of each task.
+        seed: seed of the first sample of each task.
+        size: pixels of a sample's side, before zoom.
+        split: what samples may show.
+        zoom: factor by which samples are enlarged.
+        levels: levels of successive samples; sampled if there are none.
+        frames: maximum number of frames of a clip on the sheet.
+
+    Raises:
+        UsageError: A task does not exist or does not take these options.
     """
     strips = []
-    for task in map(task_named, tasks):
+    for task in map(get_task, tasks):
         for i in range(count):
             level = levels[i % len(levels)] if levels and not task.pages else None
-            strips.append(_strip(make(task.name, seed + i, size=size, split=split, level=level), zoom, frames))
+            strips.append(_render_strip(make(task.name, seed + i, size=size, split=split, level=level), zoom, frames))
     rows: list[list[Image.Image]] = [[]]
     for strip in strips:
-        if rows[-1] and sum(s.width + _GAP for s in rows[-1]) + strip.width > _WIDTH:
+        if rows[-1] and sum(s.width + _GAP for s in rows[-1]) + strip.width > _SHEET_WIDTH:
             rows.append([])
         rows[-1].append(strip)
     width = max(sum(s.width + _GAP for s in row) for row in rows)
@@ -65,43 +78,43 @@ def contact_sheet(
     return sheet
 
 
-def _strip(sample: Sample, zoom: int, most: int) -> Image.Image:
-    pages = task_named(sample.task).pages
+def _render_strip(sample: Sample, zoom: int, max_frames: int) -> Image.Image:
+    pages = get_task(sample.task).pages
     pictures = []
     for medium in sample.all_media:
-        shown = min(most, len(medium.frames))
-        chosen = [round(i * (len(medium.frames) - 1) / max(1, shown - 1)) for i in range(shown)]
-        pictures += [_fitted(frame, zoom) if pages else _enlarged(frame, zoom) for frame in medium.frames[chosen]]
+        count = min(max_frames, len(medium.frames))
+        indices = [round(i * (len(medium.frames) - 1) / max(1, count - 1)) for i in range(count)]
+        pictures += [_fit_page(frame, zoom) if pages else _enlarge(frame, zoom) for frame in medium.frames[indices]]
     if not pictures:
-        pictures = [Image.new("RGB", (_PAGE[0] * zoom, 1))]
+        pictures = [Image.new("RGB", (_MAX_PAGE[0] * zoom, 1))]
     width, height = sum(picture.width + 2 for picture in pictures), max(picture.height for picture in pictures)
-    width = max(width, _PAGE[0] * zoom if pages else 0)
-    letters = int(width / _LETTER)
+    width = max(width, _MAX_PAGE[0] * zoom if pages else 0)
+    letters = int(width / _LETTER_WIDTH)
     title = sample.task if pages else f"{sample.task} {sample.level}"
     lines = [(title, (255, 200, 80))]
-    asked = [(sample.question, sample.answer), *((turn.question, turn.answer) for turn in sample.turns)]
-    for question, answer in asked:
+    turns = [(sample.question, sample.answer), *((turn.question, turn.answer) for turn in sample.turns)]
+    for question, answer in turns:
         for text, ink in ((question, (230, 230, 230)), (answer, (120, 255, 120))):
             lines += [(line, ink) for line in textwrap.wrap(text, letters)]
-    strip = Image.new("RGB", (width, height + _LINE * len(lines) + 3), (20, 20, 20))
+    strip = Image.new("RGB", (width, height + _LINE_HEIGHT * len(lines) + 3), (20, 20, 20))
     x = 0
     for picture in pictures:
         strip.paste(picture, (x, 0))
         x += picture.width + 2
     pen = ImageDraw.Draw(strip)
     for i, (line, ink) in enumerate(lines):
-        pen.text((2, height + 1 + i * _LINE), line, fill=ink, font=fonts.font("sans", 9))
+        pen.text((2, height + 1 + i * _LINE_HEIGHT), line, fill=ink, font=fonts.load_font("sans", 9))
     return strip
 
 
-def _enlarged(frame: NDArray[np.uint8], zoom: int) -> Image.Image:
+def _enlarge(frame: NDArray[np.uint8], zoom: int) -> Image.Image:
     size = (frame.shape[1] * zoom, frame.shape[0] * zoom)
     return Image.fromarray(frame).resize(size, Image.Resampling.NEAREST)
 
 
-def _fitted(frame: NDArray[np.uint8], zoom: int) -> Image.Image:
+def _fit_page(frame: NDArray[np.uint8], zoom: int) -> Image.Image:
     """Return a picture that is as large as the sheet has room for, at most `zoom` times its size."""
     height, width = frame.shape[:2]
-    scale = min(zoom, zoom * _PAGE[0] / width, zoom * _PAGE[1] / height)
+    scale = min(zoom, zoom * _MAX_PAGE[0] / width, zoom * _MAX_PAGE[1] / height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS)

@@ -1,7 +1,7 @@
-"""An endless mixture of samples with exact random access, so that a training can stop and go on.
+"""An endless mixture of samples with exact random access, so that training can stop and resume.
 
-Sample i depends on (seed, i), the weights and the options only, never on what was read before. It leaves out batches
-and worker processes: give each worker its own stride of indices. Used by training and evaluation.
+Sample i depends only on (seed, i), the weights and the options, never on samples read before. Give each of several
+worker processes a different stride of indices. Exported by `pvc.lab.synthetic`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,26 @@ from collections.abc import Iterator, Mapping
 from pvc.errors import UsageError
 from pvc.lab.synthetic.scene import Sample
 from pvc.lab.synthetic.seeding import Split, mix
-from pvc.lab.synthetic.tasks import check_size, make, task_named
+from pvc.lab.synthetic.tasks import check_size, get_task, make
 
 
 class SampleStream:
-    """Samples start, start + 1, ...; `position` is the index of the next one, and is all there is to save."""
+    """An iterator over the samples start, start + 1, ... of a mixture of tasks.
+
+    Its only state is `position`, the index of the next sample.
+
+    Args:
+        tasks_with_weights: names of tasks and their weights, all above zero.
+        seed: seed of the mixture, from 0.
+        start: index of the first sample.
+        size: pixels of a side, a multiple of 8.
+        split: what samples may show.
+        frames: length of clips; sampled if None. Tasks of pictures ignore it.
+
+    Raises:
+        UsageError: There are no tasks, a weight is not above zero, a number is negative, or a name or size is not
+            allowed.
+    """
 
     def __init__(
         self,
@@ -34,26 +49,31 @@ class SampleStream:
         if seed < 0 or start < 0:
             raise UsageError(f"seed {seed} and start {start} must not be negative")
         check_size(size)
-        self._tasks = [task_named(name) for name in tasks_with_weights]
-        self._marks = list(itertools.accumulate(tasks_with_weights.values()))
+        self._tasks = [get_task(name) for name in tasks_with_weights]
+        self._cumulative = list(itertools.accumulate(tasks_with_weights.values()))
         self._seed, self._size, self._split, self._frames = seed, size, split, frames
         self.position = start
 
     def task_at(self, index: int) -> str:
-        """Name of the task of sample `index`, without drawing it."""
-        return self._tasks[self._which(index)].name
+        """Return the name of the task of sample `index` without generating the sample."""
+        return self._tasks[self._get_task_index(index)].name
 
     def sample_at(self, index: int) -> Sample:
-        """Sample `index`; does not move `position`."""
+        """Return sample `index` without moving `position`.
+
+        Raises:
+            UsageError: The index is negative.
+        """
         if index < 0:
             raise UsageError(f"index is {index}; it must not be negative")
-        task = self._tasks[self._which(index)]
+        task = self._tasks[self._get_task_index(index)]
         frames = self._frames if task.kind == "video" else None
         return make(task.name, mix(2, self._seed, index) >> 1, size=self._size, split=self._split, frames=frames)
 
-    def _which(self, index: int) -> int:
-        mark = (mix(1, self._seed, index) / 2**64) * self._marks[-1]
-        return min(bisect_right(self._marks, mark), len(self._marks) - 1)
+    def _get_task_index(self, index: int) -> int:
+        """Return the position in the task list of the task of a sample."""
+        threshold = (mix(1, self._seed, index) / 2**64) * self._cumulative[-1]
+        return min(bisect_right(self._cumulative, threshold), len(self._cumulative) - 1)
 
     def __iter__(self) -> Iterator[Sample]:
         return self
@@ -73,5 +93,17 @@ def stream(
     split: Split = "train",
     frames: int | None = None,
 ) -> SampleStream:
-    """An endless iterator of samples of several tasks, drawn in proportion to their weights; see SampleStream."""
+    """Return an endless iterator of samples of several tasks, in proportion to their weights.
+
+    Args:
+        tasks_with_weights: names of tasks and their weights.
+        seed: seed of the mixture.
+        start: index of the first sample.
+        size: pixels of a side.
+        split: what samples may show.
+        frames: length of clips.
+
+    Raises:
+        UsageError: An argument is not allowed; see `SampleStream`.
+    """
     return SampleStream(tasks_with_weights, seed, start, size=size, split=split, frames=frames)

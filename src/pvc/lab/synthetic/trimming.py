@@ -1,4 +1,7 @@
-"""Trim the questions of a sample, so that the text of a batch has one length. Used by training and the ablation."""
+"""Removes questions of a sample, so that the texts of a batch have similar lengths.
+
+Called by training and the ablation study.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,19 @@ def trimmed(sample: Sample, questions: int | None, characters: int | None = None
     """Return a sample with fewer further questions.
 
     Args:
-        questions: that are asked at most, the first one included; None for all.
-        characters: that all questions and answers may have together; the first question is always kept.
+        sample: the sample.
+        questions: maximum number of questions, the first one included; None for all.
+        characters: maximum length of all questions and answers together; the first question always stays.
     """
     more = sample.more[: None if questions is None else questions - 1]
     if characters is not None:
-        left, kept = characters - len(sample.question) - len(sample.answer), []
+        remaining, selected = characters - len(sample.question) - len(sample.answer), []
         for question, answer in more:
-            left -= len(question) + len(answer)
-            if left < 0:
+            remaining -= len(question) + len(answer)
+            if remaining < 0:
                 break
-            kept.append((question, answer))
-        more = tuple(kept)
+            selected.append((question, answer))
+        more = tuple(selected)
     return replace(sample, more=more)
 
 

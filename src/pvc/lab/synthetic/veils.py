@@ -1,6 +1,6 @@
-"""What hides parts of a clip in some frames: boards, speckle, smears. And one drawing for all frames that are alike.
+"""Renders what hides parts of a clip in some frames (boards, speckle, smears), and merges equal frames.
 
-It leaves out when and why something is hidden (the task modules). Used by `draw` and `make`.
+The task modules decide when and why something is hidden. Called by `draw` and `make`.
 """
 
 from __future__ import annotations
@@ -15,36 +15,43 @@ from PIL import Image
 from pvc.lab.synthetic.scene import PATCH, UNITS, Scene, Veil
 
 Floats = NDArray[np.float32]
-_ALIKE_FROM = 24  # frames: shorter clips have noise of their own in every frame
-_NOISE_PERIOD = 4  # frames after which the noise of a longer clip repeats where nothing else changes
+_MIN_MERGED_FRAMES = 24  # frames: in shorter clips, the noise of every frame differs
+_NOISE_PERIOD = 4  # frames after which the noise of a longer clip may repeat
 
 
-def draw_veil(canvas: Floats, labels: NDArray[np.int64], veil: Veil, size: int) -> None:
-    """Hide a box in the frames of (F, H, W, 3) where the veil is shown; what is under it loses its label."""
+def render_veil(canvas: Floats, labels: NDArray[np.int64], veil: Veil, size: int) -> None:
+    """Hide a box in the frames that `veil.shown` selects; hidden patches lose their labels.
+
+    Args:
+        canvas: float32 `(F, H, W, 3)`, changed in place.
+        labels: int64 `(F, H / 8, W / 8)`, changed in place.
+        veil: what to render.
+        size: pixels of 64 units.
+    """
     scale = size / UNITS
     x0, x1 = (min(max(round((veil.x + side * veil.w / 2) * scale), 0), size) for side in (-1, 1))
     y0, y1 = (min(max(round((veil.y + side * veil.h / 2) * scale), 0), size) for side in (-1, 1))
     if x1 <= x0 or y1 <= y0:
         return
-    # A patch that is hidden by a fifth loses its label: text has one from a quarter on (draw.COVERAGE).
+    # A patch loses its label if a fifth of it is hidden; text gets one from a quarter on (draw.COVERAGE).
     rows, columns = (
         slice(math.ceil(a / PATCH - 0.8), math.floor(b / PATCH - 0.2) + 1) for a, b in ((y0, y1), (x0, x1))
     )
-    for f, shown in enumerate(veil.shown):
-        if not shown:
+    for f, is_visible in enumerate(veil.shown):
+        if not is_visible:
             continue
         region = canvas[f, y0:y1, x0:x1]
         if veil.kind == "board":
             region[:] = veil.rgb
         elif veil.kind == "speckle":
-            region[:] = _speckle(veil, f, (y1 - y0, x1 - x0), scale)
+            region[:] = _render_speckle(veil, f, (y1 - y0, x1 - x0), scale)
         else:
             region[:] = _smear(region, max(1.0, veil.grain * scale))
         labels[f, rows, columns] = 0
 
 
-def _speckle(veil: Veil, frame: int, shape: tuple[int, int], scale: float) -> Floats:
-    """Noise in grains of the scene's size, so that it looks the same at every picture size."""
+def _render_speckle(veil: Veil, frame: int, shape: tuple[int, int], scale: float) -> Floats:
+    """Return noise in grains of the scene's size, so that it looks the same at every picture size."""
     grain = max(1, round(veil.grain * scale))
     generator = np.random.Generator(np.random.PCG64([veil.seed, frame]))
     h, w = -(-shape[0] // grain), -(-shape[1] // grain)
@@ -62,22 +69,22 @@ def _smear(region: Floats, grain: float) -> Floats:
     return np.asarray(smeared, np.float32)
 
 
-def condensed(scene: Scene) -> tuple[Scene, list[int]]:
-    """A scene with only those frames of a long clip that differ, and for every frame of the clip the one to show."""
-    if scene.frames < _ALIKE_FROM:
+def merge_equal_frames(scene: Scene) -> tuple[Scene, list[int]]:
+    """Return a scene with only the different frames of a long clip, and for every frame its index among them."""
+    if scene.frames < _MIN_MERGED_FRAMES:
         return scene, list(range(scene.frames))
     tracks: list[tuple[object, ...]] = [figure.track for figure in scene.figures]
     tracks += [text.track for text in scene.texts] + [veil.shown for veil in scene.veils]
     period = _NOISE_PERIOD if scene.look.noise > 0 else 1
-    kept: dict[tuple[object, ...], int] = {}
+    indices: dict[tuple[object, ...], int] = {}
     order: list[int] = []
     frames: list[int] = []
     for f, state in enumerate(zip(*tracks, strict=True)) if tracks else enumerate([()] * scene.frames):
         key = (f % period, *state)
-        if key not in kept:
-            kept[key] = len(frames)
+        if key not in indices:
+            indices[key] = len(frames)
             frames.append(f)
-        order.append(kept[key])
+        order.append(indices[key])
     if len(frames) == scene.frames:
         return scene, order
     shorter = dataclasses.replace(

@@ -1,7 +1,6 @@
 """The words of the procedural world: characters, shapes, colours, places, and the class ids of patches.
 
-Pure data and look-ups. It leaves out how anything is drawn (`draw`) and which question is asked (the task modules).
-Used by every other module here and by stage-0 training, which needs PATCH_CLASSES.
+Pure data and look-ups. Called by all modules here and by stage-0 training, which needs PATCH_CLASSES.
 
 Patch classes: 0 is background; 1..26 are A..Z, 27..36 are 0..9, 37..62 are a..z, 63..70 are marks; then
 71 + 8 * shape index + colour index.
@@ -16,7 +15,7 @@ DIGITS = "0123456789"
 LOWER = LETTERS.lower()
 PUNCTUATION = ".,:-/%$#"
 CHARACTERS = LETTERS + DIGITS + LOWER + PUNCTUATION
-# O and 0, I and 1 differ by little more than their width, and pictures are squashed: mixed strings avoid O and I,
+# O and 0, I and 1 differ by little more than their width, and pictures are squashed, so mixed strings avoid O and I,
 # as number plates do.
 SAFE_LETTERS = "".join(c for c in LETTERS if c not in "OI")
 
@@ -61,15 +60,20 @@ _NAMES |= {v: f"{colour} {shape}" for (shape, colour), v in _SHAPE_CLASS.items()
 
 
 def character_class(character: str) -> int:
-    """Patch class of one of CHARACTERS."""
+    """Return the patch class of one of CHARACTERS."""
     return _CHARACTER_CLASS[character]
 
 
 def shape_class(shape: str, colour: str) -> int:
-    """Patch class of a shape in a colour."""
+    """Return the patch class of a shape in a colour.
+
+    Args:
+        shape: one of SHAPES.
+        colour: one of COLOUR_NAMES.
+    """
     return _SHAPE_CLASS[shape, colour]
 
 
 def class_name(patch_class: int) -> str:
-    """What a patch class stands for: "background", "A", "red circle"."""
+    """Return the name of a patch class: "background", "A", "red circle"."""
     return _NAMES[patch_class]

@@ -1,1 +1,1 @@
-"""Decode clients' media in worker processes that can do nothing else."""
+"""Decoding of clients' media in sandboxed worker processes. `pool.py` starts them; `worker.py` runs in them."""

@@ -1,8 +1,9 @@
-"""Cuts this process off: no network, no files, no other processes, bounded memory and time. Called by a decoder.
+"""Sandbox of a worker process: no network, files or other processes, limited memory and time. Called by `worker.py`.
 
-`isolate` comes first, while there is one thread: a network namespace of its own, where the system allows one to
-unprivileged users. `seal` comes when everything is imported: a seccomp filter for all threads, under which nothing is
-opened, connected, started or signalled any more (Linux on x86-64 and arm64). Numbers of system calls are the kernel's.
+`isolate` comes first, while there is one thread: it enters a separate network namespace, if the system allows that to
+unprivileged users. `seal` comes after all imports: it installs a seccomp filter for all threads. Under the filter
+nothing can be opened, connected, started or signalled (Linux on x86-64 and arm64). Numbers of system calls are those
+of the kernel.
 """
 
 from __future__ import annotations
@@ -16,16 +17,18 @@ import sys
 
 CLONE_NEWUSER, CLONE_NEWNET, CLONE_THREAD = 0x10000000, 0x40000000, 0x00010000
 PR_SET_NO_NEW_PRIVS, SECCOMP_SET_MODE_FILTER, TSYNC = 38, 1, 1
-ALLOW, REFUSE, UNKNOWN = 0x7FFF0000, 0x00050000 | 1, 0x00050000 | 38  # EPERM; ENOSYS, after which libc asks otherwise
-X32 = 0x40000000  # a second set of numbers for the same calls on x86-64
-LOAD, EQUAL, SET, BACK = 0x20, 0x15, 0x45, 0x06
-NUMBER, ARCHITECTURE, FIRST_ARGUMENT = 0, 4, 16  # places in what the filter sees
+MAX_OPEN_FILES = 64
+# Results of the filter. After ENOSYS the C library tries an older call.
+ALLOW, DENY_EPERM, DENY_ENOSYS = 0x7FFF0000, 0x00050000 | 1, 0x00050000 | 38
+X32_BIT = 0x40000000  # marks a second set of numbers for the same calls on x86-64
+BPF_LOAD, BPF_JUMP_IF_EQUAL, BPF_JUMP_IF_SET, BPF_RETURN = 0x20, 0x15, 0x45, 0x06
+NUMBER_OFFSET, ARCHITECTURE_OFFSET, FIRST_ARGUMENT_OFFSET = 0, 4, 16  # in the kernel's `seccomp_data`
 
 # Architecture as seccomp names it, and the numbers of seccomp, clone, tgkill and prlimit64.
-SYSTEMS = {"x86_64": (0xC000003E, 317, 56, 234, 302), "aarch64": (0xC00000B7, 277, 220, 131, 261)}
+ARCHITECTURES = {"x86_64": (0xC000003E, 317, 56, 234, 302), "aarch64": (0xC00000B7, 277, 220, 131, 261)}
 CLONE3, OPENAT2 = 435, 437
-# What is refused: (x86-64, arm64); None where a system has no such call.
-REFUSED: dict[str, tuple[int | None, int | None]] = {
+# Denied calls: numbers on (x86-64, arm64); None if the architecture has no such call.
+DENIED_CALLS: dict[str, tuple[int | None, int | None]] = {
     **{"socket": (41, 198), "socketpair": (53, 199), "connect": (42, 203), "bind": (49, 200), "sendmsg": (46, 211)},
     **{"io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427)},
     **{"open": (2, None), "openat": (257, 56), "openat2": (OPENAT2, OPENAT2), "creat": (85, None)},
@@ -49,7 +52,11 @@ REFUSED: dict[str, tuple[int | None, int | None]] = {
 
 
 def isolate() -> bool:
-    """Take the network away, before there are other threads; whether that could be had."""
+    """Move this process to a network namespace without interfaces, before other threads exist.
+
+    Returns:
+        Whether the system allowed it.
+    """
     if sys.platform != "linux":
         return False
     libc = ctypes.CDLL(None, use_errno=True)
@@ -57,58 +64,75 @@ def isolate() -> bool:
     return bool(libc.unshare(CLONE_NEWUSER | CLONE_NEWNET) == 0)
 
 
-def seal(memory: int, seconds: int) -> bool:
-    """Bound this process and refuse what it needs no more; whether the filter is in place.
+def seal(memory_bytes: int, cpu_seconds: int) -> bool:
+    """Set resource limits and install the seccomp filter for all threads of this process.
 
-    `memory`: bytes of address space; `seconds`: of processor time.
+    Args:
+        memory_bytes: maximum address space, in bytes.
+        cpu_seconds: maximum processor time, in seconds.
+
+    Returns:
+        Whether the filter is installed. The resource limits always are.
     """
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-    known = SYSTEMS.get(platform.machine())
-    if sys.platform != "linux" or known is None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_OPEN_FILES, MAX_OPEN_FILES))
+    numbers = ARCHITECTURES.get(platform.machine())
+    if sys.platform != "linux" or numbers is None:
         return False
-    program = _program(platform.machine())
+    program = _build_filter(platform.machine())
     code = ctypes.create_string_buffer(program)
 
-    class Filter(ctypes.Structure):
+    class FilterProgram(ctypes.Structure):
         _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
 
-    asked = Filter(len(program) // 8, ctypes.addressof(code))
+    filter_program = FilterProgram(len(program) // 8, ctypes.addressof(code))
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    return bool(libc.syscall(known[1], SECCOMP_SET_MODE_FILTER, TSYNC, ctypes.byref(asked)) == 0)
+    return bool(libc.syscall(numbers[1], SECCOMP_SET_MODE_FILTER, TSYNC, ctypes.byref(filter_program)) == 0)
 
 
-def _program(machine: str) -> bytes:
-    """The filter, in the kernel's packet filter language: every part that does not return falls through to the next."""
-    architecture, _, clone, tgkill, prlimit = SYSTEMS[machine]
+def _build_filter(machine: str) -> bytes:
+    """Build the filter as a program of the kernel's packet filter. A block that does not return continues at the next.
 
-    def instruction(code: int, true: int, false: int, value: int) -> bytes:
-        return struct.pack("HBBI", code, true, false, value)
+    A jump has two distances: how many instructions to skip if the condition is true, and if it is false.
+    """
+    architecture, _, clone, tgkill, prlimit = ARCHITECTURES[machine]
 
-    def where_equal(value: int, then: list[bytes]) -> list[bytes]:
-        return [instruction(EQUAL, 0, len(then), value), *then]
+    def build_instruction(code: int, skip_if_true: int, skip_if_false: int, value: int) -> bytes:
+        return struct.pack("HBBI", code, skip_if_true, skip_if_false, value)
 
-    back = {told: instruction(BACK, 0, 0, told) for told in (ALLOW, REFUSE, UNKNOWN)}
-    argument = instruction(LOAD, 0, 0, FIRST_ARGUMENT)
-    column = list(SYSTEMS).index(machine)
-    parts = [instruction(LOAD, 0, 0, ARCHITECTURE), instruction(EQUAL, 1, 0, architecture), back[REFUSE]]
-    parts += [instruction(LOAD, 0, 0, NUMBER)]
+    def build_if_equal(value: int, block: list[bytes]) -> list[bytes]:
+        return [build_instruction(BPF_JUMP_IF_EQUAL, 0, len(block), value), *block]
+
+    allow, deny_eperm, deny_enosys = (
+        build_instruction(BPF_RETURN, 0, 0, result) for result in (ALLOW, DENY_EPERM, DENY_ENOSYS)
+    )
+    load_argument = build_instruction(BPF_LOAD, 0, 0, FIRST_ARGUMENT_OFFSET)
+    column = list(ARCHITECTURES).index(machine)
+    program = [
+        build_instruction(BPF_LOAD, 0, 0, ARCHITECTURE_OFFSET),
+        build_instruction(BPF_JUMP_IF_EQUAL, 1, 0, architecture),
+        deny_eperm,
+        build_instruction(BPF_LOAD, 0, 0, NUMBER_OFFSET),
+    ]
     if machine == "x86_64":
-        parts += [instruction(SET, 0, 1, X32), back[REFUSE]]
-    for numbers in REFUSED.values():
+        program += [build_instruction(BPF_JUMP_IF_SET, 0, 1, X32_BIT), deny_eperm]
+    for numbers in DENIED_CALLS.values():
         number = numbers[column]
         if number is not None:
-            parts += where_equal(number, [back[REFUSE]])
-    parts += where_equal(CLONE3, [back[UNKNOWN]])  # its flags lie in memory, where no filter looks
-    # Threads may be started, processes not; signals and limits may be its own, nobody else's.
-    parts += where_equal(clone, [argument, instruction(SET, 0, 1, CLONE_THREAD), back[ALLOW], back[REFUSE]])
-    parts += where_equal(tgkill, [argument, instruction(EQUAL, 0, 1, os.getpid()), back[ALLOW], back[REFUSE]])
-    parts += where_equal(prlimit, [argument, instruction(EQUAL, 0, 1, 0), back[ALLOW], back[REFUSE]])
-    return b"".join([*parts, back[ALLOW]])
+            program += build_if_equal(number, [deny_eperm])
+    program += build_if_equal(CLONE3, [deny_enosys])  # its flags lie in memory, which a filter cannot read
+    # Threads may be started, processes may not. Signals and limits may only concern this process.
+    is_thread = build_instruction(BPF_JUMP_IF_SET, 0, 1, CLONE_THREAD)
+    is_self = build_instruction(BPF_JUMP_IF_EQUAL, 0, 1, os.getpid())
+    is_zero = build_instruction(BPF_JUMP_IF_EQUAL, 0, 1, 0)
+    program += build_if_equal(clone, [load_argument, is_thread, allow, deny_eperm])
+    program += build_if_equal(tgkill, [load_argument, is_self, allow, deny_eperm])
+    program += build_if_equal(prlimit, [load_argument, is_zero, allow, deny_eperm])
+    return b"".join([*program, allow])
 
 
 __all__ = ["isolate", "seal"]

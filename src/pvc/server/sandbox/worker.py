@@ -1,8 +1,8 @@
-"""A decoder: a process that reads pictures and videos, and can do nothing else. Started by `pool.py`.
+"""Program of a worker: a sandboxed process that decodes pictures and videos. Started by `pool.py`.
 
-A medium comes as bytes, or as the descriptor of a file that the parent opened for reading only. The process is told
-what to read in JSON and answers with JSON and raw pixels: nothing it sends is ever unpickled, for it has touched
-hostile bytes.
+A medium arrives as bytes, or as the descriptor of a file that the server has opened for reading only. Requests are
+JSON, responses are JSON and raw pixels. The server never unpickles a response, because the worker has read hostile
+bytes.
 """
 
 from __future__ import annotations
@@ -19,32 +19,40 @@ from pvc.server.sandbox.seccomp import isolate, seal
 if TYPE_CHECKING:
     import numpy as np
 
-CPU_SECONDS = 3600  # a child is replaced long before, by its wall clock
+CPU_SECONDS = 3600  # long before, the pool replaces a worker by wall-clock time
 
 
-def main(handle: int, memory: int) -> None:
-    """Say how this process was cut off, then serve one request after another until the connection closes."""
-    spaced = isolate()  # before numpy, which starts threads
-    _import_everything()
-    sealed = seal(memory, CPU_SECONDS)
-    network = "namespace" if spaced else "seccomp" if sealed else None
-    connection = Connection(handle)
-    connection.send_bytes(json.dumps({"network": network, "sealed": sealed}).encode())
+def main(descriptor: int, memory_bytes: int) -> None:
+    """Sandbox this process, report how, and serve requests until the connection closes.
+
+    Args:
+        descriptor: file descriptor of the connection to the server.
+        memory_bytes: maximum address space, in bytes.
+    """
+    is_isolated = isolate()  # before numpy, which starts threads
+    _preload_libraries()
+    is_sealed = seal(memory_bytes, CPU_SECONDS)
+    network = "namespace" if is_isolated else "seccomp" if is_sealed else None
+    connection = Connection(descriptor)
+    connection.send_bytes(json.dumps({"network": network, "sealed": is_sealed}).encode())
     while True:
         try:
-            asked = json.loads(connection.recv_bytes())
-            data = recv_handle(connection) if asked["is_file"] else connection.recv_bytes()
+            params = json.loads(connection.recv_bytes())
+            data = recv_handle(connection) if params["is_file"] else connection.recv_bytes()
         except (EOFError, OSError):
             return
-        told, pixels = _read(asked, data)
+        response, pixels = _decode(params, data)
         with contextlib.suppress(OSError):
-            connection.send_bytes(json.dumps(told).encode())
+            connection.send_bytes(json.dumps(response).encode())
             if pixels is not None:
                 connection.send_bytes(pixels.data.cast("B"))
 
 
-def _import_everything() -> None:
-    """All that reading may need: no file can be opened afterwards. A small example of each kind finds what is lazy."""
+def _preload_libraries() -> None:
+    """Import all that decoding may need, because no file can be opened later.
+
+    Decoding a small example of each kind also loads what is imported lazily.
+    """
     import io
 
     import av
@@ -58,35 +66,36 @@ def _import_everything() -> None:
     av.codec.codecs_available  # noqa: B018
     picture = PIL.Image.new("RGB", (8, 8))
     for name in ("PNG", "JPEG", "WEBP", "GIF", "BMP"):
-        out = io.BytesIO()
-        with contextlib.suppress(OSError, KeyError):  # a Pillow without it
-            picture.save(out, name, exif=PIL.Image.Exif())
-            media.load(out.getvalue(), kind="image")
-    out = io.BytesIO()
+        buffer = io.BytesIO()
+        with contextlib.suppress(OSError, KeyError):  # this Pillow may lack the format
+            picture.save(buffer, name, exif=PIL.Image.Exif())
+            media.load(buffer.getvalue(), kind="image")
+    buffer = io.BytesIO()
     frames = [PIL.Image.new("RGB", (8, 8), (shade, 0, 0)) for shade in (0, 99, 200)]
-    frames[0].save(out, "GIF", save_all=True, append_images=frames[1:], duration=100)
-    media.load(out.getvalue(), kind="video", sampling=media.Sampling(frames=2), size=(4, 4))
-    media.load(_clip(np), kind="video", sampling=media.Sampling(fps=2.0), size=(4, 4))
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=100)
+    media.load(buffer.getvalue(), kind="video", sampling=media.Sampling(frames=2), size=(4, 4))
+    media.load(_encode_clip(np), kind="video", sampling=media.Sampling(fps=2.0), size=(4, 4))
 
 
-def _clip(np: Any) -> bytes:
-    """A few frames as a video file."""
+def _encode_clip(np: Any) -> bytes:
+    """Encode a few frames as a video file."""
     import io
 
     import av
 
-    out = io.BytesIO()
-    with av.open(out, "w", format="mp4") as container:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
         stream = container.add_stream("mpeg4", rate=5)
         stream.width, stream.height, stream.pix_fmt = 16, 16, "yuv420p"
         for shade in range(6):
             frame = av.VideoFrame.from_ndarray(np.full((16, 16, 3), 40 * shade, np.uint8))
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    return out.getvalue()
+    return buffer.getvalue()
 
 
-def _read(asked: dict[str, Any], data: bytes | int) -> tuple[dict[str, Any], np.ndarray[Any, Any] | None]:
+def _decode(params: dict[str, Any], data: bytes | int) -> tuple[dict[str, Any], np.ndarray[Any, Any] | None]:
+    """Decode one medium. Return the response, and the pixels unless it is an error."""
     import numpy as np
     from PIL import Image
 
@@ -97,24 +106,24 @@ def _read(asked: dict[str, Any], data: bytes | int) -> tuple[dict[str, Any], np.
 
     try:
         source = Source(os.fdopen(data, "rb"), "file", os.fstat(data).st_size) if isinstance(data, int) else data
-        limits = Limits(**asked["limits"])
-        sampling = media.Sampling(**asked["sampling"]) if asked["sampling"] else media.Sampling()
-        size = tuple(asked["size"]) if asked["size"] else None
-        found = media.load(source, kind=asked["kind"], sampling=sampling, size=size, limits=limits)
+        limits = Limits(**params["limits"])
+        sampling = media.Sampling(**params["sampling"]) if params["sampling"] else media.Sampling()
+        size = tuple(params["size"]) if params["size"] else None
+        medium = media.load(source, kind=params["kind"], sampling=sampling, size=size, limits=limits)
     except PVCError as error:
         return {"error": error.code, "status": error.exit_code}, None
     except MemoryError:
         return {"error": "too_many_pixels", "status": 3}, None
-    except Exception:  # a bug, ours or a library's: the bytes are at fault as far as the caller is concerned
+    except Exception:  # a bug of this library or of a decoder; the client can only send another medium
         return {"error": "corrupt_media", "status": 3}, None
-    if isinstance(found, media.Picture):
-        # A frame of a live video: made as small as the model takes it, the way its processor would do it.
-        resized = found.image.resize(size, Image.Resampling(asked["resample"])) if size else found.image
+    if isinstance(medium, media.Picture):
+        # A frame of a live video is resized here, in the way the video processor would do it.
+        resized = medium.image.resize(size, Image.Resampling(params["resample"])) if size else medium.image
         pixels = np.asarray(resized)
-        return {"kind": "image", "shape": pixels.shape, "warnings": found.warnings}, np.ascontiguousarray(pixels)
-    told = {"kind": "video", "shape": found.frames.shape, "warnings": found.warnings}
-    told |= {"timestamps": found.timestamps, "duration": found.duration, "source_frames": found.source_frames}
-    return told, np.ascontiguousarray(found.frames)
+        return {"kind": "image", "shape": pixels.shape, "warnings": medium.warnings}, np.ascontiguousarray(pixels)
+    response = {"kind": "video", "shape": medium.frames.shape, "warnings": medium.warnings}
+    response |= {"timestamps": medium.timestamps, "duration": medium.duration, "source_frames": medium.source_frames}
+    return response, np.ascontiguousarray(medium.frames)
 
 
 __all__ = ["main"]

@@ -1,6 +1,6 @@
-"""`pvc data check`: what files of conversations hold, before a training is paid for.
+"""Check files of conversations before a training. Called by `pvc data check`.
 
-Every row is read, its media are decoded and go through the processor, as training would have it. Leaves out training.
+Every record is read, its media are decoded and processed as in training.
 """
 
 from __future__ import annotations
@@ -21,12 +21,16 @@ from pvc.train.data.records import RecordSource
 
 @dataclass
 class FileReport:
-    """One file.
+    """Contents of one file.
 
     Attributes:
-        rows: lines that are not empty. bad: reasons by line.
-        kinds: good rows by their media: "image", "video" or "text".
-        lengths, visual, answers: tokens of every good row: all, visual ones, those that are learned.
+        path: of the file.
+        rows: number of records (lines that are not empty).
+        bad: reasons by line.
+        kinds: number of good records by their media: "image", "video" or "text".
+        lengths: number of tokens of every good record.
+        visual: number of visual tokens of every good record.
+        answers: number of answer tokens of every good record.
     """
 
     path: str
@@ -38,25 +42,25 @@ class FileReport:
     answers: list[int] = field(default_factory=list)
 
     def describe(self) -> dict[str, Any]:
-        """The report as JSON."""
+        """Return the report as a JSON object."""
         return {
             "path": self.path,
             "rows": self.rows,
             "good": len(self.lengths),
             "kinds": dict(self.kinds),
-            "tokens": spread(self.lengths),
-            "visual_tokens": spread(self.visual),
-            "answer_tokens": spread(self.answers),
+            "tokens": summarize(self.lengths),
+            "visual_tokens": summarize(self.visual),
+            "answer_tokens": summarize(self.answers),
             "bad": [{"line": line, "reason": reason} for line, reason in sorted(self.bad.items())],
         }
 
 
-def spread(values: list[int]) -> dict[str, int]:
-    """Sum, least, median, 95th percentile and most."""
+def summarize(values: list[int]) -> dict[str, int]:
+    """Return sum, minimum, median, 95th percentile and maximum of numbers (all 0 if there are none)."""
     if not values:
         return {"total": 0, "least": 0, "median": 0, "p95": 0, "most": 0}
-    low, middle, high, most = np.percentile(values, [0, 50, 95, 100], method="higher").astype(int).tolist()
-    return {"total": sum(values), "least": low, "median": middle, "p95": high, "most": most}
+    low, middle, high, top = np.percentile(values, [0, 50, 95, 100], method="higher").astype(int).tolist()
+    return {"total": sum(values), "least": low, "median": middle, "p95": high, "most": top}
 
 
 def check_file(
@@ -67,24 +71,37 @@ def check_file(
     longest: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> FileReport:
-    """Read every row of a file; `longest`: tokens that a row may have. Raises UsageError for a file that is none."""
-    file = RecordSource(path, share=1.0, need_good=False)
+    """Read every record of a file, with its media.
+
+    Args:
+        path: of the file.
+        processor: of the model.
+        frames: number of frames of a video.
+        longest: maximum number of tokens of a record.
+        progress: gets the numbers of checked and of all records.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    file = RecordSource(path, max_bad_fraction=1.0, need_good=False)
     report = FileReport(path, rows=file.total or 0)
-    rows = file.good()
-    for done, row in enumerate(rows, 1):
+    records = file.read_good_records()
+    for done, record in enumerate(records, 1):
         try:
-            _check_row(row, processor, frames, longest, report)
+            _check_record(record, processor, frames, longest, report)
         except PVCError as error:
-            file.note(row.line, str(error))
-        progress(done, len(rows))
+            file.add_bad(record.line, str(error))
+        progress(done, len(records))
     report.bad = file.bad
     return report
 
 
-def _check_row(row: Record, processor: PVCProcessor, frames: int, longest: int | None, report: FileReport) -> None:
+def _check_record(
+    record: Record, processor: PVCProcessor, frames: int, longest: int | None, report: FileReport
+) -> None:
     side = int(dict(processor.video_processor.size)["height"])
     batch = processor.apply_chat_template(
-        [open_media(row.messages, frames, side)], tokenize=True, return_assistant_tokens_mask=True
+        [open_media(record.messages, frames, side)], tokenize=True, return_assistant_tokens_mask=True
     )
     ids = batch["input_ids"][0]
     visual = int(((ids == processor.image_token_id) | (ids == processor.video_token_id)).sum())
@@ -93,8 +110,8 @@ def _check_row(row: Record, processor: PVCProcessor, frames: int, longest: int |
     report.lengths.append(len(ids))
     report.visual.append(visual)
     report.answers.append(int(batch["assistant_masks"].sum()))
-    has_media = any(part["type"] != "text" for message in row.messages for part in message["content"])
-    report.kinds[row.kind if has_media else "text"] += 1
+    has_media = any(part["type"] != "text" for message in record.messages for part in message["content"])
+    report.kinds[record.kind if has_media else "text"] += 1
 
 
 __all__ = ["FileReport", "check_file"]

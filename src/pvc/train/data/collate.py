@@ -1,8 +1,8 @@
-"""Conversations to model inputs and labels: padded to the longest of a batch, or packed one after another into rows.
+"""Collate conversations to model inputs and labels: padded to the longest of a batch, or packed into rows.
 
-Only the assistant's tokens and the end of its turn are learned. In a packed row every sample's positions start at zero
-and there is no attention mask, which is how transformers knows that its samples must not see each other; pictures and
-clips are apart anyway. Leaves out where conversations come from (`mixture.py`).
+Only the assistant's tokens and the end of its turn have a loss. In a packed row the positions of every example start at
+zero and there is no attention mask. By this transformers recognises that examples must not attend to each other.
+Pictures and clips are encoded separately in any case. Called by `mixture.py`, `run_stage.py` and `distill/`.
 
 B rows, Q tokens of a row.
 """
@@ -18,16 +18,20 @@ import torch
 from pvc.processing.processor import PVCProcessor
 from pvc.train.data.tasks import GeneratedExample
 
-IGNORED = -100  # what the loss skips
+IGNORED = -100  # label of tokens without a loss
 MEDIA = ("pixel_values", "image_grid_thw", "image_steps", "pixel_values_videos", "video_grid_thw", "step_offset")
 
 
 @dataclass(frozen=True)
 class Example:
-    """One conversation to train on, and the steps that its pictures are encoded in.
+    """One conversation to train on.
 
-    `generated` by a task, `encoded` where that has been done already. `step_offset`: the number of the first step
-    of its clips; None leaves it to the model.
+    Attributes:
+        messages: the conversation, with decoded media.
+        image_steps: steps that its pictures are encoded in.
+        generated: by a task; None for a record of a file.
+        encoded: model inputs, if they are computed already.
+        step_offset: number of the first step of its clips; None leaves it to the model.
     """
 
     messages: Sequence[dict[str, Any]]
@@ -37,114 +41,167 @@ class Example:
     step_offset: int | None = None
 
 
-def encode(processor: PVCProcessor, *items: Example) -> dict[str, torch.Tensor]:
-    """Inputs and labels of items whose pictures have the same steps, padded to the longest."""
+def encode(processor: PVCProcessor, *examples: Example) -> dict[str, torch.Tensor]:
+    """Encode examples whose pictures have the same steps, padded to the longest.
+
+    Args:
+        processor: of the model.
+        *examples: to encode.
+
+    Returns:
+        Inputs of the model and `labels` `(B, Q)` int64, `IGNORED` for tokens without a loss.
+    """
     batch = processor.apply_chat_template(
-        [item.messages for item in items],
+        [example.messages for example in examples],
         tokenize=True,
         return_assistant_tokens_mask=True,
-        image_steps=items[0].image_steps,
-        # Drawn clips are what they are; a file is sampled as the model's users will have it sampled.
-        do_sample_frames=None if items[0].generated is None else False,
+        image_steps=examples[0].image_steps,
+        # Generated clips keep their frames; frames of files are sampled as in inference.
+        do_sample_frames=None if examples[0].generated is None else False,
     )
     mask = batch.pop("assistant_masks")
-    if items[0].step_offset is not None and "video_grid_thw" in batch:
-        batch["step_offset"] = torch.tensor([item.step_offset for item in items for _ in range(_num_videos(item))])
+    if examples[0].step_offset is not None and "video_grid_thw" in batch:
+        batch["step_offset"] = torch.tensor(
+            [example.step_offset for example in examples for _ in range(_count_videos(example))]
+        )
     return {**batch, "labels": batch["input_ids"].masked_fill(mask == 0, IGNORED)}
 
 
-def _num_videos(item: Example) -> int:
+def _count_videos(example: Example) -> int:
     parts = [
-        part for message in item.messages if not isinstance(message["content"], str) for part in message["content"]
+        part for message in example.messages if not isinstance(message["content"], str) for part in message["content"]
     ]
     return sum(part["type"] == "video" for part in parts)
 
 
-def loss_weights_of(labels: torch.Tensor, loss: str) -> torch.Tensor:
-    """What every token of one sample counts, `(Q,)`: all the same, or so that the sample counts 1 or sqrt(length)."""
-    learned = labels != IGNORED
+def compute_loss_weights(labels: torch.Tensor, loss: str) -> torch.Tensor:
+    """Compute the weight of every token of one example.
+
+    Args:
+        labels: `(Q,)` int64.
+        loss: "token": every answer token has weight 1. "sample": they add up to 1. "square": they add up to the square
+            root of their number.
+
+    Returns:
+        `(Q,)` float32.
+    """
+    has_loss = labels != IGNORED
     power = {"token": 0.0, "sample": 1.0, "square": 0.5}[loss]
-    return learned.float() / learned.sum().clamp(min=1) ** power
+    return has_loss.float() / has_loss.sum().clamp(min=1) ** power
 
 
 class ChatCollator:
-    """Items to a batch.
+    """Collate examples to a batch.
 
     Args:
-        pack: tokens that a row may have; samples are packed instead of padded. A longer sample has a row of its own.
-        loss: "token", "sample" or "square", see `loss_weights_of`; the batch then has `loss_weights` `(B, Q)`.
+        processor: of the model.
+        pack: maximum number of tokens of a row, into which examples are packed instead of padded. A longer example has
+            a separate row.
+        loss: "token", "sample" or "square", see `compute_loss_weights`. Unless it is "token", the batch has
+            `loss_weights` `(B, Q)` float32.
     """
 
     def __init__(self, processor: PVCProcessor, pack: int | None = None, loss: str = "token") -> None:
         self.processor, self.pack, self.loss = processor, pack, loss
 
-    def __call__(self, items: Sequence[Example]) -> dict[str, torch.Tensor]:
-        alike = len({(item.image_steps, item.generated is None, item.encoded is None) for item in items}) == 1
-        if self.pack is None and self.loss == "token" and alike and items[0].encoded is None:
-            return encode(self.processor, *items)
-        samples = [dict(item.encoded or encode(self.processor, item)) for item in items]
+    def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
+        """Return inputs and `labels` of a batch, `(B, Q)`, and its media inputs."""
+        is_uniform = (
+            len({(example.image_steps, example.generated is None, example.encoded is None) for example in examples})
+            == 1
+        )
+        if self.pack is None and self.loss == "token" and is_uniform and examples[0].encoded is None:
+            return encode(self.processor, *examples)
+        encoded = [dict(example.encoded or encode(self.processor, example)) for example in examples]
         if self.loss != "token":
-            for sample in samples:
-                sample["loss_weights"] = loss_weights_of(sample["labels"][0], self.loss)[None]
+            for sample in encoded:
+                sample["loss_weights"] = compute_loss_weights(sample["labels"][0], self.loss)[None]
         if self.pack is None:
-            rows = [[sample] for sample in samples]
+            rows = [[sample] for sample in encoded]
         else:
-            rows = [[samples[place] for place in row] for row in pack_rows([_length(s) for s in samples], self.pack)]
-        batch = self.rows(rows)
+            lengths = [_get_length(sample) for sample in encoded]
+            rows = [[encoded[number] for number in row] for row in pack_rows(lengths, self.pack)]
+        batch = self.collate_text(rows)
         for key in MEDIA:
             if parts := [sample[key] for row in rows for sample in row if key in sample]:
                 batch[key] = torch.cat(parts)
         return batch
 
-    def rows(self, rows: list[list[dict[str, torch.Tensor]]], extra: Sequence[str] = ()) -> dict[str, torch.Tensor]:
-        """Lay the text of samples `(1, Q)` into rows; `extra`: further keys, which are padded with zeros."""
-        longest = max(sum(_length(sample) for sample in row) for row in rows)
+    def collate_text(
+        self, rows: list[list[dict[str, torch.Tensor]]], extra: Sequence[str] = ()
+    ) -> dict[str, torch.Tensor]:
+        """Concatenate the texts of each row's examples and pad the rows.
+
+        Args:
+            rows: encoded examples by row; their tensors are `(1, Q)`.
+            extra: further keys, which are padded with zeros.
+
+        Returns:
+            Tensors `(B, Q)` by key.
+        """
+        max_length = max(sum(_get_length(sample) for sample in row) for row in rows)
         pads = {"input_ids": self.processor.tokenizer.pad_token_id or 0, "labels": IGNORED}
         pads |= {"attention_mask": 0} if self.pack is None else {"position_ids": 0}
         pads |= {"loss_weights": 0} if self.loss != "token" else {}
         pads |= dict.fromkeys(extra, 0)
         batch = {}
         for key, pad in pads.items():
-            lines = [torch.cat([_column(sample, key) for sample in row]) for row in rows]
-            first = _column(rows[0][0], key)
-            filled = first.new_full((len(rows), longest), pad)
-            for place, line in enumerate(lines):
-                # As generation has it: padding comes first. Packed rows end with it, as a sample of its own.
-                start = longest - len(line) if self.pack is None else 0
-                filled[place, start : start + len(line)] = line
+            texts = [torch.cat([_get_column(sample, key) for sample in row]) for row in rows]
+            first = _get_column(rows[0][0], key)
+            filled = first.new_full((len(rows), max_length), pad)
+            for number, text in enumerate(texts):
+                # Padding comes first, as in generation. In packed rows it comes last, like one more example.
+                start = max_length - len(text) if self.pack is None else 0
+                filled[number, start : start + len(text)] = text
                 if key == "position_ids":
-                    filled[place, len(line) :] = torch.arange(longest - len(line))
+                    filled[number, len(text) :] = torch.arange(max_length - len(text))
             batch[key] = filled
         return batch
 
 
-def _length(sample: Mapping[str, torch.Tensor]) -> int:
+def _get_length(sample: Mapping[str, torch.Tensor]) -> int:
     return sample["input_ids"].shape[1]
 
 
-def _column(sample: Mapping[str, torch.Tensor], key: str) -> torch.Tensor:
-    return torch.arange(_length(sample)) if key == "position_ids" else sample[key][0]
+def _get_column(sample: Mapping[str, torch.Tensor], key: str) -> torch.Tensor:
+    return torch.arange(_get_length(sample)) if key == "position_ids" else sample[key][0]
 
 
-def pack_rows(lengths: Sequence[int], room: int) -> list[list[int]]:
-    """Items in rows of at most `room`, the longest first, each in the first row that has room for it."""
+def pack_rows(lengths: Sequence[int], max_length: int) -> list[list[int]]:
+    """Assign examples to rows, the longest first, each to the first row with enough space.
+
+    Args:
+        lengths: of the examples, in tokens.
+        max_length: of a row; a longer example has a separate row.
+
+    Returns:
+        Numbers of the examples in each row.
+    """
     rows: list[tuple[int, list[int]]] = []
-    for item in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
-        for place, (used, row) in enumerate(rows):
-            if used + lengths[item] <= room:
-                rows[place] = (used + lengths[item], [*row, item])
+    for example in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
+        for index, (used, row) in enumerate(rows):
+            if used + lengths[example] <= max_length:
+                rows[index] = (used + lengths[example], [*row, example])
                 break
         else:
-            rows.append((lengths[item], [item]))
+            rows.append((lengths[example], [example]))
     return [row for _, row in rows]
 
 
 def count_tokens(inputs: Mapping[str, Any], visual_ids: Sequence[int]) -> tuple[int, int, int]:
-    """Tokens of a batch, those of them that are visual, and all places of its rows, padding included."""
+    """Count the tokens of a batch.
+
+    Args:
+        inputs: with `input_ids` `(B, Q)` and maybe `attention_mask`.
+        visual_ids: ids of the placeholders of visual tokens.
+
+    Returns:
+        Number of tokens, of visual tokens, and of positions including padding.
+    """
     ids = inputs["input_ids"]
     visual = sum(int((ids == token).sum()) for token in visual_ids)
     mask = inputs.get("attention_mask")
     return int(ids.numel() if mask is None else mask.sum()), visual, ids.numel()
 
 
-__all__ = ["IGNORED", "ChatCollator", "Example", "count_tokens", "encode", "loss_weights_of", "pack_rows"]
+__all__ = ["IGNORED", "ChatCollator", "Example", "compute_loss_weights", "count_tokens", "encode", "pack_rows"]

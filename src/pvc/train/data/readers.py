@@ -1,7 +1,7 @@
-"""Where rows of conversations come from: JSON lines, tar shards, and tables that `datasets` reads.
+"""Read records of conversations: JSON lines, tar shards, and tables that `datasets` reads.
 
-A table gives its rows by number, so that a training can stop anywhere and go on exactly; one that is streamed gives
-them in order. Leaves out which of them are bad and how many may be (`records.py`). Used by training and `data check`.
+A table returns its records by number, so that a training can stop anywhere and resume exactly. A stream returns them in
+order. Bad records are counted and limited in `records.py`, which calls this file.
 """
 
 from __future__ import annotations
@@ -21,29 +21,36 @@ from pvc.processing.conversations import KINDS, BadRecord, Record, beside, parse
 HUB = "hub:"
 PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 VIDEOS = ("mp4", "webm", "mkv", "avi", "mov", "m4v")
-SHUFFLED = 1000  # rows that a stream holds to shuffle
+SHUFFLE_BUFFER = 1000  # records that a stream buffers to shuffle
 
 
 class RecordTable(Protocol):
-    """Rows by number.
+    """Records by number.
 
     Attributes:
-        rows: those that are known to be well formed, or None where they are only read when they are asked for.
-        bad: those that are known not to be.
-        total: how many there are; None of a stream.
+        records: all well-formed records, or None if they are read on request.
+        bad: malformed records, as far as they are known.
+        total: number of records; None for a stream.
     """
 
-    rows: list[Record] | None
+    records: list[Record] | None
     bad: list[BadRecord]
     total: int | None
 
-    def row(self, number: int) -> Record:
-        """Row `number`, from 0; of a stream the `number`th that it gives. Raises ConfigError for one that is bad."""
+    def get_record(self, number: int) -> Record:
+        """Return record `number`, from 0, in the order of the file or stream; raise ConfigError if it is malformed."""
 
 
 @dataclass(frozen=True)
 class ShardMember:
-    """A file inside a tar shard; `read` gives its bytes. Raises UsageError when the shard is gone."""
+    """A file inside a tar shard.
+
+    Attributes:
+        shard: path of the shard.
+        name: of the file.
+        offset: of its first byte in the shard.
+        size: in bytes.
+    """
 
     shard: str
     name: str
@@ -51,6 +58,7 @@ class ShardMember:
     size: int
 
     def read(self) -> bytes:
+        """Read the file; raise UsageError if the shard cannot be read."""
         try:
             with open(self.shard, "rb") as file:
                 file.seek(self.offset)
@@ -60,69 +68,80 @@ class ShardMember:
 
 
 class JsonRecords:
-    """A table that is known as a whole: a file of JSON lines, or tar shards."""
+    """Table whose records are all in memory: a file of JSON lines, or tar shards.
 
-    def __init__(self, rows: list[Record], bad: list[BadRecord]) -> None:
-        self.found = rows
-        self.rows: list[Record] | None = rows
+    Args:
+        records: well-formed records.
+        bad: malformed records.
+    """
+
+    def __init__(self, records: list[Record], bad: list[BadRecord]) -> None:
+        self._records = records
+        self.records: list[Record] | None = records
         self.bad = bad
-        self.total: int | None = len(rows) + len(bad)
+        self.total: int | None = len(records) + len(bad)
 
-    def row(self, number: int) -> Record:
-        return self.found[number]
+    def get_record(self, number: int) -> Record:
+        """Return well-formed record `number`, from 0."""
+        return self._records[number]
 
 
 def open_table(path: str, *, split: str = "train", subset: str | None = None, stream: int | None = None) -> RecordTable:
-    """The rows under a name: `x.jsonl`, tar shards (`x.tar`, `x-*.tar`), parquet (`x.parquet`, `x/*.parquet`), a
-    directory that `datasets` saved, or `hub:owner/name`.
+    """Open a table of records.
 
-    `split` and `subset` are those of a dataset; `stream`: a seed, and rows are read in order, shuffled a thousand at a
-    time, instead of being copied to a cache first.
+    Args:
+        path: `x.jsonl`, tar shards (`x.tar`, `x-*.tar`), parquet (`x.parquet`, `x/*.parquet`), a directory that
+            `datasets` saved, or `hub:owner/name`.
+        split: of a dataset.
+        subset: of a dataset.
+        stream: seed of a stream: a dataset is read in order, shuffled a thousand records at a time, instead of copied
+            to a cache first.
 
     Raises:
-        UsageError: it cannot be read. ConfigError: a stream of what is not streamed.
+        UsageError: the path cannot be read.
+        ConfigError: `stream` is set, but the path is not a dataset.
     """
-    tabular = path.startswith(HUB) or path.endswith(".parquet") or Path(path).is_dir()
-    if stream is not None and not tabular:
-        raise ConfigError(f"{path}: parquet files and datasets are streamed, nothing else is")
-    if tabular:
-        return _dataset(path, split, subset, stream)
+    is_dataset = path.startswith(HUB) or path.endswith(".parquet") or Path(path).is_dir()
+    if stream is not None and not is_dataset:
+        raise ConfigError(f"{path}: only parquet files and datasets can be streamed; remove stream: true")
+    if is_dataset:
+        return _open_dataset(path, split, subset, stream)
     if path.endswith(".tar"):
-        return _shards(path)
+        return _read_shards(path)
     return JsonRecords(*scan_records(path))
 
 
-def expanded(path: str) -> list[str]:
-    """Files that a name with `*` or `?` stands for; raises UsageError if there is none."""
+def expand_pattern(path: str) -> list[str]:
+    """Return the files that match a path with `*` or `?`; raise UsageError if there is none."""
     if not set("*?") & set(path):
         return [path]
-    found = sorted(glob.glob(path))
-    if not found:
+    files = sorted(glob.glob(path))
+    if not files:
         raise UsageError(f"no file is named like {path}")
-    return found
+    return files
 
 
-# Tar shards: WebDataset's form, files of one sample under one name with different extensions.
+# Tar shards in WebDataset's form: files of one example have one name with different extensions.
 
 
-def _shards(path: str) -> JsonRecords:
-    rows: list[Record] = []
+def _read_shards(path: str) -> JsonRecords:
+    records: list[Record] = []
     bad: list[BadRecord] = []
     number = 0
-    for shard in expanded(path):
-        for key, files in _samples(shard):
+    for shard in expand_pattern(path):
+        for key, files in _iterate_examples(shard):
             number += 1
             try:
-                row = _sample_row(files, number)
+                record = _parse_shard_example(files, number)
             except ConfigError as error:
                 bad.append(BadRecord(number, f"{key} in {shard}: {error}"))
             else:
-                rows.append(Record(f"{key}", number, row.messages))
-    return JsonRecords(rows, bad)
+                records.append(Record(f"{key}", number, record.messages))
+    return JsonRecords(records, bad)
 
 
-def _samples(shard: str) -> Iterator[tuple[str, dict[str, ShardMember]]]:
-    """Members of a shard that follow each other under one name, by extension."""
+def _iterate_examples(shard: str) -> Iterator[tuple[str, dict[str, ShardMember]]]:
+    """Yield consecutive members of a shard that share a name: the name, and the members by extension."""
     name: str | None = None
     files: dict[str, ShardMember] = {}
     try:
@@ -144,32 +163,34 @@ def _samples(shard: str) -> Iterator[tuple[str, dict[str, ShardMember]]]:
         yield name, files
 
 
-def _sample_row(files: dict[str, ShardMember], number: int) -> Record:
-    """A sample's conversation (`json`), or its picture with a caption (`txt`)."""
+def _parse_shard_example(files: dict[str, ShardMember], number: int) -> Record:
+    """Parse an example's conversation (`json`), or its picture with a caption (`txt`)."""
     media = {
         kind: [member for extension, member in files.items() if extension.rpartition(".")[2] in extensions]
         for kind, extensions in zip(KINDS, (PICTURES, VIDEOS), strict=True)
     }
     if "json" in files:
-        data = _object(files["json"].read())
+        data = _parse_object(files["json"].read())
         if "messages" in data or "conversations" in data:
-            # Media without a name of their own are those beside the text, in the shard's order.
-            named = any(data.get(key) is not None for kind in KINDS for key in (kind, f"{kind}s"))
-            own = {} if named else {f"{kind}s": list(found) for kind, found in media.items() if found}
-            return parse_record({**data, **own}, number, _inside(files))
+            # If the JSON does not refer to media, they are the other members, in the shard's order.
+            has_media_keys = any(data.get(key) is not None for kind in KINDS for key in (kind, f"{kind}s"))
+            added = {} if has_media_keys else {f"{kind}s": list(members) for kind, members in media.items() if members}
+            return parse_record({**data, **added}, number, _make_shard_resolver(files))
     if "txt" not in files:
         raise ConfigError("neither a json with 'conversations' or 'messages' nor a txt")
     try:
         caption = files["txt"].read().decode()
     except UnicodeDecodeError as error:
         raise ConfigError("not UTF-8 text") from error
-    shown = [{"type": kind, kind: member} for kind, found in media.items() for member in found]
+    content = [{"type": kind, kind: member} for kind, members in media.items() for member in members]
     answer = {"role": "assistant", "content": [{"type": "text", "text": caption.strip()}]}
-    return parse_record({"messages": [{"role": "user", "content": shown}, answer]}, number, _inside(files))
+    return parse_record(
+        {"messages": [{"role": "user", "content": content}, answer]}, number, _make_shard_resolver(files)
+    )
 
 
-def _inside(files: dict[str, ShardMember]) -> Callable[[str, Any], ShardMember]:
-    """Media of a sample by extension or by name."""
+def _make_shard_resolver(files: dict[str, ShardMember]) -> Callable[[str, Any], ShardMember]:
+    """Return a function that finds a medium of an example by extension or by name."""
 
     def resolve(kind: str, value: Any) -> ShardMember:
         if isinstance(value, ShardMember):
@@ -182,7 +203,7 @@ def _inside(files: dict[str, ShardMember]) -> Callable[[str, Any], ShardMember]:
     return resolve
 
 
-def _object(text: bytes) -> dict[str, Any]:
+def _parse_object(text: bytes) -> dict[str, Any]:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -196,56 +217,69 @@ def _object(text: bytes) -> dict[str, Any]:
 
 
 class HubRecords:
-    """A table of `datasets`, memory-mapped: rows are read when they are asked for."""
+    """Memory-mapped table of `datasets`, whose records are read on request.
 
-    rows: list[Record] | None = None
+    Args:
+        data: a `datasets.Dataset`.
+        folder: to which paths of media are relative.
+    """
+
+    records: list[Record] | None = None
     bad: list[BadRecord] = []
 
     def __init__(self, data: Any, folder: Path) -> None:
-        self.data, self.resolve = data, _cell(folder)
+        self._data, self._resolve = data, _make_cell_resolver(folder)
         self.total: int | None = len(data)
 
-    def row(self, number: int) -> Record:
-        return parse_record(self.data[number], number + 1, self.resolve)
+    def get_record(self, number: int) -> Record:
+        """Read record `number`, from 0; raise ConfigError if it is malformed."""
+        return parse_record(self._data[number], number + 1, self._resolve)
 
 
 class StreamedRecords:
-    """A dataset that is read in order, again and again, each time shuffled otherwise, a thousand rows at a time.
+    """Dataset that is read in order, epoch after epoch, shuffled a thousand records at a time.
 
-    Going back means reading from the start, and going forward reading what lies between.
+    To go back, it is read from the start again. To go forward, the records in between are read.
+
+    Args:
+        data: a `datasets.IterableDataset`.
+        folder: to which paths of media are relative.
+        seed: of the order.
     """
 
-    rows: list[Record] | None = None
+    records: list[Record] | None = None
     bad: list[BadRecord] = []
     total: int | None = None
 
     def __init__(self, data: Any, folder: Path, seed: int) -> None:
-        self.data, self.resolve = data.shuffle(seed=seed, buffer_size=SHUFFLED), _cell(folder)
-        self.place, self.round = 0, 0
-        self.rest: Iterator[Any] | None = None
+        self._data, self._resolve = data.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER), _make_cell_resolver(folder)
+        self._position, self._epoch = 0, 0
+        self._iterator: Iterator[Any] | None = None
 
     def _next(self) -> Any:
-        if self.rest is None:
-            self.data.set_epoch(self.round)
-            self.rest = iter(self.data)
-        found = next(self.rest, None)
-        if found is None:
-            self.rest, self.round = None, self.round + 1
-        return found
+        """Return the next row of the epoch; None at its end."""
+        if self._iterator is None:
+            self._data.set_epoch(self._epoch)
+            self._iterator = iter(self._data)
+        row = next(self._iterator, None)
+        if row is None:
+            self._iterator, self._epoch = None, self._epoch + 1
+        return row
 
-    def row(self, number: int) -> Record:
-        if number < self.place:
-            self.place, self.round, self.rest = 0, 0, None
+    def get_record(self, number: int) -> Record:
+        """Read record `number`, from 0, of all epochs; raise ConfigError if it is malformed."""
+        if number < self._position:
+            self._position, self._epoch, self._iterator = 0, 0, None
         while True:
-            found = self._next()
-            if found is None and (found := self._next()) is None:
-                raise UsageError("the stream has no rows")
-            self.place += 1
-            if self.place > number:
-                return parse_record(found, number + 1, self.resolve)
+            row = self._next()
+            if row is None and (row := self._next()) is None:
+                raise UsageError("the stream has no records")
+            self._position += 1
+            if self._position > number:
+                return parse_record(row, number + 1, self._resolve)
 
 
-def _dataset(path: str, split: str, subset: str | None, stream: int | None) -> RecordTable:
+def _open_dataset(path: str, split: str, subset: str | None, stream: int | None) -> RecordTable:
     require("datasets", "train")
     import datasets
 
@@ -254,20 +288,20 @@ def _dataset(path: str, split: str, subset: str | None, stream: int | None) -> R
         if path.startswith(HUB):
             data = datasets.load_dataset(path.removeprefix(HUB), subset, split=split, streaming=stream is not None)
         elif path.endswith(".parquet"):
-            files = expanded(path)
+            files = expand_pattern(path)
             data = datasets.load_dataset("parquet", data_files=files, split="train", streaming=stream is not None)
         else:
             data = datasets.load_from_disk(path)
             data = data[split] if isinstance(data, datasets.DatasetDict) else data
             data = data.to_iterable_dataset() if stream is not None else data
-        data = _undecoded(data, datasets)
-    except Exception as error:  # whatever a hub, a disk and Arrow may say
+        data = _disable_decoding(data, datasets)
+    except Exception as error:  # hub, disk and Arrow raise many kinds of errors
         raise UsageError(f"cannot read {path}: {' '.join(str(error).split())[:300]}") from error
     return HubRecords(data, folder) if stream is None else StreamedRecords(data, folder, stream)
 
 
-def _undecoded(data: Any, datasets: Any) -> Any:
-    """Media as they are stored: bytes and paths are for `pvc.media`, whose limits hold for all."""
+def _disable_decoding(data: Any, datasets: Any) -> Any:
+    """Leave media as bytes and paths, so that `pvc.media` decodes them with its limits."""
     for name, feature in (data.features or {}).items():
         inner = getattr(feature, "feature", None)
         for kind in ("Image", "Video"):
@@ -279,8 +313,8 @@ def _undecoded(data: Any, datasets: Any) -> Any:
     return data
 
 
-def _cell(folder: Path) -> Callable[[str, Any], Any]:
-    """Media in a cell: bytes, {"bytes", "path"} as `datasets` stores pictures, or a path."""
+def _make_cell_resolver(folder: Path) -> Callable[[str, Any], Any]:
+    """Return a function that finds the medium of a cell: bytes, {"bytes", "path"} as in `datasets`, or a path."""
     paths = beside(folder)
 
     def resolve(kind: str, value: Any) -> Any:
@@ -291,4 +325,4 @@ def _cell(folder: Path) -> Callable[[str, Any], Any]:
     return resolve
 
 
-__all__ = ["RecordTable", "ShardMember", "expanded", "open_table"]
+__all__ = ["RecordTable", "ShardMember", "expand_pattern", "open_table"]

@@ -1,8 +1,8 @@
-"""Rows of a stage's files in the order of training, and account of those that cannot be used.
+"""Records of a stage's files in the order of training, and the bookkeeping of bad records.
 
-Every round over a file has all of its rows, in another order. A bad row is told once, written down where every
-process and a later run of the same training sees it, and another one is taken in its place. Leaves out where rows
-come from (`readers.py`).
+Every epoch over a file has all of its records, in a different order. A bad record is reported once and logged in a file
+that every process and a later run of the same training reads. Another record replaces it. Files are opened by
+`readers.py`. Called by `mixture.py` and `check.py`.
 """
 
 from __future__ import annotations
@@ -21,48 +21,70 @@ from pvc.train.recipe import FileMix
 
 Report = Callable[[str], None]
 NO_ANSWER = "no answer that could be learned"
-SPARE = 10  # bad rows of a stream, whose length nobody knows, before their part counts
+MIN_BAD_OF_STREAM = 10  # bad records of a stream, whose length is unknown, that are allowed in any case
 
 
 class BadRowLog:
-    """Bad rows that were met, in a file that workers, processes and later runs share; without one, in memory."""
+    """Log of bad records, in a file that workers, processes and later runs share.
+
+    Args:
+        path: JSON lines with `file`, `line` and `reason`; without it the log is in memory.
+    """
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
-        self.met: dict[str, dict[int, str]] = {}
+        self._reasons: dict[str, dict[int, str]] = {}
 
-    def of(self, file: str) -> dict[int, str]:
-        """Reasons by line of one file, those that others wrote included."""
-        for line in read_json_lines(self.path) if self.path is not None else ():
-            self.met.setdefault(line["file"], {})[line["line"]] = line["reason"]
-        return self.met.setdefault(file, {})
+    def get_reasons(self, file: str) -> dict[int, str]:
+        """Return the reasons by line of one file, including those that other processes have logged."""
+        for entry in read_json_lines(self.path) if self.path is not None else ():
+            self._reasons.setdefault(entry["file"], {})[entry["line"]] = entry["reason"]
+        return self._reasons.setdefault(file, {})
 
     def add(self, file: str, line: int, reason: str) -> bool:
-        """Write a row down; returns whether it is new."""
-        if line in self.of(file):
+        """Log a record; return whether it is new.
+
+        Args:
+            file: path of the file.
+            line: number of the record, from 1.
+            reason: what is wrong with it.
+        """
+        if line in self.get_reasons(file):
             return False
-        self.met[file][line] = reason
+        self._reasons[file][line] = reason
         if self.path is not None:
             append_json_line(self.path, {"file": file, "line": line, "reason": reason})
         return True
 
 
 class RecordSource:
-    """The rows of one file (or whatever `tables.open_table` opens) that can be trained on.
+    """The records of one file (or of anything that `readers.open_table` opens) that can be trained on.
+
+    Args:
+        path: of the file.
+        max_bad_fraction: maximum fraction of bad records.
+        report: gets a line for every bad record.
+        mix: split, subset and streaming of a dataset.
+        seed: of the order.
+        bad_row_log: where bad records are logged.
+        need_good: whether a file without good records is an error.
+        table: opened file; by default `path` is opened.
+        check_record: returns what is wrong with a record, or None; by default `find_missing_answer`.
 
     Attributes:
-        bad: reasons by line. total: rows, or None of a stream. groups: names of parts that batches are made of, with
-            the numbers of their rows; None where nobody knows how many there are.
+        bad: reasons by line.
+        total: number of records; None for a stream.
+        groups: numbers of the records of each group, which batches consist of; None if their number is unknown.
 
     Raises:
         UsageError: the file cannot be read.
-        ConfigError: no row is good, or more are bad than the stage allows; they are named.
+        ConfigError: no record is good, or more are bad than the stage allows; the message lists them.
     """
 
     def __init__(
         self,
         path: str,
-        share: float,
+        max_bad_fraction: float,
         report: Report = lambda line: None,
         *,
         mix: FileMix | None = None,
@@ -70,123 +92,157 @@ class RecordSource:
         bad_row_log: BadRowLog | None = None,
         need_good: bool = True,
         table: RecordTable | None = None,
-        refuse: Callable[[Record], str | None] | None = None,
+        check_record: Callable[[Record], str | None] | None = None,
     ) -> None:
         mix = mix or FileMix(weight=1.0)
-        self.path, self.share, self.report = path, share, report
-        self.bad_row_log, self.refuse = bad_row_log or BadRowLog(), refuse or without_answer
+        self.path, self._max_bad_fraction, self._report = path, max_bad_fraction, report
+        self._bad_row_log, self._check_record = bad_row_log or BadRowLog(), check_record or find_missing_answer
         if table is None:
             table = open_table(path, split=mix.split, subset=mix.subset, stream=seed if mix.stream else None)
-        self.table = table
-        self.total = self.table.total
-        self.seed, self.seen = seed, 0
-        self.bad: dict[int, str] = dict(self.bad_row_log.of(path))
-        useless = {malformed.line: malformed.reason for malformed in self.table.bad}
-        useless |= {row.line: reason for row in self.table.rows or () if (reason := self.refuse(row))}
-        for line, reason in useless.items():
-            self.note(line, reason)
-        # Not without those that an earlier run has met: the order must not depend on where a training stopped.
-        self.groups = self._grouped(set(useless))
-        self.rounds: dict[str, tuple[int, NDArray[np.int64]]] = {}
+        self._table = table
+        self.total = self._table.total
+        self._seed, self._num_read = seed, 0
+        self.bad: dict[int, str] = dict(self._bad_row_log.get_reasons(path))
+        reasons = {malformed.line: malformed.reason for malformed in self._table.bad}
+        reasons |= {
+            record.line: reason for record in self._table.records or () if (reason := self._check_record(record))
+        }
+        for line, reason in reasons.items():
+            self.add_bad(line, reason)
+        # Bad records that an earlier run logged remain in the groups, so that a resumed training has the same order.
+        self.groups = self._build_groups(set(reasons))
+        self._epochs: dict[str, tuple[int, NDArray[np.int64]]] = {}
         if need_good and not any(numbers is None or len(numbers) for numbers in self.groups.values()):
-            raise ConfigError(f"{path} has no rows that could be trained on{self._named()}")
+            raise ConfigError(f"{path} has no rows that could be trained on{self._describe_bad()}")
 
-    def _grouped(self, useless: set[int]) -> dict[str, NDArray[np.int64] | None]:
-        if self.table.rows is None:
+    def _build_groups(self, bad_lines: set[int]) -> dict[str, NDArray[np.int64] | None]:
+        if self._table.records is None:
             return {"rows": None if self.total is None else np.arange(self.total)}
         groups: dict[str, NDArray[np.int64] | None] = {}
         for kind in ("image", "video"):
-            numbers = [n for n, row in enumerate(self.table.rows) if row.kind == kind and row.line not in useless]
+            numbers = [
+                number
+                for number, record in enumerate(self._table.records)
+                if record.kind == kind and record.line not in bad_lines
+            ]
             if numbers:
                 groups[kind] = np.array(numbers, np.int64)
         return groups
 
     @property
-    def allowed(self) -> int:
-        """How many rows may be bad."""
-        return int(self.share * self.total) if self.total is not None else SPARE + int(self.share * self.seen)
+    def max_bad(self) -> int:
+        """Maximum number of bad records; for a stream it grows with the number of records that were read."""
+        if self.total is not None:
+            return int(self._max_bad_fraction * self.total)
+        return MIN_BAD_OF_STREAM + int(self._max_bad_fraction * self._num_read)
 
-    def good(self) -> list[Record]:
-        """All rows that are not known to be bad, of a table that has an end; what is malformed is noted."""
-        if self.table.rows is not None:
-            return [row for row in self.table.rows if row.line not in self.bad]
-        found = []
+    def read_good_records(self) -> list[Record]:
+        """Read all records that are not known to be bad, and log malformed ones; not for streams."""
+        if self._table.records is not None:
+            return [record for record in self._table.records if record.line not in self.bad]
+        records = []
         for number in range(self.total or 0):
             try:
-                found.append(self._read(number))
+                records.append(self._read(number))
             except PVCError as error:
-                self.note(number + 1, str(error))
-        return found
+                self.add_bad(number + 1, str(error))
+        return records
 
     def _read(self, number: int) -> Record:
-        row = self.table.row(number)
-        if reason := self.refuse(row):
+        record = self._table.get_record(number)
+        if reason := self._check_record(record):
             raise ConfigError(reason)
-        return row
+        return record
 
-    def draw(self, group: str, place: int) -> Record:
-        """The row at a place in the order of a group; raises PVCError for one that is bad (its line: `line_at`)."""
-        self.seen = max(self.seen, place + 1)
-        return self._read(self._number(group, place))
+    def get_record(self, group: str, position: int) -> Record:
+        """Return the record at a position in the order of a group.
 
-    def line_at(self, group: str, place: int) -> int:
-        """The line that `draw` gives, numbered from 1."""
-        number = self._number(group, place)
-        return number + 1 if self.table.rows is None else self.table.rows[number].line
+        Args:
+            group: name in `groups`.
+            position: from 0; after the last record of an epoch comes the first of the next.
 
-    def _number(self, group: str, place: int) -> int:
+        Raises:
+            PVCError: the record is bad; `get_line` returns its line.
+        """
+        self._num_read = max(self._num_read, position + 1)
+        return self._read(self._get_number(group, position))
+
+    def get_line(self, group: str, position: int) -> int:
+        """Return the line, from 1, of the record that `get_record` returns for the same arguments."""
+        number = self._get_number(group, position)
+        return number + 1 if self._table.records is None else self._table.records[number].line
+
+    def _get_number(self, group: str, position: int) -> int:
         numbers = self.groups[group]
         if numbers is None:
-            return place
-        turn, rest = divmod(place, len(numbers))
-        if self.rounds.get(group, (-1,))[0] != turn:
-            order = np.random.default_rng((self.seed, 3, turn)).permutation(len(numbers))
-            self.rounds[group] = turn, numbers[order]
-        return int(self.rounds[group][1][rest])
+            return position
+        epoch, rest = divmod(position, len(numbers))
+        if self._epochs.get(group, (-1,))[0] != epoch:
+            order = np.random.default_rng((self._seed, 3, epoch)).permutation(len(numbers))
+            self._epochs[group] = epoch, numbers[order]
+        return int(self._epochs[group][1][rest])
 
-    def substitute(self, group: str, place: int, rng: np.random.Generator) -> int:
-        """A place to look at instead of a bad one; raises ConfigError when no row of the group is left."""
+    def choose_substitute(self, group: str, position: int, rng: np.random.Generator) -> int:
+        """Return a position to try instead of that of a bad record.
+
+        Args:
+            group: name in `groups`.
+            position: of the bad record.
+            rng: chooses the position; a stream continues with the next one.
+
+        Raises:
+            ConfigError: all records of the group are bad.
+        """
         numbers = self.groups[group]
         if numbers is None:
-            return place + 1  # reading on is all that a stream can do
-        if len(self.bad) >= len(numbers) and all(self.line_at(group, n) in self.bad for n in range(len(numbers))):
+            return position + 1
+        if len(self.bad) >= len(numbers) and all(self.get_line(group, n) in self.bad for n in range(len(numbers))):
             raise ConfigError(f"{self.path} ({group}): no row is left that could be trained on")
         return int(rng.integers(len(numbers)))
 
-    def note(self, line: int, reason: str) -> None:
-        """A row turned out to be bad; raises ConfigError where that is one too many."""
-        new = self.bad_row_log.add(self.path, line, reason)
-        self.bad.update(self.bad_row_log.of(self.path))
-        if not new:
+    def add_bad(self, line: int, reason: str) -> None:
+        """Log a bad record.
+
+        Args:
+            line: number of the record, from 1.
+            reason: what is wrong with it.
+
+        Raises:
+            ConfigError: more records are bad than allowed.
+        """
+        is_new = self._bad_row_log.add(self.path, line, reason)
+        self.bad.update(self._bad_row_log.get_reasons(self.path))
+        if not is_new:
             return
-        self.report(f"{self.path}, {self.named(line)}: passed over: {reason}")
-        if len(self.bad) > self.allowed:
+        self._report(f"{self.path}, {self.describe_lines(line)}: passed over: {reason}")
+        if len(self.bad) > self.max_bad:
             of = "rows that were read" if self.total is None else "rows"
             raise ConfigError(
-                f"{self.path}: {len(self.bad)} of {self.seen if self.total is None else self.total} {of} are bad, more "
-                f"than 'bad_rows' allows ({self.allowed}){self._named()}"
+                f"{self.path}: {len(self.bad)} of {self._num_read if self.total is None else self.total} {of} are bad, "
+                f"more than 'bad_rows' allows ({self.max_bad}){self._describe_bad()}"
             )
 
-    def named(self, *lines: int) -> str:
-        """What people call rows: their lines, or their files where every row is a file."""
-        names = getattr(self.table, "names", None)
-        listed = ", ".join(str(line if names is None else names[line - 1]) for line in lines)
-        return listed if names is not None else f"line{'s'[: len(lines) != 1]} {listed}"
+    def describe_lines(self, *lines: int) -> str:
+        """Return the lines of records as text, or their file names if every record is a file."""
+        names = getattr(self._table, "names", None)
+        text = ", ".join(str(line if names is None else names[line - 1]) for line in lines)
+        return text if names is not None else f"line{'s'[: len(lines) != 1]} {text}"
 
-    def _named(self, most: int = 5) -> str:
-        reasons = "; ".join(f"{self.named(line)}: {reason}" for line, reason in sorted(self.bad.items())[:most])
-        more = f"; and {len(self.bad) - most} more" if len(self.bad) > most else ""
+    def _describe_bad(self, max_lines: int = 5) -> str:
+        bad = sorted(self.bad.items())[:max_lines]
+        reasons = "; ".join(f"{self.describe_lines(line)}: {reason}" for line, reason in bad)
+        more = f"; and {len(self.bad) - max_lines} more" if len(self.bad) > max_lines else ""
         return f": {reasons}{more}" if reasons else ""
 
 
-def without_answer(row: Record) -> str | None:
-    """Say what is wrong with a row that teaches no answer."""
-    return None if learnable(row) else NO_ANSWER
+def find_missing_answer(record: Record) -> str | None:
+    """Return what is wrong with a record that has no answer to learn; None if it has one."""
+    return None if has_answer(record) else NO_ANSWER
 
 
-def learnable(row: Record) -> bool:
-    """Whether there is an answer in it."""
-    return any(message["role"] == "assistant" and message["content"] for message in row.messages)
+def has_answer(record: Record) -> bool:
+    """Return whether a record has an assistant's message with content."""
+    return any(message["role"] == "assistant" and message["content"] for message in record.messages)
 
 
-__all__ = ["BadRowLog", "RecordSource", "learnable", "without_answer"]
+__all__ = ["BadRowLog", "RecordSource", "find_missing_answer", "has_answer"]

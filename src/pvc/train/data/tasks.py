@@ -1,7 +1,7 @@
-"""Tasks whose examples are generated: the protocol of whatever provides them, and how training finds it.
+"""Tasks whose examples are generated: the protocol of their providers, and how training finds them.
 
-A package offers tasks through an entry point of the group `pvc.tasks`; `pvc.lab` offers the synthetic ones. Training on
-files alone needs none. Called by `mixture.py`, `sample_cache.py`, `model_init.py` and `pipeline.py`.
+A package provides tasks through an entry point of the group `pvc.tasks`; `pvc.lab` provides the synthetic ones.
+Training on files alone needs none. Called by `mixture.py`, `sample_cache.py`, `model_init.py` and `pipeline.py`.
 
 F frames, H and W pixels, P patches a side.
 """
@@ -28,14 +28,14 @@ class TaskOptions:
 
     Attributes:
         size: pixels a side.
-        split: "train", or "train_all" with what "train" holds out.
-        frames: of a clip; None for pictures.
+        split: "train", or "train_all", which includes what "train" holds out.
+        frames: number of frames of a clip; None for pictures.
         level: of difficulty; None for any.
-        tiles: of a picture, one or several.
-        questions: asked about its media at most, each in a turn; None for all.
-        characters: of all questions and answers together, beyond the first; None for any number.
-        quiet_frames: without content before every clip.
-        start: seconds of the first frame of every clip.
+        tiles: number of tiles of a picture; None for the task's default.
+        questions: maximum number of questions about its media, each in a separate turn; None for all.
+        characters: maximum number of characters of all questions and answers if there are several; None for any.
+        quiet_frames: number of frames without content before every clip.
+        start: time of the first frame of every clip, in seconds.
     """
 
     size: int
@@ -57,7 +57,7 @@ class GeneratedExample:
         messages: a conversation whose media are arrays or `pvc.media.Video`.
         patches: uint8 frames `(F, H, W, 3)` of its media and int64 classes of their patches `(F, P, P)`; empty for
             tasks without classes.
-        origin: what the provider made it of, for the provider alone.
+        origin: the provider's description of the example; only the provider reads it.
     """
 
     messages: Sequence[dict[str, Any]]
@@ -67,7 +67,15 @@ class GeneratedExample:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Examples to measure accuracy on: how many, their levels in turn, their tiles, frames and steps of a picture."""
+    """Examples to measure accuracy on.
+
+    Attributes:
+        count: number of examples.
+        levels: of difficulty, used in turn; None for any.
+        tiles: number of tiles of a picture.
+        frames: number of frames of a clip.
+        image_steps: number of steps of a picture.
+    """
 
     count: int
     levels: tuple[int, ...] | None
@@ -77,32 +85,47 @@ class HeldOut:
 
 
 class TaskProvider(Protocol):
-    """Generates examples of tasks. All of it depends on its arguments alone."""
+    """Generator of examples of tasks. All results depend on the arguments alone."""
 
     @property
     def tasks(self) -> Mapping[str, Literal["image", "video"]]:
-        """Names of all tasks, and whether an example shows pictures or has a clip."""
+        """Names of all tasks, each with the kind of its media: pictures or a clip."""
         ...
 
     @property
     def num_patch_classes(self) -> int:
-        """Classes of patches, 0 if no task has any."""
+        """Number of classes of patches; 0 if no task has any."""
         ...
 
     def has_patch_classes(self, task: str) -> bool:
-        """Return whether the examples of a task name the class of every patch."""
+        """Return whether the examples of a task have a class for every patch."""
         ...
 
     def texts(self, tasks: Iterable[str]) -> list[str]:
-        """Return questions and answers of tasks, for a tokenizer to learn from."""
+        """Return questions and answers of tasks, from which a tokenizer learns."""
         ...
 
     def generate(self, task: str, seed: int, options: TaskOptions) -> GeneratedExample:
-        """Return one example; raises PVCError for options that the task does not have."""
+        """Generate one example.
+
+        Args:
+            task: name of the task.
+            seed: of the example.
+            options: size, length and difficulty.
+
+        Raises:
+            PVCError: the task does not support the options.
+        """
         ...
 
     def measure(self, engine: Any, task: str, held_out: HeldOut) -> float:
-        """Return the part of held-out examples that the model answers exactly, in free-running generation."""
+        """Return the fraction of held-out examples that the model answers exactly, in free-running generation.
+
+        Args:
+            engine: a `pvc.engine.Engine`.
+            task: name of the task.
+            held_out: number and kind of the examples.
+        """
         ...
 
 
@@ -113,14 +136,14 @@ def find_tasks() -> Mapping[str, TaskProvider]:
     Returns:
         The provider of every task, by name.
     """
-    found: dict[str, TaskProvider] = {}
+    providers: dict[str, TaskProvider] = {}
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         provider: TaskProvider = entry.load()
-        found |= dict.fromkeys(provider.tasks, provider)
-    return found
+        providers |= dict.fromkeys(provider.tasks, provider)
+    return providers
 
 
-def provider_of(task: str) -> TaskProvider:
+def get_provider(task: str) -> TaskProvider:
     """Return the provider of a task.
 
     Raises:
@@ -132,18 +155,18 @@ def provider_of(task: str) -> TaskProvider:
 
 def check_tasks(tasks: Iterable[str]) -> None:
     """Raise UsageError for tasks that no installed package provides."""
-    wanted = set(tasks)
-    if not wanted:
+    names = set(tasks)
+    if not names:
         return
     known = find_tasks()
-    if unknown := sorted(wanted - set(known)):
+    if unknown := sorted(names - set(known)):
         there_are = f"there are {', '.join(known)}" if known else "no installed package provides any; reinstall pvc-vlm"
         raise UsageError(f"unknown tasks: {', '.join(unknown)}; {there_are}")
 
 
-def kind_of(task: str) -> Literal["image", "video"]:
+def get_kind(task: str) -> Literal["image", "video"]:
     """Return "video" if examples of a task have a clip, otherwise "image"."""
-    return provider_of(task).tasks[task]
+    return get_provider(task).tasks[task]
 
 
 __all__ = [
@@ -154,6 +177,6 @@ __all__ = [
     "TaskProvider",
     "check_tasks",
     "find_tasks",
-    "kind_of",
-    "provider_of",
+    "get_kind",
+    "get_provider",
 ]

@@ -1,4 +1,4 @@
-"""Stages of kind `distill`: a converted checkpoint learns from its own base, without labels.
+"""Stages of kind `distill`: a converted checkpoint learns from its base, without labels.
 
-`setup.py` is what `pvc.train.pipeline` calls; `defaults.py` builds the recipe of `pvc distill`.
+`pvc.train.pipeline` calls `setup.py`; `defaults.py` builds the recipe of `pvc distill`.
 """

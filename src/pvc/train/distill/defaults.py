@@ -1,4 +1,4 @@
-"""The recipe that `pvc distill` runs: one stage of kind distill, with defaults from `recipe.DISTILL_DEFAULTS`."""
+"""Build the recipe of `pvc distill`: one stage of kind distill, with defaults from `recipe.DISTILL_DEFAULTS`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pvc.errors import UsageError
 from pvc.train.recipe import DISTILL_DEFAULTS, Recipe
 
-MEASUREMENTS = 10
+NUM_EVALUATIONS = 10
 
 
 def build_recipe(
@@ -31,13 +31,19 @@ def build_recipe(
     """Build a recipe of one stage.
 
     Args:
-        student, teacher: directories.
-        data: folders of media and files of conversations, in equal parts.
-        name: of the run; characters that a recipe's name cannot have become "-".
-        loss, target, steps, batch_size, learning_rate, eval_media: as `recipe.Distill` and `recipe.Stage` have them.
+        student: directory of the model.
+        teacher: directory of the model.
+        data: folders of media and files of conversations, with equal weights.
+        name: of the run; characters that are not allowed in a name become "-".
+        loss: as in `recipe.Distill`.
+        target: as in `recipe.Distill`.
+        steps: as in `recipe.Stage`.
+        batch_size: as in `recipe.Stage`.
+        learning_rate: as in `recipe.Stage`; by default that of `DISTILL_DEFAULTS`.
+        eval_media: as in `recipe.Distill`; it is measured `NUM_EVALUATIONS` times.
 
     Raises:
-        UsageError: a value that is not allowed.
+        UsageError: a value is not allowed.
     """
     folders = {path: 1.0 for path in data if Path(path).is_dir()}
     distill: dict[str, Any] = {"teacher": str(teacher), "media": folders, "loss": loss, "target": target}
@@ -54,7 +60,7 @@ def build_recipe(
         stage["learning_rate"] = learning_rate
     if eval_media is not None:
         distill["eval_media"] = str(eval_media)
-        stage["evaluate_every"] = max(1, steps // MEASUREMENTS)
+        stage["evaluate_every"] = max(1, steps // NUM_EVALUATIONS)
     name = re.sub(r"[^a-z0-9_-]", "-", name.lower()) or "distill"
     try:
         return Recipe.model_validate({"name": name, "start": str(student), "stages": [stage]})

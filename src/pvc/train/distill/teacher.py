@@ -1,6 +1,9 @@
-"""The teacher of a distillation: its checks against the student, its forward pass, tensors that both share in memory.
+"""The teacher of a distillation: checks against the student, forward pass, and tensors that both share in memory.
 
-Called by `setup.py`, `answers.py` and `answer_data.py`.
+Called by `setup.py`, `answers.py`, `tokens.py` and `answer_data.py`.
+
+B rows, Q tokens of a row, V vocabulary, P positions that predict a token of an answer, R positions of text after the
+media, D hidden width.
 """
 
 from __future__ import annotations
@@ -19,40 +22,42 @@ TEACHER = "teacher_"
 TEXT = ("input_ids", "attention_mask", "position_ids", "answer", "after")
 PIXELS = ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw")
 _EQUAL_VISION = ("hidden_size", "num_hidden_layers", "image_size", "patch_size")
-HOW = "write it with: pvc convert SOURCE TEACHER --ratio 1/2 --image-steps 1"
+CONVERT_HINT = "write it with: pvc convert SOURCE TEACHER --ratio 1/2 --image-steps 1"
 
 
 def check_pair(student: PVCConfig, teacher: PVCConfig, order: bool = True) -> int:
-    """Return how many of the teacher's tokens one token of the student stands for.
+    """Check a pair of models; return how many of the teacher's tokens one token of the student stands for.
 
     Args:
-        student, teacher: configurations.
+        student: configuration.
+        teacher: configuration.
         order: whether the student's pictures must have their tokens in the teacher's order.
 
     Raises:
-        ConfigError: the two do not fit together; the message names both values.
+        ConfigError: the two do not fit together; the message has both values.
     """
     for name in _EQUAL_VISION:
-        ours, theirs = (_plain(getattr(config.vision_config, name)) for config in (student, teacher))
-        if ours != theirs:
+        values = [_to_list(getattr(config.vision_config, name)) for config in (student, teacher)]
+        if values[0] != values[1]:
             raise ConfigError(
-                f"vision_config.{name} is {ours} in the student and {theirs} in the teacher; both must be converted "
-                "from one source"
+                f"vision_config.{name} is {values[0]} in the student and {values[1]} in the teacher; both must be "
+                "converted from one source"
             )
-    ours, theirs = student.text_config.hidden_size, teacher.text_config.hidden_size
-    if ours != theirs:
+    width, teacher_width = student.text_config.hidden_size, teacher.text_config.hidden_size
+    if width != teacher_width:
         raise ConfigError(
-            f"text_config.hidden_size is {ours} in the student and {theirs} in the teacher; both must be converted "
-            "from one source"
+            f"text_config.hidden_size is {width} in the student and {teacher_width} in the teacher; both must be "
+            "converted from one source"
         )
     times, rest = divmod(student.downsample_factor, teacher.downsample_factor)
     if rest or times not in (2, 4):
         raise ConfigError(
             f"the student's downsample_ratio is {student.downsample_ratio:g} and the teacher's "
-            f"{teacher.downsample_ratio:g}; the teacher must have 4 or 16 tokens for one of the student's: {HOW}"
+            f"{teacher.downsample_ratio:g}; the teacher must have 4 or 16 tokens for one of the student's: "
+            f"{CONVERT_HINT}"
         )
     if teacher.image_steps != 1:
-        raise ConfigError(f"the teacher's image_steps is {teacher.image_steps}; it must be 1: {HOW}")
+        raise ConfigError(f"the teacher's image_steps is {teacher.image_steps}; it must be 1: {CONVERT_HINT}")
     if order and (student.image_token_order, student.compressor_norm_groups) != ("raster", times**2):
         raise ConfigError(
             f"the student's image_token_order is {student.image_token_order!r} with compressor_norm_groups "
@@ -65,60 +70,76 @@ def check_pair(student: PVCConfig, teacher: PVCConfig, order: bool = True) -> in
     return int(times**2)
 
 
-def _plain(value: Any) -> Any:
+def _to_list(value: Any) -> Any:
+    """Return a list for a list or tuple; other values unchanged."""
     return list(value) if isinstance(value, (list, tuple)) else value
 
 
 @dataclass(frozen=True)
-class Shared:
-    """Tensors of the teacher that are the student's, and how many bytes that saves."""
+class SharedTensors:
+    """Memory that teacher and student share.
+
+    Attributes:
+        tensors: number of shared tensors.
+        nbytes: their size in bytes, which is saved.
+    """
 
     tensors: int = 0
     nbytes: int = 0
 
     def describe(self) -> str:
-        """One line for people."""
+        """Return one line of text."""
         return f"{self.tensors} tensors are shared with the student, which saves {self.nbytes / 2**20:,.1f} MiB"
 
 
-def share_frozen(student: nn.Module, teacher: nn.Module) -> Shared:
-    """Let the teacher use the student's frozen parameters wherever both are equal.
+def share_frozen(student: nn.Module, teacher: nn.Module) -> SharedTensors:
+    """Replace the teacher's parameters by the student's frozen parameters wherever both are equal.
 
     The parameter objects are shared, so that moving the student to a device moves them, too.
+
+    Args:
+        student: with trainable and frozen parameters.
+        teacher: is changed in place.
     """
-    own = {
+    frozen = {
         name.replace(".base_layer.", "."): parameter
         for name, parameter in student.named_parameters(remove_duplicate=False)
         if not parameter.requires_grad
     }
-    count, seen = 0, {}
+    count, sizes = 0, {}
     for path, module in teacher.named_modules():
         for name, parameter in list(module._parameters.items()):
-            ours = own.get(f"{path}.{name}" if path else name)
-            if parameter is None or ours is None or ours.shape != parameter.shape or ours.dtype != parameter.dtype:
+            shared = frozen.get(f"{path}.{name}" if path else name)
+            if parameter is None or shared is None:
                 continue
-            if torch.equal(ours, parameter):
-                module._parameters[name] = ours
+            if shared.shape != parameter.shape or shared.dtype != parameter.dtype:
+                continue
+            if torch.equal(shared, parameter):
+                module._parameters[name] = shared
                 count += 1
-                seen[ours.data_ptr()] = ours.numel() * ours.element_size()
-    return Shared(count, sum(seen.values()))
+                sizes[shared.data_ptr()] = shared.numel() * shared.element_size()
+    return SharedTensors(count, sum(sizes.values()))
 
 
 class FrozenTeacher:
-    """Holds the teacher outside of a module's tree: it is not trained, saved or spread over processes."""
+    """Holder of the teacher outside of a module's tree, so that it is not trained, saved or sharded.
+
+    Args:
+        module: the teacher.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module.requires_grad_(False).eval()
 
-    def on(self, device: torch.device) -> nn.Module:
-        """Return the teacher on `device`."""
+    def to_device(self, device: torch.device) -> nn.Module:
+        """Return the teacher, moved to a device."""
         if any(tensor.device != device for tensor in self.module.parameters()):
             self.module.to(device)
         return self.module
 
 
-def teacher_text(batch: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """Return a batch's text for the teacher, without "teacher_" in the names; None for what it does not have."""
+def get_teacher_text(batch: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """Return the teacher's text inputs of a batch, without "teacher_" in the names; missing ones are None."""
     return {name: batch.get(f"{TEACHER}{name}") for name in TEXT}
 
 
@@ -126,12 +147,13 @@ def teacher_text(batch: Mapping[str, torch.Tensor]) -> dict[str, Any]:
 def run_teacher(
     teacher: Any, media: Mapping[str, torch.Tensor | None], text: Mapping[str, Any]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Run a teacher, pictures in one step.
+    """Run a teacher, with pictures in one step.
 
     Args:
         teacher: a whole model.
-        media: `pixel_values` and the like, as the model takes them.
-        text: `input_ids` `(B, Q)` and the like; `answer` and `after` `(B, Q)` are above 0 at the positions to return.
+        media: `pixel_values` and the other media inputs of the model.
+        text: `input_ids` `(B, Q)` and the other text inputs; `answer` and `after` `(B, Q)` are above 0 at the positions
+            to return.
 
     Returns:
         Last hidden states `(R, D)` after the media and log-probabilities `(P, V)` of the answers' tokens, float32.
@@ -144,13 +166,13 @@ def run_teacher(
 
 
 __all__ = [
-    "HOW",
+    "CONVERT_HINT",
     "PIXELS",
     "TEACHER",
     "FrozenTeacher",
-    "Shared",
+    "SharedTensors",
     "check_pair",
+    "get_teacher_text",
     "run_teacher",
     "share_frozen",
-    "teacher_text",
 ]

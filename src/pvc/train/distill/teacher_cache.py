@@ -1,6 +1,6 @@
-"""Stored outputs of a teacher: its most probable tokens and last hidden states, computed once before training.
+"""Store outputs of a teacher: its most probable tokens and last hidden states, computed once before training.
 
-Called by `setup.py` and `answer_data.py`. Leaves out the teacher's answers as text (`answer_data.AnswerLog`).
+The teacher's answers as text are in `answer_data.AnswerLog`. Called by `setup.py` and `answer_data.py`.
 
 P answer positions, R positions of text after the media, k stored tokens a position, D hidden width.
 """
@@ -19,9 +19,9 @@ from torch.nn import functional
 from pvc.errors import ConfigError
 from pvc.train.json_lines import append_json_line, read_json_lines
 
-TOP = 64
+TOP_K = 64
 _INDICES, _LOG_PROBS, _HIDDEN, _INDEX = "indices.i32", "log_probs.f32", "hidden.f16", "index.jsonl"
-_SMALLEST = 1e-7
+_MIN_PROBABILITY = 1e-7
 STORED = ("teacher_indices", "teacher_log_probs", "teacher_hidden")
 CacheKey = tuple[str, str, int]
 
@@ -42,12 +42,16 @@ class TeacherOutputs:
 
     @classmethod
     def from_run(cls, hidden: torch.Tensor, log_probs: torch.Tensor) -> TeacherOutputs:
-        """Keep the `TOP` most probable tokens of `(P, V)` log-probabilities, and `(R, D)` hidden states in float16.
+        """Select the `TOP_K` most probable tokens, and convert hidden states to float16.
+
+        Args:
+            hidden: `(R, D)` float.
+            log_probs: `(P, V)` float.
 
         Raises:
             ConfigError: a hidden state does not fit into float16.
         """
-        top, indices = log_probs.topk(min(TOP, log_probs.shape[-1]), -1)
+        top, indices = log_probs.topk(min(TOP_K, log_probs.shape[-1]), -1)
         half = hidden.half()
         if not bool(torch.isfinite(half).all()):
             raise ConfigError(
@@ -56,59 +60,70 @@ class TeacherOutputs:
             )
         return cls(indices.cpu(), top.cpu(), half.cpu())
 
-    def named(self) -> dict[str, torch.Tensor]:
-        """Return the tensors under the names that `AnswerDistiller.forward` has."""
+    def get_batch(self) -> dict[str, torch.Tensor]:
+        """Return the tensors by their names in `AnswerDistiller.forward`."""
         return dict(zip(STORED, (self.indices, self.log_probs, self.hidden), strict=True))
 
 
 def top_divergence(student: torch.Tensor, indices: torch.Tensor, log_probs: torch.Tensor) -> torch.Tensor:
-    """KL divergence of a student from a teacher of which only the most probable tokens are known.
+    """Compute the KL divergence of a student from a teacher of which only the most probable tokens are known.
 
-    All other tokens count as one event. The result is therefore at most the whole divergence, and 0 where the two
+    All other tokens count as one event. The result is therefore at most the full divergence, and 0 if the two
     distributions are equal.
 
     Args:
         student: `(P, V)` log-probabilities.
-        indices, log_probs: `(P, k)`, of the teacher.
+        indices: `(P, k)` int64, most probable tokens of the teacher.
+        log_probs: `(P, k)`, their log-probabilities.
 
     Returns:
         `(P,)`, in nats.
     """
-    ours = student.gather(-1, indices)
-    chances = log_probs.exp()
-    inside = (chances * (log_probs - ours)).sum(-1)
-    rest = (1 - chances.sum(-1)).clamp(min=0)
-    our_rest = (1 - ours.exp().sum(-1)).clamp(min=_SMALLEST)
-    return inside + rest * (rest.clamp(min=_SMALLEST).log() - our_rest.log())
+    student_log_probs = student.gather(-1, indices)
+    probs = log_probs.exp()
+    divergence = (probs * (log_probs - student_log_probs)).sum(-1)
+    rest = (1 - probs.sum(-1)).clamp(min=0)
+    student_rest = (1 - student_log_probs.exp().sum(-1)).clamp(min=_MIN_PROBABILITY)
+    return divergence + rest * (rest.clamp(min=_MIN_PROBABILITY).log() - student_rest.log())
 
 
-def stored_nbytes(answer_positions: int, after_positions: int, width: int, vocabulary: int) -> int:
-    """Bytes of the outputs for so many positions."""
-    return answer_positions * min(TOP, vocabulary) * 8 + after_positions * width * 2
+def compute_stored_nbytes(num_answer: int, num_after: int, width: int, vocabulary: int) -> int:
+    """Compute the bytes of stored outputs.
+
+    Args:
+        num_answer: number of positions that predict a token of an answer.
+        num_after: number of positions of text after the media.
+        width: D.
+        vocabulary: V, or k.
+    """
+    return num_answer * min(TOP_K, vocabulary) * 8 + num_after * width * 2
 
 
 class TeacherCache:
     """Outputs of a teacher in a directory, by medium, question and number of frames.
 
-    An entry is added to its data files before the index names it, so that a process that is killed leaves a directory
-    that can be continued.
+    An entry is added to the data files before the index, so that the directory stays valid if the process is killed.
 
     Args:
         directory: is created by the first `add`.
-        top, width: k and D.
+        top: k.
+        width: D.
+
+    Attributes:
+        entries: for each key the first position and the number of positions, of answers and of text after the media.
     """
 
     def __init__(self, directory: Path, top: int, width: int) -> None:
         self.directory, self.top, self.width = directory, top, width
-        self.places: dict[CacheKey, tuple[int, int, int, int]] = {}
+        self.entries: dict[CacheKey, tuple[int, int, int, int]] = {}
         self._ends = 0, 0
         for entry in read_json_lines(directory / _INDEX):
             first, count, first_after, after = entry["place"]
-            self.places[entry["medium"], entry["question"], entry["frames"]] = first, count, first_after, after
+            self.entries[entry["medium"], entry["question"], entry["frames"]] = first, count, first_after, after
             self._ends = first + count, first_after + after
 
     def __contains__(self, key: CacheKey) -> bool:
-        return key in self.places
+        return key in self.entries
 
     @property
     def nbytes(self) -> int:
@@ -117,7 +132,12 @@ class TeacherCache:
         return positions * self.top * 8 + after * self.width * 2
 
     def add(self, key: CacheKey, outputs: TeacherOutputs) -> None:
-        """Append the outputs of one sample."""
+        """Append the outputs of one example.
+
+        Args:
+            key: medium, question and number of frames.
+            outputs: of the teacher.
+        """
         self.directory.mkdir(parents=True, exist_ok=True)
         first, first_after = self._ends
         count, after = len(outputs.indices), len(outputs.hidden)
@@ -127,19 +147,19 @@ class TeacherCache:
         place = first, count, first_after, after
         entry = {"medium": key[0], "question": key[1], "frames": key[2], "place": place}
         append_json_line(self.directory / _INDEX, entry)
-        self.places[key] = place
+        self.entries[key] = place
         self._ends = first + count, first_after + after
 
     def _write(self, name: str, offset: int, values: np.ndarray) -> None:
         path = self.directory / name
         with path.open("r+b" if path.exists() else "w+b") as file:
-            file.truncate(offset)  # what lies behind belongs to no entry
+            file.truncate(offset)  # the rest is of an entry that is not in the index
             file.seek(0, os.SEEK_END)
             file.write(values.tobytes())
 
     def get(self, key: CacheKey) -> TeacherOutputs:
-        """Read the outputs of one sample; raises KeyError where there are none."""
-        first, count, first_after, after = self.places[key]
+        """Read the outputs of one example; raise KeyError if there are none."""
+        first, count, first_after, after = self.entries[key]
 
         def read(name: str, dtype: Any, start: int, rows: int, columns: int) -> torch.Tensor:
             size = np.dtype(dtype).itemsize * columns
@@ -154,17 +174,25 @@ class TeacherCache:
 
 
 def kl_divergence(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """KL divergence `(P,)` of a student from a teacher; both `(P, V)` log-probabilities."""
+    """Compute the KL divergence of a student from a teacher.
+
+    Args:
+        student: `(P, V)` log-probabilities.
+        teacher: `(P, V)` log-probabilities.
+
+    Returns:
+        `(P,)`, in nats.
+    """
     return functional.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)
 
 
 __all__ = [
     "STORED",
-    "TOP",
+    "TOP_K",
     "CacheKey",
     "TeacherCache",
     "TeacherOutputs",
+    "compute_stored_nbytes",
     "kl_divergence",
-    "stored_nbytes",
     "top_divergence",
 ]

@@ -1,9 +1,9 @@
-"""The token loss: the student's visual tokens against those of its base, without the language model.
+"""The token loss: compare the student's visual tokens with those of its base, without the language model.
 
-Called by Trainer through `TokenDistiller.forward`; `setup.py` builds it.
+Trainer calls `TokenDistiller.forward`; `setup.py` builds the module.
 
-T steps, G the teacher's tokens in one of the student's, K student's tokens per frame and step, L language width,
-r rank of a map.
+T steps, F frames, G the teacher's tokens in one of the student's, K student's tokens per frame and step, L language
+width.
 """
 
 from __future__ import annotations
@@ -24,17 +24,32 @@ MAX_RANK = 256
 CLIP = "clip"
 
 
-def blocks_of(tokens: torch.Tensor, groups: int) -> torch.Tensor:
-    """Split the teacher's tokens `(..., G K, L)` of a frame into blocks in the order of steps: `(..., G, K, L)`."""
+def split_blocks(tokens: torch.Tensor, groups: int) -> torch.Tensor:
+    """Split the teacher's tokens of a frame into blocks in the order of steps.
+
+    Args:
+        tokens: `(..., G K, L)`.
+        groups: `G`.
+
+    Returns:
+        `(..., G, K, L)`.
+    """
     *lead, count, width = tokens.shape
     side, times = round((count // groups) ** 0.5), round(groups**0.5)
     grid = tokens.view(*lead, side, times, side, times, width).movedim((-4, -2), (-5, -4))  # (..., b, b, k, k, L)
-    places = block_positions(groups)
-    return torch.stack([grid[..., row, column, :, :, :].flatten(-3, -2) for row, column in places], dim=-3)
+    positions = block_positions(groups)
+    return torch.stack([grid[..., row, column, :, :, :].flatten(-3, -2) for row, column in positions], dim=-3)
 
 
-def shown_blocks(config: PVCVisionConfig, start: int, steps: int, groups: int) -> list[int]:
-    """Return the block that each of `steps` steps from number `start` stands for."""
+def get_step_blocks(config: PVCVisionConfig, start: int, steps: int, groups: int) -> list[int]:
+    """Return the block that each step stands for.
+
+    Args:
+        config: of the student's tower.
+        start: number of the first step.
+        steps: number of steps.
+        groups: `G`.
+    """
     numbers: Iterable[int] = range(start, start + steps)
     if config.timestep == "cyclic":
         numbers = [number % (config.timestep_period or 1) for number in numbers]
@@ -44,10 +59,15 @@ def shown_blocks(config: PVCVisionConfig, start: int, steps: int, groups: int) -
 
 
 class TokenMap(nn.Module):
-    """A linear map from the tokens of some steps to all blocks; it is discarded after training.
+    """Linear map from the tokens of some steps to all blocks; it is discarded after training.
 
-    It starts by copying: a block that was shown is its step's token, another one the mean of all tokens. What is
-    learned beside that has at most rank `MAX_RANK`.
+    Initially the block of a step is that step's token, and every other block is the mean of all tokens. The trained
+    part that is added to this has at most rank `MAX_RANK`.
+
+    Args:
+        steps: `T`, at most `G`.
+        groups: `G`.
+        width: `L`.
     """
 
     start: torch.Tensor
@@ -64,25 +84,27 @@ class TokenMap(nn.Module):
         nn.init.zeros_(self.up.bias)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """`(..., T, L)` to `(..., G, L)`; the first `T` blocks are those that the steps show."""
-        learned = self.up(self.down(tokens.flatten(-2))).unflatten(-1, (len(self.start), tokens.shape[-1]))
-        return torch.einsum("gt,...tl->...gl", self.start.to(tokens.dtype), tokens) + learned
+        """Map tokens `(..., T, L)` to blocks `(..., G, L)`; the first `T` blocks are those of the steps."""
+        trained = self.up(self.down(tokens.flatten(-2))).unflatten(-1, (len(self.start), tokens.shape[-1]))
+        return torch.einsum("gt,...tl->...gl", self.start.to(tokens.dtype), tokens) + trained
 
 
 class TokenDistiller(nn.Module):
     """Student, teacher and the loss between their tokens.
 
     Args:
-        student, teacher: their towers and compressors. The teacher is not among the parameters.
+        student: tower and compressor.
+        teacher: tower and compressor; it is not among the parameters.
         groups: `G`.
-        target: what a picture in fewer than `G` steps learns. "block": each step its block. "mean": the first step the
-            mean of all blocks, later ones their block's difference from it. "map": all blocks, by a `TokenMap`. With
-            "map" clips learn that, too, from the last `G` frames; frames learn their block in any case.
+        target: what a picture in fewer than `G` steps learns. "block": each step learns its block. "mean": the first
+            step learns the mean of all blocks, later steps the difference of their block from it. "map": all blocks, by
+            a `TokenMap`. With "map", clips also learn all blocks, from the last `G` frames. In any case every frame
+            learns its block.
         image_steps: numbers of steps that pictures may have.
         variance: of the teacher's tokens; squared errors are divided by it.
     """
 
-    # The loss is a mean of its own batch; otherwise Trainer would scale it by the number of processes.
+    # The loss is a mean over its batch; otherwise Trainer would scale it by the number of processes.
     accepts_loss_kwargs = False
     _no_split_modules = ["PVCVisionLayer"]
     variance: torch.Tensor
@@ -108,7 +130,12 @@ class TokenDistiller(nn.Module):
         )
 
     def activation_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
-        """Compute the tower's activations again on the way back, as Trainer asks for it."""
+        """Recompute the tower's activations in the backward pass; called by Trainer.
+
+        Args:
+            *args: of the tower's method.
+            **kwargs: of the tower's method.
+        """
         tower = self.student.model.vision_tower
         enable = getattr(tower, "activation_checkpointing_enable", None) or tower.gradient_checkpointing_enable
         enable(*args, **kwargs)
@@ -125,9 +152,16 @@ class TokenDistiller(nn.Module):
         step_offset: torch.Tensor | None = None,
         media_weights: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Return the loss of a batch: the mean over its samples, media weighted by `media_weights` `(media,)`.
+        """Compute the loss of a batch: the weighted mean over its media, of which pictures come before videos.
 
-        The other inputs are those of the model; images come before videos among the media.
+        Args:
+            pixel_values: `(tiles, 3, S, S)`, pictures.
+            image_grid_thw: `(pictures, 3)`, with the number of tiles.
+            image_steps: of pictures.
+            pixel_values_videos: `(frames, 3, S, S)`, videos.
+            video_grid_thw: `(videos, 3)`, with the number of frames.
+            step_offset: `(videos,)`, number of the first step.
+            media_weights: `(media,)`; by default equal.
         """
         tiles: list[int] = []
         frames: list[int] = []
@@ -136,75 +170,80 @@ class TokenDistiller(nn.Module):
             tiles = clip_sizes(image_grid_thw, len(pixel_values), "tiles", default=[1] * len(pixel_values))
             steps = steps_per_tile(image_steps, tiles, self.student.config)
         if pixel_values_videos is not None:
-            stored = len(pixel_values_videos)
-            frames = clip_sizes(video_grid_thw, stored, "frames", default=[stored])
-        pixels = torch.cat([one for one in (pixel_values, pixel_values_videos) if one is not None])
+            count = len(pixel_values_videos)
+            frames = clip_sizes(video_grid_thw, count, "frames", default=[count])
+        pixels = torch.cat([values for values in (pixel_values, pixel_values_videos) if values is not None])
         starts = [0] * sum(tiles) + ([0] * len(frames) if step_offset is None else step_offset.tolist())
         clips, _ = self.student.model.encode_clips(
             pixels, frames=[1] * sum(tiles) + frames, steps=steps + frames, step_offset=starts if any(starts) else None
         )
         with torch.no_grad():
-            base = self._base_blocks(pixels, [1] * sum(tiles) + frames)
-        losses, place = [], 0
+            base = self._encode_teacher_blocks(pixels, [1] * sum(tiles) + frames)
+        losses, start = [], 0
         for count in tiles:
-            own = [self._of_tile(clips[tile], base[tile][0]) for tile in range(place, place + count)]
-            losses.append(torch.stack(own).mean())
-            place += count
-        losses += [self._of_clip(clips[n], base[n], starts[n]) for n in range(place, place + len(frames))]
+            tile_losses = [self._compute_tile_loss(clips[tile], base[tile][0]) for tile in range(start, start + count)]
+            losses.append(torch.stack(tile_losses).mean())
+            start += count
+        losses += [self._compute_clip_loss(clips[n], base[n], starts[n]) for n in range(start, start + len(frames))]
         stacked = torch.stack(losses)
         weights = stacked.new_ones(len(stacked)) if media_weights is None else media_weights.to(stacked)
-        return {"loss": (stacked * weights).sum() / weights.sum() + self._no_part(stacked)}
+        return {"loss": (stacked * weights).sum() / weights.sum() + self._join_unused_maps(stacked)}
 
-    def _base_blocks(self, pixels: torch.Tensor, frames: Sequence[int]) -> list[torch.Tensor]:
-        """The teacher's tokens by block, one `(F, G, K, L)` float32 tensor per clip."""
-        teacher: Any = self._teacher.on(pixels.device)
+    def _encode_teacher_blocks(self, pixels: torch.Tensor, frames: Sequence[int]) -> list[torch.Tensor]:
+        """Compute the teacher's tokens by block, one `(F, G, K, L)` float32 tensor per clip."""
+        teacher: Any = self._teacher.to_device(pixels.device)
         clips, _ = teacher.model.encode_clips(pixels, frames=list(frames))
-        return [blocks_of(clip.float(), self.groups) for clip in clips]
+        return [split_blocks(clip.float(), self.groups) for clip in clips]
 
-    def _of_tile(self, tokens: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
-        """Loss of a picture's tile: `(T, K, L)` tokens against `(G, K, L)` blocks."""
+    def _compute_tile_loss(self, tokens: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
+        """Compute the loss of a picture's tile: `(T, K, L)` tokens, `(G, K, L)` blocks."""
         tokens, steps = tokens.float(), len(tokens)
-        shown = shown_blocks(self.student.config.vision_config, 0, steps, self.groups)
+        step_blocks = get_step_blocks(self.student.config.vision_config, 0, steps, self.groups)
         if steps >= self.groups or self.target == "block":
-            return self._error(tokens, base[shown])
+            return self._compute_error(tokens, base[step_blocks])
         if self.target == "mean":
             mean = base.mean(0, keepdim=True)
-            return self._error(tokens, torch.cat((mean, base[shown[1:]] - mean)))
-        others = [block for block in range(self.groups) if block not in shown]
-        found = self.maps[str(steps)](tokens.transpose(0, 1)).transpose(0, 1)
-        return self._error(found, base[shown + others])
+            return self._compute_error(tokens, torch.cat((mean, base[step_blocks[1:]] - mean)))
+        others = [block for block in range(self.groups) if block not in step_blocks]
+        mapped = self.maps[str(steps)](tokens.transpose(0, 1)).transpose(0, 1)
+        return self._compute_error(mapped, base[step_blocks + others])
 
-    def _of_clip(self, tokens: torch.Tensor, base: torch.Tensor, start: int) -> torch.Tensor:
-        """Loss of a video: `(T, K, L)` tokens against `(T, G, K, L)` blocks of the same frames."""
+    def _compute_clip_loss(self, tokens: torch.Tensor, base: torch.Tensor, start: int) -> torch.Tensor:
+        """Compute the loss of a video: `(T, K, L)` tokens, `(T, G, K, L)` blocks of the same frames."""
         tokens, steps = tokens.float(), len(tokens)
-        shown = shown_blocks(self.student.config.vision_config, start, steps, self.groups)
-        loss = self._error(tokens, base[torch.arange(steps), shown])
+        step_blocks = get_step_blocks(self.student.config.vision_config, start, steps, self.groups)
+        loss = self._compute_error(tokens, base[torch.arange(steps), step_blocks])
         if CLIP not in self.maps or steps < self.groups:
             return loss
-        # The last G frames, the newest first: together they have shown every block, of different moments.
+        # The last G frames, the newest first: together they have every block, of different times.
         places = torch.arange(self.groups - 1, steps)[:, None] - torch.arange(self.groups)
-        found = self.maps[CLIP](tokens[places].transpose(1, 2)).transpose(1, 2)  # (frames, G, K, L)
-        blocks = torch.tensor(shown)[places]
-        return (loss + self._error(found, base[places[:, :1], blocks])) / 2
+        mapped = self.maps[CLIP](tokens[places].transpose(1, 2)).transpose(1, 2)  # (frames, G, K, L)
+        blocks = torch.tensor(step_blocks)[places]
+        return (loss + self._compute_error(mapped, base[places[:, :1], blocks])) / 2
 
-    def _error(self, found: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
-        return (found.float() - expected).square().mean() / self.variance
+    def _compute_error(self, actual: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+        return (actual.float() - expected).square().mean() / self.variance
 
-    def _no_part(self, like: torch.Tensor) -> torch.Tensor:
-        """Zero, by way of every map: DDP stops where a parameter takes no part in a step."""
+    def _join_unused_maps(self, like: torch.Tensor) -> torch.Tensor:
+        """Return zero, computed from every map: DDP requires that every parameter takes part in a step."""
         parts = [parameter.flatten()[:0].sum() for parameter in self.maps.parameters()]
         return torch.stack(parts).sum() if parts else like.new_zeros(())
 
     @torch.no_grad()
     def measure_variance(self, batches: Iterable[dict[str, torch.Tensor]], device: torch.device) -> None:
-        """Set `variance` from the teacher's tokens of some batches, computed on `device`: the mean over channels."""
+        """Set `variance` from the teacher's tokens: the mean over channels.
+
+        Args:
+            batches: of the stage.
+            device: of the teacher.
+        """
         tokens = []
         for batch in batches:
             for pixels in (batch.get("pixel_values"), batch.get("pixel_values_videos")):
                 if pixels is not None:
-                    blocks = self._base_blocks(pixels.to(device), [1] * len(pixels))
+                    blocks = self._encode_teacher_blocks(pixels.to(device), [1] * len(pixels))
                     tokens += [block.flatten(0, -2) for block in blocks]
         self.variance.fill_(torch.cat(tokens).var(0).mean().clamp(min=1e-12).item())
 
 
-__all__ = ["TokenDistiller", "TokenMap", "blocks_of", "shown_blocks"]
+__all__ = ["TokenDistiller", "TokenMap", "get_step_blocks", "split_blocks"]

@@ -1,7 +1,7 @@
-"""A checkpoint's tower and compressor without its language model, to train and to write back.
+"""Tower and compressor of a checkpoint without its language model: load, train and write back.
 
-The token loss does not run the language model, so that an 8B checkpoint needs the memory of its tower alone. Called by
-`setup.py` and `pvc.train.pipeline`.
+The token loss does not run the language model, so that an 8B checkpoint needs only the memory of its tower. Called by
+`setup.py`, `stage_model.py` and `export.py`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,13 @@ INDEX = "model.safetensors.index.json"
 
 
 class VisualParts(VisualFeatures, nn.Module):
-    """Tower and compressor, with `encode_clips` and what builds on it."""
+    """Tower and compressor, with `encode_clips` and the methods that use it.
+
+    Args:
+        config: of the whole model.
+        tower: vision tower.
+        projector: compressor.
+    """
 
     def __init__(self, config: PVCConfig, tower: PVCVisionModel, projector: PVCMultiModalProjector) -> None:
         super().__init__()
@@ -37,7 +43,13 @@ class VisualParts(VisualFeatures, nn.Module):
 
 
 class VisualModel(nn.Module):
-    """Tower and compressor under the names that they have in a whole model's state."""
+    """Tower and compressor with their names in the state dict of a whole model.
+
+    Args:
+        config: of the whole model.
+        tower: vision tower.
+        projector: compressor.
+    """
 
     _no_split_modules = ["PVCVisionLayer"]
 
@@ -48,22 +60,22 @@ class VisualModel(nn.Module):
 
     @classmethod
     def from_config(cls, config: PVCConfig) -> VisualModel:
-        """Build one with random weights, float32."""
+        """Build the model with random weights, float32."""
         return cls(config, PVCVisionModel._from_config(config.vision_config), PVCMultiModalProjector(config))
 
     @classmethod
     def from_model(cls, model: Any) -> VisualModel:
-        """Take the parts of a whole model, which then change with this one."""
+        """Build the model from a whole model; both share the modules."""
         if isinstance(model, cls):
             return model
         return cls(model.config, model.model.vision_tower, model.model.multi_modal_projector)
 
 
 def load_visual_weights(directory: str | Path | None) -> dict[str, torch.Tensor]:
-    """Read the tensors of tower and compressor of a checkpoint, float32, under their names.
+    """Read the tensors of tower and compressor of a checkpoint, float32, by name.
 
     Raises:
-        CheckpointError: no PVC checkpoint, or quantised weights.
+        CheckpointError: there is no PVC checkpoint, or its weights are quantised.
     """
     files = CheckpointFiles(directory)
     check_quantization(files)
@@ -81,17 +93,17 @@ def load_visual(directory: str | Path | None) -> VisualModel:
     """Load tower and compressor of a checkpoint, float32.
 
     Raises:
-        CheckpointError: no PVC checkpoint, or tensors that are missing, left over or misshapen.
+        CheckpointError: there is no PVC checkpoint, or tensors are missing, unknown or of the wrong shape.
     """
     files = CheckpointFiles(directory)
     with torch.device("meta"):
         model = VisualModel.from_config(load_config(files))
-    fill(model, load_visual_weights(directory), str(files.directory))
+    _fill_model(model, load_visual_weights(directory), str(files.directory))
     return model
 
 
-def fill(model: nn.Module, weights: dict[str, torch.Tensor], name: str) -> None:
-    """Put `weights` in the place of a model's own; raises CheckpointError, naming `name`, where they do not fit."""
+def _fill_model(model: nn.Module, weights: dict[str, torch.Tensor], name: str) -> None:
+    """Replace the weights of a model; raise CheckpointError, with `name` in its message, if they do not fit."""
     try:
         model.load_state_dict(weights, strict=True, assign=True)
     except RuntimeError as error:
@@ -99,10 +111,10 @@ def fill(model: nn.Module, weights: dict[str, torch.Tensor], name: str) -> None:
 
 
 def export_visual(start: str | Path | None, weights: dict[str, torch.Tensor], target: Path) -> None:
-    """Write a checkpoint: that of `start`, with other weights of tower and compressor, each in its stored dtype.
+    """Write a copy of a checkpoint with other weights of tower and compressor, each in its stored dtype.
 
     Args:
-        start: directory; all its other tensors and its configuration are copied, one file at a time.
+        start: directory of the checkpoint; all its other tensors and its configuration are copied, one file at a time.
         weights: by name, as `load_visual_weights` returns them.
         target: directory to write to.
     """
@@ -120,4 +132,4 @@ def export_visual(start: str | Path | None, weights: dict[str, torch.Tensor], ta
             shutil.copyfile(files.directory / name, target / name)
 
 
-__all__ = ["VisualModel", "export_visual", "fill", "load_visual", "load_visual_weights"]
+__all__ = ["VisualModel", "export_visual", "load_visual", "load_visual_weights"]

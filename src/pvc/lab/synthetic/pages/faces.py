@@ -1,6 +1,6 @@
 """Font faces by name, from matplotlib and from packages on PyPI, and the size of lines set in them.
 
-Used by the page tasks. The older tasks have their own list (`pvc.lab.synthetic.fonts`), which must not change.
+Called by the page tasks. The older tasks use another list (`pvc.lab.synthetic.fonts`), which must not change.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from PIL import ImageFont
 
 from pvc.errors import MissingExtraError
 
-# Thin faces are left out: at the few pixels that a tile has for a character their strokes vanish.
+# No thin faces: their strokes vanish at the few pixels that a tile has for a character.
 _PACKAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "matplotlib": (
         "mpl-data/fonts/ttf",
@@ -56,7 +56,8 @@ PROPORTIONAL = tuple(name for name in FACES if name not in MONOSPACED)
 
 
 @functools.cache
-def _path(face: str) -> str:
+def _find_path(face: str) -> str:
+    """Return the path of a face's file."""
     module = FACES[face]
     folder, package, names = _PACKAGES[module]
     spec = importlib.util.find_spec(module)
@@ -64,31 +65,40 @@ def _path(face: str) -> str:
         raise MissingExtraError(f"page tasks need the fonts of {package}: pip install 'pvc-vlm[fonts]'")
     path = Path(spec.origin).parent / folder / next(name for name in names if name.rpartition(".")[0] == face)
     if not path.is_file():
-        raise MissingExtraError(f"{package} is installed without its font {path.name}")
+        raise MissingExtraError(f"{package} is installed without its font {path.name}; reinstall it")
     return str(path)
 
 
 @functools.lru_cache(maxsize=512)
-def font(face: str, size: int) -> ImageFont.FreeTypeFont:
-    """Return a face of FACES at a size in pixels.
+def load_font(face: str, size: int) -> ImageFont.FreeTypeFont:
+    """Load a font.
+
+    Args:
+        face: one of FACES.
+        size: pixels.
 
     Raises:
-        MissingExtraError: the package of the font is not installed.
+        MissingExtraError: The package of the font is not installed.
     """
-    return ImageFont.truetype(_path(face), size)
+    return ImageFont.truetype(_find_path(face), size)
 
 
 @functools.lru_cache(maxsize=65536)
-def advance(face: str, text: str) -> float:
-    """Return the width of a line in parts of the font size."""
-    return float(font(face, 100).getlength(text)) / 100
+def get_advance(face: str, text: str) -> float:
+    """Return the width of a line in parts of the font size.
+
+    Args:
+        face: one of FACES.
+        text: the characters.
+    """
+    return float(load_font(face, 100).getlength(text)) / 100
 
 
 @functools.cache
-def cap_height(face: str) -> float:
+def get_cap_height(face: str) -> float:
     """Return the height of a capital in parts of the font size."""
-    _, y0, _, y1 = font(face, 200).getbbox("H", anchor="ls")
+    _, y0, _, y1 = load_font(face, 200).getbbox("H", anchor="ls")
     return (y1 - y0) / 200
 
 
-__all__ = ["FACES", "MONOSPACED", "PROPORTIONAL", "advance", "cap_height", "font"]
+__all__ = ["FACES", "MONOSPACED", "PROPORTIONAL", "get_advance", "get_cap_height", "load_font"]

@@ -1,6 +1,6 @@
-"""Task `outside`: nothing is shown, or something like a photograph; the answer says so.
+"""Task `outside`: there is no picture, or one like a photograph; the answer says so. Called by `tasks`.
 
-Photographs are imitated by coloured noise of many scales, soft blobs and horizons. Real ones differ.
+Photographs are imitated by coloured noise of many scales and soft blobs. Real ones differ.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from pvc.lab.synthetic import palette
 from pvc.lab.synthetic.pages.canvas import Canvas, Cloud, Finish, Item, Shape
 from pvc.lab.synthetic.pages.figures import SEE
-from pvc.lab.synthetic.pages.layout import any_page
+from pvc.lab.synthetic.pages.layout import sample_page
 from pvc.lab.synthetic.pages.signs import READ
 from pvc.lab.synthetic.scene import Backdrop, SceneOptions, SceneQA
 from pvc.lab.synthetic.seeding import Rng
@@ -55,30 +55,35 @@ _ABOUT = (
 )
 
 
-def photograph(dice: Rng) -> Canvas:
-    """Return a picture with the statistics of a photograph and no outlines to name."""
-    room = any_page(dice)
-    tint = palette.near(dice, (dice.integer(50, 205),) * 3, 50)
-    slope, colour = dice.uniform(0.7, 2.0), 0.6 * dice.random() ** 2
-    items: list[Item] = [Cloud(dice.integer(0, 1 << 30), slope, dice.uniform(25, 65), tint, colour)]
-    # Blobs without edges would be shapes: they are small, many, or at the rim, and blurred.
-    for _ in range(dice.integer(0, 9)):
-        size = dice.uniform(0.05, 0.5) * min(room.width, room.height)
-        x, y = dice.uniform(0, room.width), dice.uniform(0, room.height)
-        rgb = palette.near(dice, tint, 70)
-        items.append(Shape("circle", x, y, size * dice.uniform(0.5, 1.6), size, rgb))
-    blur = dice.uniform(0.006, 0.03) * min(room.width, room.height)
-    noise = dice.uniform(2, 12)
-    finish = Finish(round(blur, 2), noise, dice.integer(0, 1 << 30), dice.integer(40, 92) if dice.chance(0.5) else 0)
-    return Canvas(room.width, room.height, Backdrop(tint), tuple(items), finish)
+def _build_photograph(rng: Rng) -> Canvas:
+    """Build a picture with the statistics of a photograph and no outlines to name."""
+    page_size = sample_page(rng)
+    tint = palette.jitter_colour(rng, (rng.integer(50, 205),) * 3, 50)
+    slope, colour = rng.uniform(0.7, 2.0), 0.6 * rng.random() ** 2
+    items: list[Item] = [Cloud(rng.integer(0, 1 << 30), slope, rng.uniform(25, 65), tint, colour)]
+    # Blobs with edges would be shapes, so they are small, many, or at the rim, and blurred.
+    for _ in range(rng.integer(0, 9)):
+        size = rng.uniform(0.05, 0.5) * min(page_size.width, page_size.height)
+        x, y = rng.uniform(0, page_size.width), rng.uniform(0, page_size.height)
+        rgb = palette.jitter_colour(rng, tint, 70)
+        items.append(Shape("circle", x, y, size * rng.uniform(0.5, 1.6), size, rgb))
+    blur = rng.uniform(0.006, 0.03) * min(page_size.width, page_size.height)
+    noise = rng.uniform(2, 12)
+    finish = Finish(round(blur, 2), noise, rng.integer(0, 1 << 30), rng.integer(40, 92) if rng.chance(0.5) else 0)
+    return Canvas(page_size.width, page_size.height, Backdrop(tint), tuple(items), finish)
 
 
-def outside(dice: Rng, wish: SceneOptions) -> SceneQA:
-    """Nothing, or what only looks like a photograph."""
-    if dice.chance(0.3):
-        return SceneQA(None, dice.choice(_WITHOUT), NOTHING)
-    first, second = dice.sample(_ABOUT, 2)
-    return SceneQA(photograph(dice), first, NOT_KNOWN, ((second, NOT_KNOWN),) if first != second else ())
+def build_outside(rng: Rng, options: SceneOptions) -> SceneQA:
+    """Build a question without a picture, or one about a picture like a photograph.
+
+    Args:
+        rng: random generator of the sample.
+        options: not used.
+    """
+    if rng.chance(0.3):
+        return SceneQA(None, rng.choice(_WITHOUT), NOTHING)
+    first, second = rng.sample(_ABOUT, 2)
+    return SceneQA(_build_photograph(rng), first, NOT_KNOWN, ((second, NOT_KNOWN),) if first != second else ())
 
 
-__all__ = ["NOTHING", "NOT_KNOWN", "outside", "photograph"]
+__all__ = ["NOTHING", "NOT_KNOWN", "build_outside"]

@@ -1,8 +1,11 @@
-"""Adaptive image steps: a linear head says from a picture's first step how many steps the picture deserves.
+"""Predict from a picture's first step how many steps it deserves.
 
-The head predicts, for every number of steps it knows, how much better or worse than in the mean questions about the
-picture will be answered; a price per step turns that into a choice. It is fitted to a checkpoint's own answers
-(`pvc.lab.evaluate.steps`) and lies beside the weights. Leaves out encoding (`encode.py`).
+A linear map predicts, for every number of steps it knows, how much better or worse than on average questions about the
+picture will be answered. A price per step turns that into a choice. `pvc lab fit-steps` fits it to a checkpoint's
+answers (`pvc.lab.evaluate.steps`) and writes it beside the weights.
+
+With the bundled model, two steps for every picture were as good as this choice (docs/budget.md); `pvc ask` therefore
+has no flag for it. Use its number as `image_steps`.
 
 F features, O numbers of steps, K tokens per frame and step, L language width.
 """
@@ -14,22 +17,23 @@ import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from pvc.checkpoint.files import CheckpointFiles
+from pvc.engine.encoder import Encoder
+from pvc.engine.visual_state import fingerprint
 from pvc.errors import CheckpointError, UsageError
 
 # A safetensors file by another name: programs that load a directory take every *.safetensors in it for weights.
 FILE = "image_steps.head"
-AUTO: Literal["auto"] = "auto"
 _KEY = "pvc_image_steps"
 _FORMAT = 1
-_MOST_STEPS = 1024
-_SHOWN = 12  # digits of a fingerprint in messages
+_MAX_STEPS = 1024
+_DIGITS = 12  # digits of a fingerprint in messages
 
 
 def step_features(tokens: torch.Tensor) -> torch.Tensor:
@@ -42,8 +46,8 @@ def step_features(tokens: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class StepHead:
-    """A fitted head.
+class StepPredictor:
+    """A fitted predictor.
 
     Attributes:
         weight, bias: `(F, O)` and `(O,)` float32: features to predicted accuracy (0 to 1) at each of `steps`, less its
@@ -70,7 +74,7 @@ class StepHead:
         return self.steps[int((self.predict(features) - self.price * torch.tensor(self.steps)).argmax())]
 
     def save(self, directory: str | Path) -> Path:
-        """Write the head beside a checkpoint's weights, whole or not at all."""
+        """Write the predictor beside a checkpoint's weights, whole or not at all."""
         path = Path(directory) / FILE
         staging = path.with_name(f"{path.name}.part")
         about = {
@@ -90,8 +94,8 @@ class StepHead:
         return path
 
 
-def load_head(directory: str | Path | None, checkpoint: str, width: int) -> StepHead:
-    """The head of a model directory (None: the bundled one).
+def load_predictor(directory: str | Path | None, checkpoint: str, width: int) -> StepPredictor:
+    """Load the predictor of a model directory (None: the bundled one).
 
     `checkpoint`: fingerprint of the weights it has to be of; `width`: L.
 
@@ -101,9 +105,7 @@ def load_head(directory: str | Path | None, checkpoint: str, width: int) -> Step
     """
     path = (Path(directory) if directory is not None else CheckpointFiles().directory) / FILE
     if not path.is_file():
-        raise UsageError(
-            f"this checkpoint has no {FILE}, which image_steps='auto' needs; `pvc fit-steps` makes one by measuring it"
-        )
+        raise UsageError(f"this checkpoint has no {FILE}, the step predictor; `pvc lab fit-steps` writes one for it")
     try:
         with safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {})[_KEY])
@@ -112,7 +114,7 @@ def load_head(directory: str | Path | None, checkpoint: str, width: int) -> Step
         made_for, version, facts = str(about["checkpoint"]), about["format"], dict(about["facts"])
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"cannot read {path}: {error}") from error
-    if not math.isfinite(price) or not all(0 < step <= _MOST_STEPS for step in steps):
+    if not math.isfinite(price) or not all(0 < step <= _MAX_STEPS for step in steps):
         raise CheckpointError(f"{path}: price {price} and steps {steps[:4]} make no sense")
     if version != _FORMAT:
         raise CheckpointError(f"{path} is of format {version}; this version of pvc reads {_FORMAT}")
@@ -121,13 +123,19 @@ def load_head(directory: str | Path | None, checkpoint: str, width: int) -> Step
     if not whole or weight.dtype != torch.float32 or list(steps) != sorted(set(steps)) or not steps:
         raise CheckpointError(f"{path}: weight is {tuple(weight.shape)} {weight.dtype}, not {shape} torch.float32")
     if not (bool(torch.isfinite(weight).all()) and bool(torch.isfinite(bias).all())):
-        raise CheckpointError(f"{path} has values that are no numbers")
+        raise CheckpointError(f"{path} has non-finite values")
     if made_for != checkpoint:
         raise CheckpointError(
-            f"{path} was fitted to other weights ({made_for[:_SHOWN]}) than these ({checkpoint[:_SHOWN]}); run "
-            "`pvc fit-steps` again"
+            f"{path} was fitted to other weights ({made_for[:_DIGITS]}) than these ({checkpoint[:_DIGITS]}); run "
+            "`pvc lab fit-steps` again"
         )
-    return StepHead(weight, bias, steps, price, made_for, facts)
+    return StepPredictor(weight, bias, steps, price, made_for, facts)
 
 
-__all__ = ["AUTO", "FILE", "StepHead", "load_head", "step_features"]
+def predictor_for(encoder: Encoder) -> StepPredictor:
+    """Load the predictor of a loaded checkpoint; raises as `load_predictor` does."""
+    made_for = fingerprint(encoder.model, rounded=True)
+    return load_predictor(encoder.directory, made_for, encoder.model.config.text_config.hidden_size)
+
+
+__all__ = ["FILE", "StepPredictor", "load_predictor", "predictor_for", "step_features"]

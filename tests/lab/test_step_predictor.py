@@ -1,4 +1,4 @@
-"""`image_steps="auto"`: the head that chooses, what encoding then does, and what is refused."""
+"""The step predictor: fitting, choosing, its file, and what is refused."""
 
 import json
 from dataclasses import replace
@@ -9,16 +9,14 @@ import torch
 
 import pvc
 from pvc.cli.main import main
-from pvc.engine.adaptive import FILE, StepHead, step_features
 from pvc.engine.encode import encode_picture
-from pvc.engine.engine import MediaOptions
+from pvc.engine.options import MediaOptions
 from pvc.engine.visual_state import fingerprint
 from pvc.errors import CheckpointError, UsageError
 from pvc.lab.evaluate import steps as fitting
 from pvc.lab.evaluate.accuracy import first_steps, measure
+from pvc.lab.step_predictor import FILE, StepPredictor, predictor_for, step_features
 from pvc.testing.tiny import write_tiny_checkpoint
-
-AUTO = MediaOptions(image_steps="auto", max_tiles=3)
 
 
 def picture(seed=0, size=(64, 128)):
@@ -29,7 +27,7 @@ def head_of(engine, favourite, steps=(1, 2, 4)):
     """One that always wants `favourite`, whatever it sees."""
     width = engine.model.config.text_config.hidden_size
     bias = torch.tensor([float(number == favourite) for number in steps])
-    return StepHead(torch.zeros(2 * width, len(steps)), bias, steps, 0.01, fingerprint(engine.model, rounded=True))
+    return StepPredictor(torch.zeros(2 * width, len(steps)), bias, steps, 0.01, fingerprint(engine.model, rounded=True))
 
 
 @pytest.fixture
@@ -40,36 +38,6 @@ def engine(checkpoint):
 @pytest.fixture
 def own(tmp_path):
     return write_tiny_checkpoint(tmp_path / "model")
-
-
-@pytest.mark.parametrize("steps", [1, 2, 4])
-def test_chosen_steps_give_the_tokens_of_so_many_steps(engine, steps, monkeypatch):
-    opened = engine.open(picture())
-    whole = encode_picture(engine.model, engine.processor, opened, {"image_steps": steps, "max_patches": 3})
-    adaptive = encode_picture(engine.model, engine.processor, opened, {"max_patches": 3}, head_of(engine, steps))
-    assert whole.tiles > 1
-    assert (adaptive.steps, adaptive.tiles) == (steps, whole.tiles)
-    torch.testing.assert_close(adaptive.tokens, whole.tokens, rtol=1e-5, atol=1e-5)
-    monkeypatch.setattr("pvc.engine.encode.TILES_PER_CHUNK", 2)
-    pieces = encode_picture(engine.model, engine.processor, opened, {"max_patches": 3}, head_of(engine, steps))
-    torch.testing.assert_close(pieces.tokens, whole.tokens, rtol=1e-5, atol=1e-5)
-
-
-def test_relative_timesteps_too(tmp_path):
-    engine = pvc.load(write_tiny_checkpoint(tmp_path / "relative", vision={"timestep": "relative"}), device="cpu")
-    opened = engine.open(picture())
-    whole = encode_picture(engine.model, engine.processor, opened, {"image_steps": 4})
-    adaptive = encode_picture(engine.model, engine.processor, opened, {}, head_of(engine, 4))
-    torch.testing.assert_close(adaptive.tokens, whole.tokens, rtol=1e-5, atol=1e-5)
-
-
-def test_no_layer_runs_twice(engine):
-    tower, rows = engine.model.model.vision_tower, []
-    for layer in (tower.encoder.layer[0], tower.encoder.layer[-1]):
-        layer.register_forward_hook(lambda module, args, output: rows.append(len(args[0])))
-    encoded = encode_picture(engine.model, engine.processor, engine.open(picture()), {}, head_of(engine, 4))
-    assert sum(rows) == encoded.tiles * (1 + 4)
-    assert rows == [encoded.tiles, encoded.tiles, encoded.tiles * 3]
 
 
 def test_the_first_step_is_what_decides(engine):
@@ -83,7 +51,7 @@ def test_the_first_step_is_what_decides(engine):
 
 
 def test_a_price_is_weighed_against_what_is_gained():
-    head = StepHead(torch.zeros(2, 3), torch.tensor([-0.1, 0.0, 0.1]), (1, 2, 4), 0.0, "")
+    head = StepPredictor(torch.zeros(2, 3), torch.tensor([-0.1, 0.0, 0.1]), (1, 2, 4), 0.0, "")
     assert [replace(head, price=price).choose(torch.zeros(2)) for price in (0.0, 0.04, 0.06, 0.2)] == [4, 4, 2, 1]
 
 
@@ -104,8 +72,8 @@ def test_fitting_finds_what_can_be_found():
     np.testing.assert_allclose(by_samples[0] * (features[:2].std(0) + 1e-6)[:, None], direct, atol=1e-9)
 
 
-def test_from_the_command_line(own, capsys, tmp_path):
-    fit = ["fit-steps", str(own), "--task", "read", "--task", "shape", "--count", "8", "--threads", "1"]
+def test_from_the_command_line(own, capsys):
+    fit = ["lab", "fit-steps", str(own), "--task", "read", "--task", "shape", "--count", "8", "--threads", "1"]
     assert main([*fit, "--dry-run"]) == 0
     assert "nothing written" in capsys.readouterr().out
     assert not (own / FILE).exists()
@@ -114,58 +82,34 @@ def test_from_the_command_line(own, capsys, tmp_path):
     assert told["steps"] == [1, 2, 4]
     assert told["samples"] == 16
     engine = pvc.load(own, device="cpu")
-    head = engine.step_head
+    head = predictor_for(engine)
     assert head.steps == (1, 2, 4)
     assert head.price == pytest.approx(told["price"])
-    page = tmp_path / "page.png"
-    pvc.media.write_image(page, picture())
-    asked = ["ask", str(page), "What?", "--model", str(own), "--image-steps", "auto", "--json", "--max-new-tokens", "2"]
-    assert main(asked) == 0
-    taken = json.loads(capsys.readouterr().out)["media"][0]["steps"]
-    assert taken in (1, 2, 4)
-    assert main([*asked, "--budget", "5000"]) == 0
-    answer = json.loads(capsys.readouterr().out)
-    assert answer["media"][0]["steps"] == taken
-    assert main(["encode", str(page), "-o", str(tmp_path / "a.pvc"), "--model", str(own), "--image-steps", "auto"]) == 0
-    assert json.loads(capsys.readouterr().out)["steps"] == taken
     row = measure(engine, ["shape", "direction"], 5, image_steps="auto", threads=None)
     assert 1 <= row[0]["mean_steps"] <= 4
     assert "mean_steps" not in row[1]
-    assert main(["ask", str(page), "What?", "--image-steps", "some"]) == 2
+    assert main(["lab", "eval", "--model", str(own), "--count", "1", "--task", "shape", "--image-steps", "some"]) == 2
     assert "or auto" in capsys.readouterr().err
-
-
-def test_a_plan_counts_the_most_and_leaves_the_choice(engine):
-    engine.__dict__["step_head"] = head_of(engine, 2)
-    plan = engine.plan(picture(), options=AUTO)
-    assert plan.options[0].image_steps == "auto"
-    assert "up to 4 steps" in str(plan)
-    encoded = engine.encode([engine.open(picture())], plan.options)[0]
-    assert (encoded.steps, len(encoded.tokens) * 2) == (2, plan.tokens)
-    less = engine.plan(picture(), options=AUTO, budget=plan.tokens - 1)
-    assert less.options[0].image_steps == 3  # what a budget leaves room for is taken
 
 
 def test_refusals(own, engine):
     for name in ("image_steps", "max_tiles"):
         with pytest.raises(UsageError, match=name):
             MediaOptions(**{name: "many"})
-    with pytest.raises(UsageError, match="only an engine"):
-        engine.processor.image_processor([picture()], image_steps="auto")
     fresh = pvc.load(own, device="cpu")
     with pytest.raises(UsageError, match="fit-steps"):
-        fresh.encode([fresh.open(picture())], AUTO)
+        predictor_for(fresh)
     with pytest.raises(UsageError, match="several"):
         fitting.collect(fresh, (1, 2), ["compare"], 2)
     with pytest.raises(UsageError, match="video"):
         fitting.collect(fresh, (1, 2), ["direction"], 2)
     head_of(fresh, 2).save(own)
-    assert pvc.load(own, device="cpu").step_head.choose(torch.zeros(64)) == 2
-    assert pvc.load(own, device="cpu", dtype="bfloat16").step_head.steps == (1, 2, 4)
+    assert predictor_for(pvc.load(own, device="cpu")).choose(torch.zeros(64)) == 2
+    assert predictor_for(pvc.load(own, device="cpu", dtype="bfloat16")).steps == (1, 2, 4)
     with torch.no_grad():
         fresh.model.model.vision_tower.encoder.layer[0].mlp.fc1.weight.mul_(1.5)
     with pytest.raises(CheckpointError, match="other weights"):
-        fresh.step_head  # noqa: B018  # reading it is what is tested
+        predictor_for(fresh)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +121,7 @@ def test_refusals(own, engine):
         (lambda path, head: replace(head, steps=(4, 2, 1)).save(path.parent), "weight is"),
         (lambda path, head: replace(head, price=float("nan")).save(path.parent), "make no sense"),
         (lambda path, head: replace(head, steps=(1, 2, 10**30)).save(path.parent), "make no sense"),
-        (lambda path, head: replace(head, bias=torch.tensor([0, 1, float("nan")])).save(path.parent), "no numbers"),
+        (lambda path, head: replace(head, bias=torch.tensor([0, 1, float("nan")])).save(path.parent), "non-finite"),
     ],
 )
 def test_a_damaged_head(own, spoil, message):
@@ -185,4 +129,4 @@ def test_a_damaged_head(own, spoil, message):
     head = head_of(engine, 1)
     spoil(head.save(own), head)
     with pytest.raises(CheckpointError, match=message):
-        engine.step_head  # noqa: B018
+        predictor_for(engine)
