@@ -57,7 +57,7 @@ def outputs(seed, positions, after, top=8, width=4):
 
 
 def equal(first, second):
-    return all(torch.equal(a, b) for a, b in zip(first.named().values(), second.named().values(), strict=True))
+    return all(torch.equal(a, b) for a, b in zip(first.get_batch().values(), second.get_batch().values(), strict=True))
 
 
 def test_what_is_stored_is_read_and_a_killed_process_leaves_what_it_finished(tmp_path):
