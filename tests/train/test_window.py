@@ -77,7 +77,7 @@ def test_training_tokens_are_those_of_a_stream(tmp_path, monkeypatch, changes):
 
     engine = pvc.load(tmp_path, device="cpu", dtype="float32")
     for item in items:
-        (video,) = item.sample.media
+        (video,) = item.generated.origin.media
         stream = engine.live(keep=FrameRetention.latest(FRAMES))
         assert stream.window == WINDOW
         for frame, time in zip(video.frames, video.timestamps, strict=True):

@@ -89,7 +89,7 @@ def stage_cost(recipe: Recipe, stage: Stage, processor: PVCProcessor) -> Cost:
         UsageError: the stage runs the language model.
     """
     if stage.distill is None or not stage.is_token_distillation:
-        raise UsageError(f"stage {stage.name}: only the cost of distill.loss 'tokens' can be computed")
+        raise UsageError(f"stage {stage.name}: only the cost of the token loss can be computed (distill.loss: tokens)")
     with torch.device("meta"):
         student = build_visual(recipe, stage, processor)
         teacher = VisualModel.from_config(_teacher_config(student.config))
