@@ -135,7 +135,7 @@ def main() -> None:
     stage, processor = recipe.stages[0], build_processor(recipe)
     samples = StageDataset(stage, 0, int(recipe.shape.vision["image_size"]))
     examples = [samples[number] for number in range(options.batch)]
-    items = [Example((), item.image_steps, item.sample, encode(processor, item)) for item in examples]
+    items = [Example((), item.image_steps, item.generated, encode(processor, item)) for item in examples]
     collate = ChatCollator(processor, stage.pack, stage.loss)
     batch = collate(items)
     batch.pop("loss_weights", None)

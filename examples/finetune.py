@@ -67,7 +67,7 @@ def finetune(folder: Path) -> None:
     run("convert", source, folder / "pvc", "--check", "--temporal-layers", 1, "--ratio", 0.25)
     data = {}
     for kind, task in (("pictures", "shape"), ("videos", "direction")):
-        run("synth", folder / kind, "--task", task, "--count", 24, "--size", 64, "--split", "train")
+        run("lab", "synth", folder / kind, "--task", task, "--count", 24, "--size", 64, "--split", "train")
         data[kind] = folder / kind / "data.jsonl"
     run("data", "check", *data.values(), "--model", folder / "pvc")
     picture = next((folder / "pictures").glob("**/*.png"))

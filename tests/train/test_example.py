@@ -12,7 +12,7 @@ def test_convert_train_ask(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     ran = [line.split()[2] for line in done.stdout.splitlines() if line.startswith("$ pvc ")]
-    assert ran == ["convert", "synth", "synth", "data", "ask", "train", "train", "ask"]
+    assert ran == ["convert", "lab", "lab", "data", "ask", "train", "train", "ask"]
     assert "closed form: residual" in done.stdout
     assert "logits: largest difference" in done.stdout
     assert "24 good (24 video)" in done.stdout
