@@ -48,7 +48,7 @@ def long_clip(frames):
 
 def test_p2_two_hundred_frames_one_by_one_are_the_video_offline(nano):
     clip, question = long_clip(200)
-    stream = pushed(nano.stream(bounded=False), clip)
+    stream = pushed(nano.live(bounded=False), clip)
     offline = nano.encode([clip])[0]
     assert close(stream.tokens.flatten(0, 1), offline.tokens)
     chat = nano.chat()
@@ -101,7 +101,7 @@ def test_frames_are_numbered_among_those_that_stay(engine):
     changed = copy.copy(engine)
     changed.processor = copy.deepcopy(engine.processor)
     changed.processor.frame_prefix = "index"
-    stream = changed.stream(keep=KEEP)
+    stream = changed.live(keep=KEEP)
     for number in range(KEEP.most + 1):
         stream.push(video(number, 1).frames[0], number * 1.0)
         text = changed.processor.tokenizer.decode(stream._ids)
@@ -229,7 +229,7 @@ def test_p7_memory_stays_within_the_bound_that_was_stated(prefixed):
 
 
 def test_the_bound_holds_for_the_longest_times(prefixed):
-    stream = prefixed.stream(keep=KEEP)
+    stream = prefixed.live(keep=KEEP)
     for number in range(KEEP.most):
         stream.push(video(number, 1).frames[0], MAX_TIME_S - KEEP.most + 1 + number)
     assert len(stream.timestamps) == KEEP.most
@@ -260,9 +260,9 @@ def test_relative_timesteps_need_the_number_of_frames(tmp_path):
         write_tiny_checkpoint(tmp_path / "r", vision={"timestep": "relative", "timestep_scale": 1000.0}), device="cpu"
     )
     with pytest.raises(UsageError, match="needs total_steps"):
-        relative.stream()
+        relative.live()
     clip = video(2, 6)
-    stream = pushed(relative.stream(total_steps=6, bounded=False), clip)
+    stream = pushed(relative.live(total_steps=6, bounded=False), clip)
     assert close(stream.tokens.flatten(0, 1), relative.encode([clip])[0].tokens)
     with pytest.raises(MismatchError, match="step 7 is encoded, but total_steps is 6"):
         stream.push(clip.frames[0], 99.0)

@@ -1,8 +1,9 @@
 """Training runs end to end on a tiny recipe, learns, resumes to the same bits, and leaves a model that loads."""
 
 import copy
+import itertools
 import json
-import time
+import types
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pvc
 from pvc.errors import PVCError, UsageError
 from pvc.lab.provider import SyntheticTasks
 from pvc.train import pipeline as running
-from pvc.train import run_stage
+from pvc.train import run_stage, time_budget
 from pvc.train.pipeline import run_recipe
 from pvc.train.recipe import Recipe, written_from
 from pvc.train.trainer import complete
@@ -135,18 +136,18 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch):
     assert not (tmp_path / "model").exists()
 
 
-def test_a_run_may_end_by_the_clock(tmp_path):
+def test_a_run_may_end_by_the_clock(tmp_path, monkeypatch):
+    """The clock is the test's, so that the speed of the machine does not matter: half a second a look."""
+    seconds = itertools.count(0, 0.5)
+    monkeypatch.setattr(time_budget, "time", types.SimpleNamespace(monotonic=lambda: next(seconds)))
     stages = [{**TINY["stages"][1], "steps": 100_000, "save_steps": 1_000_000}]
-    lines = []
-    started = time.monotonic()
-    model = run_recipe(recipe(stages=stages), tmp_path, report=lines.append, minutes=0.05, workers=1)
-    assert time.monotonic() - started < 60
+    model = run_recipe(recipe(stages=stages), tmp_path, report=lambda line: None, minutes=0.5, workers=1)
     assert pvc.load(model, device="cpu").processor.tokens_per_frame == 1
     rows = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
-    assert rows == [] or rows[-1]["step"] < 100_000
+    assert 10 < rows[-1]["step"] < 100
     (told,) = json.loads((model / "training.json").read_text())["recipe"]["stages"]
-    assert 1 <= told["steps"] < 100_000
-    assert told["minutes"] == 0.05
+    assert 10 < told["steps"] < 100
+    assert told["minutes"] == 0.5
     # The rate that was used: after the cosine, not that of a schedule over 100,000 steps.
     assert all(row["lr"] < 1e-3 for row in rows if "lr" in row)
 
