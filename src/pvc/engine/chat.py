@@ -68,13 +68,17 @@ class Answer:
 
 
 class Chat:
-    """A conversation.
+    """A conversation. It belongs to one thread.
+
+    Args:
+        encoder: whose model answers.
+        system: system message.
 
     Attributes:
-        messages: what was said, as chat messages; the model's turns hold the ids that it generated.
-        media: everything shown so far, encoded.
+        messages: all turns, as chat messages; the model's turns hold the ids that it generated.
+        media: all media of the conversation, encoded.
         last: the last `Answer`.
-        plan: what the last budget led to; None as long as there was none.
+        plan: of the last budget; None if there was none.
     """
 
     def __init__(self, encoder: Encoder, system: str | None = None) -> None:
@@ -83,7 +87,7 @@ class Chat:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything said and shown."""
+        """Remove all turns and media, and the keys and values of the language model."""
         self.messages: list[dict[str, Any]] = []
         if self.system:
             self.messages.append({"role": "system", "content": self.system})
@@ -92,7 +96,7 @@ class Chat:
         self.plan: Plan | None = None
         self._pending: list[EncodedMedia] = []
         self._pending_timing = dict(_NO_TIME)
-        self._answering: object | None = None  # whoever generates; a reset takes it away, and so its right to write
+        self._answering: object | None = None  # token of the running generator; reset() invalidates it
         self._forget_cache()
 
     def _forget_cache(self) -> None:
@@ -107,9 +111,20 @@ class Chat:
         budget: int | None = None,
         memory: int | None = None,
     ) -> list[EncodedMedia]:
-        """Show media (paths, bytes, pictures, arrays, opened media) that the next question is about.
+        """Encode media that the next question is about.
 
-        `options` are for all of them, or one for each; `budget` and `memory` are those of `Engine.plan`.
+        Args:
+            media: paths, bytes, pictures, arrays or opened media; one or several.
+            options: for all of them, or one for each.
+            budget: maximum of visual tokens, as for `Engine.plan`.
+            memory: maximum of bytes, as for `Engine.plan`.
+
+        Returns:
+            The encoded media.
+
+        Raises:
+            UsageError: a budget with options for each medium, or an answer that is still being generated.
+            MediaError, ForbiddenError: a medium that is rejected.
         """
         self._refuse_while_answering()
         encoded, timing = self._encode(media, options, budget, memory)

@@ -44,8 +44,7 @@ class EncodedMedia:
         tiles, steps: of an image; 1 and the number of frames for a video.
         warnings: what the reader had to say.
         prepare_s: seconds of the encoding in which frames were made pixels for the tower, or were waited for.
-        serial: a number no other encoded media of this process has; two media with equal placeholders are told
-            apart by it.
+        serial: unique in this process; it distinguishes two media with equal placeholders.
     """
 
     kind: str

@@ -68,7 +68,7 @@ class _Stop(StoppingCriteria):
 
 
 def generation_inputs(model: PVCForConditionalGeneration, ids: list[int], cache: Cache) -> dict[str, Any]:
-    """What `generate` is told to go on from `cache`, which holds a beginning of `ids`."""
+    """Return keyword arguments of `generate` to continue from `cache`, which holds a prefix of `ids`."""
     tensor = torch.tensor([ids], device=model.device)
     defaults = model.generation_config
     placeholder_ids = {model.config.image_token_id, model.config.video_token_id}

@@ -1,9 +1,9 @@
-"""Live video: every frame is encoded once, as it comes, and the language model has read it before anybody asks.
+"""Live sessions: every frame is encoded once, as it comes, and prefilled before a question is asked.
 
-A stream's memory is bounded. The tower remembers a window of steps; of the frames that the language model sees, the
-first ones, the latest ones and a thinned middle stay. When frames are let go, several go at once, and what stays is
-read anew from its visual tokens: no positions are stretched, and from then on the stream is, to the rounding, a
-conversation about exactly those frames at their times. Leaves out where frames come from (`pvc.cli.live`).
+Memory is bounded. The tower remembers a window of steps. Of the frames in the prompt the first ones, the latest ones
+and a thinned middle are retained. Frames are removed several at a time; the retained ones are then prefilled again from
+their visual tokens. The session then equals, to rounding, a conversation about these frames at their times. Leaves out
+where frames come from (`pvc.cli.live`).
 
 K tokens per frame, L language width.
 """
@@ -34,14 +34,14 @@ MAX_TIME_S = 9_999_999.9  # seconds, four months: what the text of a timestamp i
 
 @dataclass(frozen=True)
 class FrameRetention:
-    """Which frames of a stream the language model goes on seeing.
+    """Which frames of a live video stay in the prompt.
 
     Attributes:
-        first: frames from the beginning.
-        middle: frames between, thinned out evenly in time.
-        recent: the latest frames.
-        batch: frames that are let go at once; until then so many more are kept. More make it rarer that what stays is
-            read anew.
+        first: number of frames from the beginning.
+        middle: number of frames between, thinned out evenly in time.
+        recent: number of the latest frames.
+        batch: number of frames that are removed at once; until then as many more stay. A larger number makes it rarer
+            that the retained frames are prefilled again.
     """
 
     first: int = 4
@@ -196,9 +196,9 @@ class LiveSession:
 
     @property
     def max_nbytes(self) -> int | None:
-        """The most that `nbytes` ever becomes between calls; None for a stream that is not bounded.
+        """Upper bound of `nbytes` between calls; None for a session that is not bounded.
 
-        An answer holds its own question's and answer's positions besides, while it is made.
+        During an answer the positions of its question and its tokens are added.
         """
         if self.keep is None or self.window is None:
             return None
@@ -253,7 +253,11 @@ class LiveSession:
 
     @torch.inference_mode()
     def push(self, frame: Any, timestamp: float) -> None:
-        """Take the next frame: a PIL picture or an array `(H, W, 3)`, shown at `timestamp` seconds.
+        """Add the next frame.
+
+        Args:
+            frame: PIL picture, or array `(H, W, 3)` uint8.
+            timestamp: seconds, above those of the frame before.
 
         Raises:
             MismatchError: a time that is not later than the last one's, or more frames than `total_steps`.
