@@ -436,7 +436,7 @@ def test_two_processes_equal_one(pair, folder, tmp_path, loss, tied, environment
         out = str(tmp_path / name)
         command = [sys.executable, *launcher, "-m", "pvc", "train", str(tmp_path / "r.yaml"), "--out", out]
         variables = {**os.environ, "OMP_NUM_THREADS": "1", **own}
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=variables)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=variables)
         assert done.returncode == 0, done.stderr[-3000:]
     one, two = (load_file(Path(tmp_path / name / "distill" / "final.safetensors")) for name in ("one", "two"))
     assert one.keys() == two.keys()

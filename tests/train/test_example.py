@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_convert_train_ask(tmp_path):
     command = [sys.executable, "examples/finetune.py", str(tmp_path / "work")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     ran = [line.split()[2] for line in done.stdout.splitlines() if line.startswith("$ pvc ")]
     assert ran == ["convert", "lab", "lab", "data", "ask", "train", "train", "ask"]

@@ -44,7 +44,7 @@ def step_through(processes, wrapper, trainable, out):
     ]
     command = [sys.executable, *program, wrapper, trainable, str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((out / "losses.json").read_text()), load_file(out / "w.safetensors")
 

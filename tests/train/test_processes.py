@@ -42,7 +42,7 @@ def launch(recipe, out, processes=1, environment=None):
     )
     command = [sys.executable, *launcher, "-m", "pvc", "train", str(recipe), "--out", str(out)]
     own = {"OMP_NUM_THREADS": "1", **(environment or {})}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, **own})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, env={**os.environ, **own})
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.splitlines()[-1] == str(out / "model")
 
@@ -111,7 +111,7 @@ def test_muon_on_two_processes_that_stop_together(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command += ["-m", "pvc", "train", str(path), "--out", str(tmp_path / "two"), "--stop-after", "0.0001"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment)
     assert done.returncode != 0
     assert "--stop-after: stage pvc ended after step 1 of 10; saved in" in done.stderr
     launch(path, tmp_path / "two", 2)
